@@ -1,0 +1,20 @@
+"""Super-resolution networks and losses for BasicSR.
+
+``import earn_plugin`` is enough: the moment basicsr is imported (now, if it was before), basicsr 1.4.2 is mended to run
+with today's torch and everything here is in BasicSR's registries. Until then the import costs milliseconds.
+"""
+
+from importlib import import_module
+
+from earn_plugin import compat
+
+__version__ = '0.1.0'
+
+
+def register() -> None:
+    """Import every module that holds a registered class."""
+    for name in ('archs', 'losses', 'models'):
+        import_module(f'earn_plugin.{name}')
+
+
+compat.with_basicsr(register)

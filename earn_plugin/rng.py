@@ -1,0 +1,57 @@
+"""The random number generators that training draws from: Python's, numpy's and torch's, taken and put back together."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def get_state() -> dict[str, Any]:
+    """The state of all generators, of tensors and plain values only, so that a weights-only load takes it."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    state = {
+        'python': random.getstate(),
+        'numpy': (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        'torch': torch.get_rng_state(),
+    }
+    if torch.cuda.is_initialized():
+        state['cuda'] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_state(state: dict[str, Any]) -> None:
+    random.setstate(state['python'])
+    name, keys, *rest = state['numpy']
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state['torch'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state['cuda'])
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """What is drawn inside leaves the generators as they were."""
+    state = get_state()
+    try:
+        yield
+    finally:
+        set_state(state)
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Inside, Python's, numpy's and torch's CPU generator draw what the key determines; afterwards all is as before."""
+    words = np.random.SeedSequence([number % 2**64 for number in key]).generate_state(8)
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(words.tobytes())
+    np.random.seed(words)
+    torch.default_generator.manual_seed(int.from_bytes(words[:2].tobytes(), 'little'))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM as requests that the training loop grants when an iteration is done."""
+
+import os
+import signal
+import sys
+
+from earn_plugin.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(UserError):
+    """Training was asked to stop, and has saved. The exit code is a shell's for the signal: 130 or 143."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class StopRequest:
+    """While entered, the first signal only sets ``number``; a second one interrupts at once."""
+
+    def __init__(self):
+        self.number = 0
+
+    def __enter__(self):
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number
+        # not print or logging: they may be in the middle of a line of their own
+        os.write(sys.__stderr__.fileno(), b'\nstopping after this iteration; once more stops at once\n')
+
+
+def leave_to_main_process() -> None:
+    """In a worker: the main process decides, and ends the workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

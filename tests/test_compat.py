@@ -1,0 +1,125 @@
+"""The mends, in fresh processes: that of the tests has basicsr long mended."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def run(code: str) -> str:
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(code)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_cheap_and_enough_for_a_plain_basicsr_project():
+    printed = run("""
+        import sys
+        import earn_plugin
+        assert 'torch' not in sys.modules and 'basicsr' not in sys.modules
+        from basicsr.archs import build_network
+        from basicsr.losses import build_loss
+        from basicsr.utils.registry import MODEL_REGISTRY
+        network = build_network(dict(type='EARN', upscale=4))
+        assert 'EARNModel' in MODEL_REGISTRY
+        assert build_loss(dict(type='SSIMLoss', loss_weight=0.5)).loss_weight == 0.5
+        print(sum(p.numel() for p in network.parameters()))
+    """)
+    assert printed == '2181443'
+
+
+def test_basicsr_may_come_first_where_it_imports_by_itself():
+    run("""
+        from earn_plugin import compat
+        compat._apply(compat.BEFORE)          # a machine on which stock basicsr imports
+        import sys
+        for name in [n for n in sys.modules if n.startswith('earn_plugin')]:
+            del sys.modules[name]
+        sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != '_BasicSRFinder']
+        import basicsr
+        from basicsr.utils.registry import ARCH_REGISTRY
+        assert 'EARN' not in ARCH_REGISTRY
+        import earn_plugin
+        assert 'EARN' in ARCH_REGISTRY
+    """)
+
+
+def test_an_architecture_can_be_imported_directly():
+    run('from earn_plugin.archs.earn_arch import EARN; EARN(num_feat=16, num_block=1)')
+
+
+def test_every_mend_says_what_it_mends_and_those_applied_are_told():
+    run("""
+        import earn_plugin, basicsr
+        from earn_plugin import compat
+        assert all(len(m.problem) > 20 for m in compat.BEFORE + compat.AFTER)
+        assert set(compat.active) <= set(compat.BEFORE + compat.AFTER)
+    """)
+
+
+def test_a_mend_is_off_where_it_is_not_needed():
+    """With the module that a newer torchvision lacks, ours is not put in its place."""
+    run("""
+        import importlib.util, sys, types
+        from earn_plugin import compat
+        compat._apply(compat.BEFORE[:1])
+        import torchvision.transforms
+        own = types.ModuleType('torchvision.transforms.functional_tensor')
+        own.__spec__ = importlib.util.spec_from_loader(own.__name__, None)
+        own.rgb_to_grayscale = 'own'
+        sys.modules[own.__name__] = own
+        import basicsr.data.degradations as d
+        assert d.rgb_to_grayscale == 'own'
+        assert not any('functional_tensor' in m.problem for m in compat.active)
+    """)
+
+
+def test_finding_basicsr_without_importing_it_changes_nothing():
+    run("""
+        import importlib.util, sys
+        import earn_plugin
+        assert importlib.util.find_spec('basicsr').name == 'basicsr'
+        assert 'torch' not in sys.modules
+        import basicsr
+        assert basicsr.__version__ == '1.4.2'
+    """)
+
+
+@pytest.mark.parametrize('where', ['same process', 'forked worker'])
+def test_one_lmdb_serves_two_readers(pairs, where):
+    run(f"""
+        import os
+        import earn_plugin
+        from basicsr.utils import FileClient
+        def client():
+            return FileClient('lmdb', db_paths={[str(pairs / 'HR.lmdb')]!r}, client_keys=['gt'])
+        first = client()
+        content = bytes(first.get('im00', 'gt'))
+        assert content[:4] == b'\\x89PNG'
+        if {where!r} == 'same process':
+            assert bytes(client().get('im00', 'gt')) == content
+        else:
+            child = os.fork()
+            if not child:
+                os._exit(0 if bytes(client().get('im00', 'gt')) == content else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        assert bytes(first.get('im01', 'gt')) != content
+    """)
+
+
+def test_metrics_run_today():
+    run("""
+        import earn_plugin
+        from basicsr.metrics import calculate_niqe, calculate_psnr
+        from skimage.data import chelsea
+        image = chelsea()
+        assert 0 < calculate_niqe(image, 0) < 20
+        assert calculate_psnr(image, image, 0) == float('inf')
+    """)
