@@ -1,0 +1,170 @@
+"""The attentions that the networks share. All keep N×C×H×W, and take any H and W of at least 1."""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from earn_plugin.archs.blocks import Bottleneck
+
+
+def channel_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) standard deviation of each channel: N×C×H×W → two of N×C×1×1.
+
+    The gradient of the deviation of a constant channel is 0, where plain autograd gives NaN.
+    """
+    var, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+    varies = var > 0
+    std = torch.where(varies, var, torch.ones_like(var)).sqrt()
+    return mean, torch.where(varies, std, torch.zeros_like(std))
+
+
+class AdaptivelyScaledChannelAttention(nn.Module):
+    """ASCA: scales each channel by what its mean and its standard deviation tell together.
+
+    Source: EARN ("Efficient Multi-Attention Residual Network for Image Super Resolution"), section on adaptively
+    scaled channel attention.
+    """
+
+    def __init__(self, num_feat: int, reduction: int = 16):
+        super().__init__()
+        self.se_mean = Bottleneck(num_feat, reduction)
+        self.se_std = Bottleneck(num_feat, reduction)
+        self.fuse = nn.Conv2d(2 * num_feat, num_feat, 1)
+        self.se_fused = Bottleneck(num_feat, reduction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = channel_mean_std(x)
+        descriptor = torch.cat([self.se_std(std), self.se_mean(mean)], dim=1)  # N×2C×1×1
+        return x * self.se_fused(self.fuse(descriptor).relu()).sigmoid()
+
+
+class PixelAttention(nn.Module):
+    """PA: a bottleneck and a sigmoid on every pixel, multiplied with the input."""
+
+    def __init__(self, num_feat: int, reduction: int = 16):
+        super().__init__()
+        self.bottleneck = Bottleneck(num_feat, reduction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.bottleneck(x).sigmoid()
+
+
+class LocalAttentionFunction(torch.autograd.Function):
+    """The maths of local attention: weights = softmax over the window of q·(k + position), result = weights·v.
+
+    The window is walked by its k·k shifts, which are views of key and value, and gradients are added up in place:
+    nothing of size k²·C·H·W is ever made, where autograd would make a gradient of full size for every shift.
+    """
+
+    @staticmethod
+    def attend(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """The result, N×C×H×W, and the weights, N×k²×H×W; see ``local_attention``."""
+        weights = F.conv2d(query, position.flatten(1).t()[:, :, None, None])  # q·position
+        shifts = window_shifts(position.shape[1], *query.shape[2:])
+        for n, (rows, cols) in enumerate(shifts):
+            weights[:, n] += (query * key[..., rows, cols]).sum(1)
+        weights = weights.softmax(1)
+        out = torch.zeros_like(query)
+        for n, (rows, cols) in enumerate(shifts):
+            out.addcmul_(weights[:, n : n + 1], value[..., rows, cols])
+        return out, weights
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+        out, weights = LocalAttentionFunction.attend(query, key, value, position)
+        ctx.save_for_backward(query, key, value, position, weights)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, position, weights = ctx.saved_tensors
+        shifts = window_shifts(position.shape[1], *query.shape[2:])
+        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        grad_weights = torch.empty_like(weights)
+        for n, (rows, cols) in enumerate(shifts):
+            grad_weights[:, n] = (grad * value[..., rows, cols]).sum(1)
+            grad_value[..., rows, cols].addcmul_(weights[:, n : n + 1], grad)
+        grad_logits = weights * (grad_weights - (weights * grad_weights).sum(1, keepdim=True))
+        grad_query = F.conv2d(grad_logits, position.flatten(1)[:, :, None, None])
+        for n, (rows, cols) in enumerate(shifts):
+            grad_logit = grad_logits[:, n : n + 1]
+            grad_query.addcmul_(grad_logit, key[..., rows, cols])
+            grad_key[..., rows, cols].addcmul_(grad_logit, query)
+        grad_position = torch.einsum('nkhw,nchw->ck', grad_logits, query).view_as(position)
+        return grad_query, grad_key, grad_value, grad_position
+
+
+def window_shifts(size: int, height: int, width: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of the padded keys that each place of the window sees, row by row."""
+    return [(slice(i, i + height), slice(j, j + width)) for i in range(size) for j in range(size)]
+
+
+def local_attention(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+    """Attention of every pixel to the k×k window around it, one softmax over the window for all channels.
+
+    Half precision is computed in float32: at EARN's range of 255 the logits are in the thousands.
+
+    Args:
+        query: N×C×H×W.
+        key, value: N×C×(H+k−1)×(W+k−1), the border included.
+        position: C×k×k, added to the keys of the window.
+
+    Returns:
+        N×C×H×W.
+    """
+    inputs = [query, key, value, position]
+    if query.dtype in (torch.float16, torch.bfloat16):
+        inputs = [tensor.float() for tensor in inputs]
+    with torch.autocast(query.device.type, enabled=False):
+        if torch.is_grad_enabled():
+            out = LocalAttentionFunction.apply(*inputs)
+        else:
+            out = LocalAttentionFunction.attend(*inputs)[0]
+    return out.to(query.dtype)
+
+
+class LocalAttention(nn.Module):
+    """Stand-alone self-attention over a k×k window with row and column embeddings.
+
+    Keys and values are computed on the zero-padded input, so those of the border are the convs' biases. The first
+    half of the channels has the embedding of the row (vertical offset), the second half that of the column. The
+    logits are not scaled.
+
+    Source: Ramachandran et al., "Stand-Alone Self-Attention in Vision Models" (NeurIPS 2019), section 3; EARN,
+    equation 5.
+    """
+
+    # In inference the image goes through in bands of rows of about this many values a tensor: small enough for a
+    # processor's cache, large enough to keep a GPU busy.
+    band_values = {'cpu': 2**19, 'other': 2**25}
+
+    def __init__(self, num_feat: int, window_size: int = 3):
+        super().__init__()
+        self.window_size = window_size
+        self.query = nn.Conv2d(num_feat, num_feat, 1)
+        self.key = nn.Conv2d(num_feat, num_feat, 1)
+        self.value = nn.Conv2d(num_feat, num_feat, 1)
+        self.rel_h = nn.Parameter(torch.randn(num_feat // 2, window_size))
+        self.rel_w = nn.Parameter(torch.randn(num_feat // 2, window_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        if torch.is_grad_enabled():  # bands would save nothing: queries, keys and values are kept anyway
+            return self._band(x, 0, h)
+        values = self.band_values['cpu' if x.device.type == 'cpu' else 'other']
+        rows = max(1, values // (n * c * w))
+        return torch.cat([self._band(x, top, min(top + rows, h)) for top in range(0, h, rows)], dim=2)
+
+    def _band(self, x: Tensor, top: int, bottom: int) -> Tensor:
+        """Rows top to bottom of the result."""
+        size, height = self.window_size, x.shape[2]
+        pad = size // 2
+        above, below = max(0, pad - top), max(0, bottom + pad - height)
+        around = x[:, :, top - pad + above : bottom + pad - below]
+        around = F.pad(around, (pad, pad, above, below))
+        position = torch.cat(
+            [self.rel_h[:, :, None].expand(-1, size, size), self.rel_w[:, None, :].expand(-1, size, size)]
+        )
+        return local_attention(self.query(x[:, :, top:bottom]), self.key(around), self.value(around), position)

@@ -1,0 +1,108 @@
+"""The blocks that the networks share: mean shift, residual blocks, bottleneck, upsampler; and argument checks."""
+
+import torch
+from torch import Tensor, nn
+
+
+def check_positive(**arguments: int) -> None:
+    """Raise ValueError for the first argument that is not a whole number of at least 1."""
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f'{name} must be a whole number of at least 1, got {value!r}')
+
+
+def check_choice(choices: tuple, **arguments) -> None:
+    """Raise ValueError for the first argument that is none of the choices."""
+    for name, value in arguments.items():
+        if isinstance(value, bool) != isinstance(choices[0], bool) or value not in choices:
+            raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
+
+
+def check_multiple(of: int, reason: str, **arguments: int) -> None:
+    """Raise ValueError for the first argument that ``of`` does not divide, and name the nearest that fits."""
+    for name, value in arguments.items():
+        if value % of:
+            nearest = max(of, round(value / of) * of)
+            raise ValueError(f'{name} must be a multiple of {of} ({reason}), got {value}; try {nearest}')
+
+
+def check_channels(num_in_ch: int, num_out_ch: int, rgb_mean: tuple[float, ...]) -> None:
+    """Raise ValueError unless input, output and mean have the same number of channels."""
+    check_positive(num_in_ch=num_in_ch, num_out_ch=num_out_ch)
+    for name, value in (('num_in_ch', num_in_ch), ('num_out_ch', num_out_ch)):
+        if value != len(rgb_mean):
+            raise ValueError(
+                f'{name} must equal the number of values in rgb_mean ({len(rgb_mean)}), got {value}; '
+                f'give rgb_mean {value} value(s), or convert the images'
+            )
+
+
+class MeanShift(nn.Module):
+    """Move images from [0, 1] to the network's range around the data set's mean, and back.
+
+    The shift is a constant, so it is a buffer outside the state dict. It is rounded to float32 once, as in the
+    authors' networks, whatever precision the network runs in.
+    """
+
+    def __init__(self, rgb_mean: tuple[float, ...], img_range: float):
+        super().__init__()
+        self.img_range = img_range
+        mean = torch.tensor(rgb_mean, dtype=torch.float32) * img_range
+        self.register_buffer('mean', mean.view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.img_range - self.mean
+
+    def undo(self, x: Tensor) -> Tensor:
+        return (x + self.mean) / self.img_range
+
+
+class ResidualBlock(nn.Module):
+    """conv, ReLU, conv, + input, and, where ``relu_out``, a last ReLU. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int, relu_out: bool = False):
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.relu_out = relu_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(self.conv1(x).relu()) + x
+        return out.relu() if self.relu_out else out
+
+
+class EfficientResidualBlock(nn.Module):
+    """Two grouped 3×3 convs and a 1×1 conv, a ReLU after each and the skip before the last.
+
+    Source: CARN, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network" (ECCV 2018),
+    section 3.3. Keeps N×C×H×W.
+    """
+
+    def __init__(self, num_feat: int, num_group: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=num_group)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=num_group)
+        self.conv3 = nn.Conv2d(num_feat, num_feat, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(self.conv1(x).relu()).relu()
+        return (self.conv3(out) + x).relu()
+
+
+class Bottleneck(nn.Sequential):
+    """1×1 conv c → c/reduction, ReLU, 1×1 conv back: the middle of most channel and pixel attentions."""
+
+    def __init__(self, num_feat: int, reduction: int):
+        squeezed = num_feat // reduction
+        super().__init__(nn.Conv2d(num_feat, squeezed, 1), nn.ReLU(), nn.Conv2d(squeezed, num_feat, 1))
+
+
+class Upsampler(nn.Sequential):
+    """Sub-pixel upsampling: N×C×H×W → N×C×sH×sW by conv 3×3 and PixelShuffle; powers of 2 go in steps of 2."""
+
+    def __init__(self, upscale: int, num_feat: int):
+        steps = [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)
+        layers = []
+        for step in steps:
+            layers += [nn.Conv2d(num_feat, num_feat * step**2, 3, 1, 1), nn.PixelShuffle(step)]
+        super().__init__(*layers)
