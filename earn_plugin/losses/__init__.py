@@ -1,0 +1,8 @@
+"""The losses, one file each; importing this puts them into BasicSR's registry."""
+
+from earn_plugin.losses.frequency_loss import FrequencyLoss
+from earn_plugin.losses.ssim_loss import SSIMLoss
+from earn_plugin.losses.tv_loss import TVLoss
+from earn_plugin.losses.vgg_loss import TextureLoss, VGGPerceptualLoss
+
+__all__ = ['FrequencyLoss', 'SSIMLoss', 'TVLoss', 'TextureLoss', 'VGGPerceptualLoss']

@@ -1,0 +1,187 @@
+"""Distances between VGG features (perceptual) and between their correlations (texture)."""
+
+from collections import OrderedDict
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from basicsr.archs.vgg_arch import NAMES
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.vgg import cfgs, make_layers
+
+from earn_plugin.losses.reduction import WeightedLoss
+
+LAYOUTS = {'vgg16': (cfgs['D'], models.VGG16_Weights), 'vgg19': (cfgs['E'], models.VGG19_Weights)}
+WEIGHTS_FOLDER = Path('experiments/pretrained_models')  # where BasicSR looks, too
+
+
+def weights_url(vgg_type: str) -> str:
+    return LAYOUTS[vgg_type][1].IMAGENET1K_V1.url
+
+
+def weights_file(vgg_type: str, weights: str | None) -> Path:
+    return Path(weights) if weights else WEIGHTS_FOLDER / weights_url(vgg_type).rpartition('/')[2]
+
+
+def how_to_get(vgg_type: str, weights: str | None) -> str:
+    place = weights_file(vgg_type, None if weights == 'hub' else weights)
+    return (
+        f'fetch {weights_url(vgg_type)} and put it at {place}; or set `weights: hub` where torch.hub can fetch it, '
+        'or `weights: random` for fixed random features'
+    )
+
+
+def load_weights(vgg_type: str, weights: str | None) -> dict[str, Tensor]:
+    """The state dict of a torchvision VGG, from a file or from torch.hub.
+
+    Raises:
+        FileNotFoundError: no such file, or the hub is out of reach; says what to put where.
+    """
+    if weights == 'hub':
+        try:
+            return torch.hub.load_state_dict_from_url(weights_url(vgg_type), weights_only=True)
+        except (URLError, OSError) as error:
+            raise FileNotFoundError(
+                f'cannot reach {weights_url(vgg_type)} ({error}); {how_to_get(vgg_type, weights)}'
+            ) from error
+    path = weights_file(vgg_type, weights)
+    if not path.is_file():
+        raise FileNotFoundError(f'the weights of {vgg_type} are not at {path}; {how_to_get(vgg_type, weights)}')
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+class VGGFeatures(nn.Module):
+    """Features of a frozen VGG: N×3×H×W RGB in [0, 1] → {layer: N×C×h×w}.
+
+    Args:
+        layers: names as in BasicSR: conv5_4 is before its ReLU, relu5_4 after, pool5 the end.
+        vgg_type: 'vgg16' or 'vgg19'.
+        weights: a file with torchvision's state dict; None for BasicSR's place,
+            experiments/pretrained_models/vgg19-dcbb9e9d.pth; 'hub' to fetch it with torch.hub; 'random' for random
+            weights, always the same.
+        use_input_norm: whether to apply ImageNet's mean and deviation first.
+
+    Raises:
+        ValueError: an unknown type or layer, or weights that do not fit.
+        FileNotFoundError: no weights; says what to put where.
+    """
+
+    def __init__(self, layers, vgg_type: str = 'vgg19', weights: str | None = None, use_input_norm: bool = True):
+        super().__init__()
+        if vgg_type not in LAYOUTS:
+            raise ValueError(f'vgg_type must be one of {", ".join(LAYOUTS)}, got {vgg_type!r}')
+        names = NAMES[vgg_type]
+        unknown = [layer for layer in layers if layer not in names]
+        if unknown or not layers:
+            raise ValueError(f'layer_weights must name layers of {vgg_type} ({", ".join(names)}), got {list(layers)}')
+        self.layers = set(layers)
+        depth = 1 + max(names.index(layer) for layer in layers)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            modules = make_layers(LAYOUTS[vgg_type][0])[:depth]
+            for module in modules:
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        if weights != 'random':
+            state = load_weights(vgg_type, weights)
+            wanted = {f'features.{key}' for key in modules.state_dict()}
+            if not wanted <= set(state):
+                missing = sorted(wanted - set(state))
+                raise ValueError(f'{weights_file(vgg_type, weights)} is no {vgg_type}: it has no {missing[0]}')
+            modules.load_state_dict({key.removeprefix('features.'): state[key] for key in wanted})
+        for module in modules:
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # it would overwrite the features of the conv before it
+        self.features = nn.Sequential(OrderedDict(zip(names, modules, strict=False))).requires_grad_(False).eval()
+        self.use_input_norm = use_input_norm
+        self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if self.use_input_norm:
+            x = (x - self.mean) / self.std
+        found = {}
+        for name, module in self.features.named_children():
+            x = module(x)
+            if name in self.layers:
+                found[name] = x
+        return found
+
+
+class VGGLoss(WeightedLoss):
+    """Weighted squared differences of what ``describe`` makes of VGG features."""
+
+    default_layers: dict[str, float]
+
+    def __init__(
+        self,
+        layer_weights: dict[str, float] | None = None,
+        vgg_type: str = 'vgg19',
+        weights: str | None = None,
+        use_input_norm: bool = True,
+        loss_weight: float = 1.0,
+        reduction: str = 'mean',
+    ):
+        super().__init__(loss_weight, reduction)
+        if reduction == 'none':
+            raise ValueError('reduction must be mean or sum: layers have different sizes, got none')
+        self.layer_weights = dict(layer_weights or self.default_layers)
+        self.vgg = VGGFeatures(self.layer_weights, vgg_type, weights, use_input_norm)
+
+    @staticmethod
+    def describe(features: Tensor) -> Tensor:
+        return features
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        found = self.vgg(pred)
+        with torch.no_grad():
+            wanted = self.vgg(target)
+        return sum(
+            weight * self.weigh((self.describe(found[layer]) - self.describe(wanted[layer])) ** 2)
+            for layer, weight in self.layer_weights.items()
+        )
+
+
+@LOSS_REGISTRY.register()
+class VGGPerceptualLoss(VGGLoss):
+    """Mean squared error of VGG features of ``pred`` and ``target``, both N×3×H×W RGB in [0, 1].
+
+    Source: Ledig et al., SRGAN (CVPR 2017), equation 5. EARN has vgg19 {conv5_4: 1.0}, the default; the SRGAN of the
+    ODE paper has vgg16 {pool5: 1.0}.
+
+    Args:
+        layer_weights: layer → factor; names as in BasicSR.
+        vgg_type, weights, use_input_norm: see ``VGGFeatures``.
+        loss_weight: factor on the loss.
+        reduction: 'mean' or 'sum'.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``VGGFeatures``.
+    """
+
+    default_layers = {'conv5_4': 1.0}
+
+
+@LOSS_REGISTRY.register()
+class TextureLoss(VGGLoss):
+    """Mean squared error of the Gram matrices of VGG features of ``pred`` and ``target``, both N×3×H×W in [0, 1].
+
+    Source: Gatys, Ecker, Bethge, "Texture Synthesis Using Convolutional Neural Networks" (NeurIPS 2015), equations 2
+    and 3; its first layer of each of the five stages is the default. A Gram matrix is divided by C·H·W.
+
+    Args and raises: as ``VGGPerceptualLoss``.
+    """
+
+    default_layers = {f'conv{stage}_1': 1.0 for stage in range(1, 6)}
+
+    @staticmethod
+    def describe(features: Tensor) -> Tensor:
+        return gram(features)
+
+
+def gram(features: Tensor) -> Tensor:
+    """Correlations of the channels: N×C×H×W → N×C×C, divided by C·H·W."""
+    flat = features.flatten(2)
+    return flat @ flat.transpose(1, 2) / features[0].numel()
