@@ -1,0 +1,214 @@
+"""Image pairs checked by name, header and size before training starts, and failures to read explained."""
+
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from earn_plugin.errors import UserError
+
+PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+PNG_END = b'IEND\xaeB`\x82'
+PNG_COLOURS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey with alpha', 6: 'RGBA'}
+MOST_NAMED = 10  # of one kind of finding; the rest is counted
+
+
+class Header(NamedTuple):
+    """``kind`` is empty for an 8-bit RGB image, else what the image is: 'grey', '16-bit RGB', …"""
+
+    height: int
+    width: int
+    kind: str
+
+
+def read_header(path: Path) -> Header:
+    """Size and kind of an image from the first bytes of its file, and a look at the last ones.
+
+    Raises:
+        ValueError: not an image, or cut off.
+    """
+    with path.open('rb') as file:
+        head = file.read(26)
+        if head.startswith(PNG_SIGNATURE):
+            if len(head) < 26:
+                raise ValueError('is cut off')
+            width, height, depth, colour = struct.unpack('>IIBB', head[16:26])
+            file.seek(max(0, path.stat().st_size - len(PNG_END)))
+            if file.read() != PNG_END:
+                raise ValueError('is cut off: the PNG does not end')
+            kind = PNG_COLOURS.get(colour, f'PNG colour type {colour}')
+            if depth > 8:
+                kind = f'{depth}-bit {kind}'
+            return Header(height, width, '' if kind in ('RGB', 'palette') else kind)
+        if not head:
+            raise ValueError('is empty')
+    try:
+        with Image.open(path) as image:
+            return Header(image.height, image.width, {'RGB': '', 'L': 'grey'}.get(image.mode, image.mode))
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise ValueError('is not an image') from error
+
+
+class Pair(NamedTuple):
+    """The two images of a sample: names for messages, and headers or what is wrong."""
+
+    gt_name: str
+    lq_name: str
+    gt: Header | str
+    lq: Header | str
+
+
+def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
+    """Check the images of a data set of pairs; other data sets only for not being empty.
+
+    Args:
+        opt: the data set's options, with ``phase`` and ``scale``.
+        dataset: the BasicSR data set that was built from them.
+
+    Returns:
+        Notes: images that are read, but are not what they should be (grey, 16-bit, with alpha).
+
+    Raises:
+        UserError: lists every image that cannot be read, does not pair, or does not fit the scale or the crop.
+    """
+    name = opt['name']
+    if not len(dataset):
+        raise UserError(f'data set {name} is empty: no image in {opt.get("dataroot_gt") or opt.get("dataroot_lq")}')
+    pairs = list(_pairs(opt, dataset))
+    problems = [problem for pair in pairs for problem in _problems(pair, opt)]
+    if problems:
+        more = f'\n  and {len(problems) - MOST_NAMED} more' if len(problems) > MOST_NAMED else ''
+        listed = '\n'.join(f'  {problem}' for problem in problems[:MOST_NAMED])
+        count = 'a problem' if len(problems) == 1 else f'{len(problems)} problems'
+        raise UserError(f'data set {name} has {count}:\n{listed}{more}')
+    notes = [
+        f'{image_name} is {header.kind}'
+        for pair in pairs
+        for image_name, header in ((pair.gt_name, pair.gt), (pair.lq_name, pair.lq))
+        if header.kind
+    ]
+    if len(notes) > MOST_NAMED:
+        notes = [*notes[:MOST_NAMED], f'and {len(notes) - MOST_NAMED} more']
+    return [f'data set {name}: {", ".join(notes)}: read as 8-bit RGB'] if notes else []
+
+
+def check_names(opt: dict[str, Any]) -> None:
+    """Check that every HR image of a folder pair or LMDB pair has its LR image, and the reverse.
+
+    BasicSR's data set stops at the first that has none, and does not say where.
+
+    Raises:
+        UserError: names those that are alone, or a folder that holds no image.
+    """
+    if opt.get('dataroot_gt') is None or opt.get('dataroot_lq') is None or opt.get('meta_info_file'):
+        return
+    roots = Path(opt['dataroot_gt']), Path(opt['dataroot_lq'])
+    if opt['io_backend']['type'] == 'lmdb':
+        for root in roots:
+            if root.suffix != '.lmdb':
+                raise UserError(f'data set {opt["name"]}: {root} must be a folder that ends in .lmdb')
+        gt, lq = (set(_lmdb_shapes(root)) for root in roots)
+        template = '{}'
+    else:
+        files = [{p.name: p for p in root.iterdir() if p.is_file() and not p.name.startswith('.')} for root in roots]
+        template = opt.get('filename_tmpl', '{}')
+        gt = {f'{template.format(p.stem)}{p.suffix}' for p in files[0].values()}
+        lq = set(files[1])
+    for root, names in zip(roots, (gt, lq), strict=True):
+        if not names:
+            raise UserError(f'data set {opt["name"]} is empty: no image in {root}')
+    if gt != lq:
+        lines = []
+        for alone, here, there in ((gt - lq, *roots), (lq - gt, *roots[::-1])):
+            if alone:
+                more = f' and {len(alone) - MOST_NAMED} more' if len(alone) > MOST_NAMED else ''
+                lines.append(f'  in {there} is no {", ".join(sorted(alone)[:MOST_NAMED])}{more}, which {here} asks for')
+        hint = '' if opt['io_backend']['type'] == 'lmdb' else f'\n  (filename_tmpl is {template!r})'
+        raise UserError(f'data set {opt["name"]}: HR and LR do not pair:\n' + '\n'.join(lines) + hint)
+
+
+def _lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
+    """key → (height, width, channels), from the text that BasicSR writes beside an LMDB."""
+    shapes = {}
+    for number, line in enumerate((root / 'meta_info.txt').read_text().splitlines(), 1):
+        try:
+            name, shape = line.partition('(')[::2]
+            shapes[name.partition('.')[0]] = tuple(int(n) for n in shape.partition(')')[0].split(',') if n)
+        except ValueError:
+            raise UserError(
+                f'{root / "meta_info.txt"}: line {number} is not "name.png (height,width,channels) level": {line!r}'
+            ) from None
+    return shapes
+
+
+def _pairs(opt: dict[str, Any], dataset: Any) -> Iterable[Pair]:
+    paths = getattr(dataset, 'paths', None)
+    if not paths or not isinstance(paths[0], dict) or not {'gt_path', 'lq_path'} <= set(paths[0]):
+        return
+    if opt['io_backend']['type'] == 'lmdb':
+        roots = Path(opt['dataroot_gt']), Path(opt['dataroot_lq'])
+        gt, lq = (_lmdb_shapes(root) for root in roots)
+        for path in paths:
+            key = path['gt_path']
+            yield Pair(f'{roots[0]}:{key}', f'{roots[1]}:{key}', _lmdb_header(gt[key]), _lmdb_header(lq[key]))
+    elif opt['io_backend']['type'] == 'disk':
+        for path in paths:
+            gt, lq = Path(path['gt_path']), Path(path['lq_path'])
+            yield Pair(str(gt), str(lq), _header_or_problem(gt), _header_or_problem(lq))
+
+
+def _lmdb_header(shape: tuple[int, ...]) -> Header:
+    height, width, channels = (*shape, 3)[:3]
+    return Header(height, width, {1: 'grey', 3: '', 4: 'RGBA'}.get(channels, f'of {channels} channels'))
+
+
+def _header_or_problem(path: Path) -> Header | str:
+    try:
+        return read_header(path)
+    except FileNotFoundError:
+        return 'does not exist'
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def _problems(pair: Pair, opt: dict[str, Any]) -> Iterable[str]:
+    for name, header in ((pair.gt_name, pair.gt), (pair.lq_name, pair.lq)):
+        if isinstance(header, str):
+            yield f'{name} {header}'
+    if isinstance(pair.gt, str) or isinstance(pair.lq, str) or not opt.get('scale'):
+        return
+    scale, is_train = opt['scale'], opt['phase'] == 'train'
+    wanted = pair.lq.height * scale, pair.lq.width * scale
+    spare = pair.gt.height - wanted[0], pair.gt.width - wanted[1]
+    # in validation BasicSR cuts what the scale leaves over from the bottom and the right
+    if (is_train and any(spare)) or not all(0 <= s < scale for s in spare):
+        yield (
+            f'{pair.gt_name} is {pair.gt.height}×{pair.gt.width}, but ×{scale} of {pair.lq_name} '
+            f'({pair.lq.height}×{pair.lq.width}) is {wanted[0]}×{wanted[1]}'
+        )
+    elif is_train and opt.get('gt_size') and min(pair.gt.height, pair.gt.width) < opt['gt_size']:
+        yield f'{pair.gt_name} is {pair.gt.height}×{pair.gt.width}, smaller than gt_size {opt["gt_size"]}'
+
+
+def explain_failure(dataset: Any, index: int, error: Exception) -> str:
+    """Why a sample could not be read, with the file that is to blame where that can be told."""
+    name = getattr(dataset, 'opt', {}).get('name', type(dataset).__name__)
+    if isinstance(error, KeyError) and str(error.args[0]) not in getattr(dataset, 'opt', {}):
+        return f'data set {name} needs the option {error}'
+    path = getattr(dataset, 'paths', {index: None})[index]
+    files = list(path.values()) if isinstance(path, dict) else [path]
+    for file in files:
+        if file and Path(file).is_file():
+            content = np.fromfile(file, np.uint8)
+            if not content.size or cv2.imdecode(content, cv2.IMREAD_COLOR) is None:
+                return f'data set {name}: {file} cannot be decoded: it is damaged, or not an image'
+    where = ', '.join(dict.fromkeys(map(str, filter(None, files))))
+    roots = [getattr(dataset, 'opt', {}).get(key) for key in ('dataroot_gt', 'dataroot_lq')]
+    if where and not Path(str(files[0])).is_file():
+        where += f' of {" or ".join(map(str, filter(None, roots)))}'
+    what = 'the image is missing or damaged' if 'NoneType' in str(error) else f'{type(error).__name__}: {error}'
+    return f'data set {name}: cannot read sample {index} ({where or "no path known"}): {what}'

@@ -1,0 +1,69 @@
+"""The demo data set: real photographs that are on the machine already, inside scikit-image's wheel."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from skimage import data
+
+from earn_plugin.data import prepare
+from earn_plugin.errors import UserError
+from earn_plugin.files import whole_folder
+
+ROOT = Path('datasets/demo')
+SCALES = (2, 3, 4)
+SUB_SIZE, SUB_STEP = 240, 120  # of the HR sub-images; 2, 3 and 4 divide both
+
+TRAIN = {
+    'astronaut': data.astronaut,
+    'hubble': data.hubble_deep_field,
+    'immunohistochemistry': data.immunohistochemistry,
+    'motorcycle_left': lambda: data.stereo_motorcycle()[0],
+    'motorcycle_right': lambda: data.stereo_motorcycle()[1],
+    'retina': data.retina,
+}
+HELD_OUT = {'cat': data.chelsea, 'coffee': data.coffee, 'rocket': data.rocket}
+
+
+def make_demo(root: Path = ROOT) -> bool:
+    """Make the demo data set; False where it is there already. No network.
+
+    root/train/HR, train/LR_bicubic/X2…X4: the training photographs; train/HR_sub.lmdb, train/LR_bicubic_X4_sub.lmdb, …:
+    their sub-images as LMDBs; val/HR, val/LR_bicubic/X2…X4: the held-out photographs.
+
+    Raises:
+        UserError: this scikit-image does not ship one of the photographs.
+    """
+    if root.exists():
+        return False
+    with whole_folder(root) as made:
+        for part, photographs in (('train', TRAIN), ('val', HELD_OUT)):
+            for name, photograph in photographs.items():
+                prepare.write_image(made / part / 'HR' / f'{name}.png', _read(name, photograph))
+            for scale in SCALES:
+                prepare.make_lr(made / part / 'HR', made / part / f'LR_bicubic/X{scale}', scale)
+        train = made / 'train'
+        _sub_lmdb(train / 'HR', train / 'HR_sub.lmdb', 1)
+        for scale in SCALES:
+            _sub_lmdb(train / f'LR_bicubic/X{scale}', train / f'LR_bicubic_X{scale}_sub.lmdb', scale)
+    return True
+
+
+def _read(name: str, photograph: Callable[[], np.ndarray]) -> np.ndarray:
+    """BGR, cut to a multiple of 12, so that the LR of every scale covers the whole photograph."""
+    try:
+        image = photograph()
+    except Exception as error:
+        raise UserError(
+            f'scikit-image does not give its photograph {name} ({error}); reinstall it: pip install scikit-image'
+        ) from error
+    height, width = (length - length % 12 for length in image.shape[:2])
+    return np.ascontiguousarray(image[:height, :width, ::-1])
+
+
+def _sub_lmdb(folder: Path, lmdb: Path, scale: int) -> None:
+    squares = lmdb.with_suffix('')
+    prepare.make_subimages(folder, squares, SUB_SIZE // scale, SUB_STEP // scale)
+    prepare.make_lmdb(squares, lmdb)
+    shutil.rmtree(squares)
