@@ -1,0 +1,319 @@
+"""All mistakes of an options file at once, each with its place and the nearest valid name, before anything is built."""
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from basicsr.models import lr_scheduler
+from basicsr.utils.file_client import FileClient
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    Registry,
+)
+
+from earn_plugin.errors import UsageError
+from earn_plugin.losses.vgg_loss import LAYOUTS, VGGLoss, how_to_get, weights_file
+from earn_plugin.models.earn_model import OPTIMIZERS, EARNModel
+from earn_plugin.options.keys import keys_read
+from earn_plugin.options.kinds import arguments_of, fits, kind_name, kind_of, takes_any_key
+from earn_plugin.options.reading import Options, Place, nearest
+
+SCHEDULERS = {
+    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
+    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
+}
+# BasicSR's own modules that read options beside the model; what they read is known everywhere.
+READERS = ('train', 'test', 'models', 'utils.options', 'utils.logger', 'utils.misc')
+OURS = frozenset({('logger', 'keep_states'), ('dist_params', 'backend'), ('dist_params', 'port')})
+# what BasicSR reads, but the program sets
+DERIVED = {'is_train', 'dist', 'rank', 'world_size', 'root_path', 'auto_resume', 'experiments_root', 'results_root'}
+DERIVED |= {'models', 'training_states', 'log', 'visualization', 'phase', 'db_paths', 'client_keys'}
+KINDS = {
+    ('name',): str,
+    ('model_type',): str,
+    ('scale',): float,
+    ('num_gpu',): int | str,
+    ('manual_seed',): int | None,
+    ('train', 'total_iter'): float,
+    ('train', 'warmup_iter'): float,
+    ('train', 'ema_decay'): float,
+    ('val', 'val_freq'): float,
+    ('val', 'save_img'): bool,
+    ('val', 'pbar'): bool,
+    ('val', 'suffix'): str | None,
+    ('logger', 'print_freq'): float,
+    ('logger', 'save_checkpoint_freq'): float,
+    ('logger', 'use_tb_logger'): bool,
+    ('logger', 'keep_states'): int,
+}
+DATASET_KINDS = {  # with what the data loader and the training loop read
+    'name': str,
+    'gt_size': int,
+    'use_hflip': bool,
+    'use_rot': bool,
+    'filename_tmpl': str,
+    'io_backend': dict,
+    'batch_size_per_gpu': int,
+    'num_worker_per_gpu': int,
+    'dataset_enlarge_ratio': float,
+    'prefetch_mode': str | None,
+    'num_prefetch_queue': int,
+    'pin_memory': bool,
+    'persistent_workers': bool,
+}
+POSITIVE = {
+    'total_iter',
+    'val_freq',
+    'print_freq',
+    'save_checkpoint_freq',
+    'keep_states',
+    'batch_size_per_gpu',
+    'gt_size',
+    'dataset_enlarge_ratio',
+}
+NEEDED_BY_DATASETS = ('dataroot_gt', 'dataroot_lq', 'io_backend')
+NEEDED_IN_TRAINING = ('gt_size', 'use_hflip', 'use_rot')
+NOT_READ = frozenset({'use_shuffle', 'save_img', 'suffix', 'crop_border'})  # in BasicSR's older files, but unread now
+
+
+def check(options: Options, is_train: bool) -> list[str]:
+    """Check everything that can be checked without building anything.
+
+    Returns:
+        Notes: keys that have no effect with the types the file names, though they would with others.
+
+    Raises:
+        UsageError: lists all problems, each with its place.
+    """
+    checked = _Check(options, is_train)
+    checked.run()
+    if checked.problems:
+        count = 'a problem' if len(checked.problems) == 1 else f'{len(checked.problems)} problems'
+        raise UsageError(f'{options.file} has {count}:\n' + '\n'.join(f'  {line}' for line in checked.problems))
+    return checked.notes
+
+
+def below(place: Place, paths: Iterable[Place]) -> set[str]:
+    """The keys that stand directly below a place, among the paths that some code reads."""
+    depth = len(place)
+    return {path[depth] for path in paths if path[:depth] == place and len(path) > depth} - DERIVED
+
+
+def read_by_any(registry: Registry) -> frozenset[Place]:
+    return frozenset().union(*(keys_read(thing) for _, thing in registry))
+
+
+class _Check:
+    def __init__(self, options: Options, is_train: bool):
+        self.options = options
+        self.data = options.data
+        self.is_train = is_train
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def report(self, place: Place, message: str) -> None:
+        self.problems.append(f'{self.options.where(place)}: {".".join(map(str, place))}: {message}')
+
+    def run(self) -> None:
+        for key in ('name', 'model_type', 'datasets', *(('train',) if self.is_train else ())):
+            if self.data.get(key) is None:
+                self.report((key,), 'is missing')
+        model = self.registered((), 'model_type', MODEL_REGISTRY, 'model type')
+        known = OURS.union(*(keys_read(sys.modules[f'basicsr.{name}']) for name in READERS))
+        if model is not None:
+            known |= keys_read(model)
+            others = read_by_any(MODEL_REGISTRY)
+            self.check_keys((), self.data, below((), known), below((), others) | NOT_READ)
+            for place in (('train',), ('val',), ('logger',), ('path',), ('dist_params',)):
+                if self.is_mapping(place, optional=True):
+                    self.check_keys(place, self.value(place), below(place, known), below(place, others))
+        for place, kind in KINDS.items():
+            self.check_kind(place, kind)
+        for key, value in self.data.items():
+            if str(key).startswith('network_') and self.is_mapping((key,), optional=True):
+                self.check_object((key,), value, ARCH_REGISTRY, 'network')
+        self.check_datasets()
+        self.check_training(model)
+        if self.is_mapping(('val',), optional=True) and self.is_mapping(('val', 'metrics'), optional=True):
+            for name, metric in self.data['val']['metrics'].items():
+                place = ('val', 'metrics', name)
+                if self.is_mapping(place):
+                    self.check_object(place, metric, METRIC_REGISTRY, 'metric', skip=('img', 'img2'), extra=('better',))
+        if self.is_mapping(('path',), optional=True):
+            for key in self.data['path']:
+                if str(key).startswith(('pretrain_network', 'resume_state')):
+                    self.check_exists(('path', key))
+
+    def value(self, place: Place) -> Any:
+        value: Any = self.data
+        for key in place:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def is_mapping(self, place: Place, optional: bool = False) -> bool:
+        value = self.value(place)
+        if not isinstance(value, dict) and not (optional and value is None):
+            self.report(place, f'must be a mapping, got {value!r}')
+        return isinstance(value, dict)
+
+    def check_keys(self, place: Place, given: Iterable, valid: set[str], elsewhere: Iterable[str] = ()) -> None:
+        for key in given:
+            if key in valid:
+                continue
+            if key in elsewhere:
+                self.notes.append(
+                    f'{self.options.where((*place, key))}: {".".join(map(str, (*place, key)))} has no effect'
+                )
+            else:
+                self.report((*place, key), f'is not known here{nearest(key, valid)}')
+
+    def check_kind(self, place: Place, kind: Any) -> None:
+        value = self.value(place)
+        if value is None:
+            return
+        if not fits(value, kind):
+            self.wrong_kind(place, kind, value)
+        elif place[-1] in POSITIVE and value <= 0:
+            self.report(place, f'must be above 0, got {value}')
+
+    def wrong_kind(self, place: Place, kind: Any, value: Any) -> None:
+        remedy = ''
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                float(value)
+                remedy = f'; YAML takes {value} as text, write !!float {value}'
+        self.report(place, f'must be {kind_name(kind)}, got {value!r}{remedy}')
+
+    def registered(self, place: Place, key: str, registry: Registry, what: str) -> Any:
+        """The class or function that a type names; None, and a report, where there is none."""
+        name = self.value((*place, key))
+        if name is None:
+            if place:
+                self.report(place, f'has no {key}')
+            return None
+        for known in (name, f'{name}_basicsr'):
+            if known in registry:
+                return registry.get(known)
+        self.report((*place, key), f'no {what} {name!r} is registered{nearest(name, registry.keys())}')
+        return None
+
+    def check_object(self, place: Place, given: dict, registry: Registry, what: str, skip=(), extra=()) -> Any:
+        found = self.registered(place, 'type', registry, what)
+        if found is not None:
+            self.check_arguments(place, given, found, skip, extra)
+        return found
+
+    def check_arguments(self, place: Place, given: dict, function: Callable, skip=(), extra=(), needed=()) -> None:
+        """Compare the keys of a section with the arguments of what they are passed to."""
+        parameters, hints = arguments_of(function, skip)
+        if not takes_any_key(function):
+            self.check_keys(place, given, {*parameters, 'type', *extra})
+        for name, parameter in parameters.items():
+            if name in given:
+                kind = kind_of(parameter, hints)
+                if not fits(given[name], kind):
+                    self.wrong_kind((*place, name), kind, given[name])
+            elif parameter.default is parameter.empty or name in needed:
+                self.report(place, f'{given["type"]} needs {name}')
+
+    def check_datasets(self) -> None:
+        if not self.is_mapping(('datasets',), optional=True):
+            return
+        if self.is_train and self.data['datasets'].get('train') is None:
+            self.report(('datasets',), 'training needs a data set named train')
+        for phase, dataset in self.data['datasets'].items():
+            place = ('datasets', phase)
+            kind = str(phase).partition('_')[0]
+            if kind not in ('train', 'val', 'test'):
+                self.report(place, 'a data set is named train, val or test, the last two also val_2 and the like')
+            if not self.is_mapping(place, optional=True):  # with ~ it is left out
+                continue
+            found = self.registered(place, 'type', DATASET_REGISTRY, 'data set')
+            if found is None:
+                continue
+            reads = {path[0] for path in keys_read(found)}
+            needed = {'name', *reads.intersection(NEEDED_BY_DATASETS)}
+            if kind == 'train':
+                needed |= {'batch_size_per_gpu', 'num_worker_per_gpu', *reads.intersection(NEEDED_IN_TRAINING)}
+            for key in sorted(needed.difference(dataset)):
+                self.report(place, f'{dataset["type"]} needs {key}')
+            everywhere = below((), keys_read(sys.modules['basicsr.data'])) | {*DATASET_KINDS}
+            others = below((), read_by_any(DATASET_REGISTRY)) | NOT_READ
+            self.check_keys(place, dataset, below((), keys_read(found)) | everywhere, others)
+            for key, value_kind in DATASET_KINDS.items():
+                self.check_kind((*place, key), value_kind)
+            if isinstance(dataset.get('io_backend'), dict):
+                backend = dataset['io_backend'].get('type')
+                if backend not in FileClient._backends:
+                    self.report(
+                        (*place, 'io_backend', 'type'),
+                        f'no backend {backend!r}{nearest(backend, FileClient._backends)}',
+                    )
+            for key in dataset:
+                if str(key).startswith(('dataroot', 'meta_info')):
+                    self.check_exists((*place, key))
+
+    def check_exists(self, place: Place) -> None:
+        value = self.value(place)
+        if value is None:
+            return
+        if not isinstance(value, str):
+            self.wrong_kind(place, str, value)
+            return
+        path = Path(value).expanduser()
+        missing = path
+        if path.suffix == '.lmdb' and path.is_dir():
+            missing = next((path / name for name in ('data.mdb', 'meta_info.txt') if not (path / name).is_file()), path)
+        if not missing.exists():
+            hint = ''
+            if path.parts[:1] == ('datasets',):
+                hint = (
+                    '; datasets/README.md says what to put there, and the demo recipe (-opt demo_EARN_x4) needs nothing'
+                )
+            self.report(place, f'{missing} does not exist{hint}')
+
+    def check_training(self, model: Any) -> None:
+        if not self.is_train or not self.is_mapping(('train',), optional=True):
+            return
+        train = self.data['train']
+        if train.get('total_iter') is None:
+            self.report(('train',), 'needs total_iter')
+        optimizers = OPTIMIZERS if model is not None and issubclass(model, EARNModel) else {'Adam': OPTIMIZERS['Adam']}
+        for key, value in train.items():
+            place = ('train', key)
+            if key == 'losses':
+                for name in value if self.is_mapping(place) else ():
+                    self.check_loss((*place, name))
+            elif key == 'scheduler' or str(key).startswith('optim_'):
+                choices, skip = (
+                    (SCHEDULERS, ('optimizer', 'last_epoch')) if key == 'scheduler' else (optimizers, ('params',))
+                )
+                if self.is_mapping(place):
+                    if value.get('type') not in choices:
+                        self.report(
+                            (*place, 'type'), f'no {key} {value.get("type")!r}{nearest(value.get("type"), choices)}'
+                        )
+                    else:
+                        self.check_arguments(place, value, choices[value['type']], skip, needed=('lr',))
+            elif str(key).endswith('_opt') and value is not None:
+                self.check_loss(place)
+
+    def check_loss(self, place: Place) -> None:
+        if not self.is_mapping(place):
+            return
+        given = self.value(place)
+        found = self.check_object(place, given, LOSS_REGISTRY, 'loss')
+        if inspect.isclass(found) and issubclass(found, VGGLoss):
+            vgg, weights = given.get('vgg_type', 'vgg19'), given.get('weights')
+            if weights not in ('hub', 'random') and vgg in LAYOUTS and not weights_file(vgg, weights).is_file():
+                self.report(
+                    place, f'the weights of {vgg} are not at {weights_file(vgg, weights)}; {how_to_get(vgg, weights)}'
+                )

@@ -1,0 +1,72 @@
+"""Types: what an argument of a class or function takes, and whether a value of an options file fits."""
+
+import ast
+import inspect
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+
+def kind_name(kind: Any) -> str:
+    """A type in a user's words."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return ' or '.join(kind_name(k) for k in typing.get_args(kind))
+    names = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'text', type(None): 'nothing (~)'}
+    origin = typing.get_origin(kind) or kind
+    return {**names, dict: 'a mapping', list: 'a list', tuple: 'a list'}.get(
+        origin, getattr(origin, '__name__', 'other')
+    )
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value of an options file can stand for the type; a list for a tuple, a whole number for a float."""
+    if kind is Any:
+        return True
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, k) for k in arguments)
+    if origin in (tuple, list):
+        return isinstance(value, list) and all(fits(v, arguments[0]) for v in value if arguments)
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin) if isinstance(origin, type) else True
+
+
+def kind_of(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
+    """The type of a constructor's argument: as annotated, else as far as its default tells."""
+    if parameter.name in hints:
+        return hints[parameter.name]
+    default = parameter.default
+    if isinstance(default, bool | str):
+        return type(default)
+    if isinstance(default, int | float):  # BasicSR's own have res_scale=1 for 0.1, img_size=64 for a pair
+        return float | list
+    return object
+
+
+def arguments_of(function: Callable, skip=()) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """The named arguments of a function or class, and their annotations."""
+    parameters = {
+        p.name: p
+        for p in inspect.signature(function).parameters.values()
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in skip
+    }
+    try:
+        return parameters, typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError):  # annotations that only a type checker understands
+        return parameters, {}
+
+
+def takes_any_key(function: Callable) -> bool:
+    """Whether a **kwargs is really used; many of BasicSR's functions have one only to swallow what they don't know."""
+    kwargs = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_KEYWORD]
+    if not kwargs:
+        return False
+    code = function.__init__ if inspect.isclass(function) else function
+    body = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(code)))).body[0].body
+    return any(isinstance(n, ast.Name) and n.id == kwargs[0] for part in body for n in ast.walk(part))

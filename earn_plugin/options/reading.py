@@ -1,0 +1,181 @@
+"""Options files: found, read without ever running code, overridden from the command line.
+
+The files are BasicSR's YAML. BasicSR itself reads them with a loader that calls any Python function which the file
+names, and passes overrides to exec; here data stays data.
+"""
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import earn_plugin
+from earn_plugin.errors import UsageError
+
+Place = tuple[str | int, ...]  # the keys and indices that lead to a value
+
+_PACKAGE = Path(earn_plugin.__file__).parent
+# The recipes are installed inside the package; in a checkout they are the folder beside it.
+RECIPES = next((p for p in (_PACKAGE / 'recipes', _PACKAGE.parent / 'options') if p.is_dir()), _PACKAGE / 'recipes')
+
+MOST_VALUES = 100_000  # a file of nested aliases could stand for more than any memory holds
+
+
+@dataclass
+class Options:
+    """The content of an options file, and where in the file each value stands."""
+
+    file: Path
+    data: dict[str, Any]
+    lines: dict[Place, int] = field(default_factory=dict)
+    overrides: dict[Place, str] = field(default_factory=dict)
+
+    def where(self, place: Place) -> str:
+        """'line 12', or the override that set the value; a value without a line has that of what it stands in."""
+        for end in range(len(place), -1, -1):
+            if place[:end] in self.overrides:
+                return f'--force_yml {self.overrides[place[:end]]}'
+            if place[:end] in self.lines:
+                return f'line {self.lines[place[:end]]}'
+        return 'line 1'
+
+
+def nearest(name: str, valid) -> str:
+    """'; did you mean X?', or the valid names where none is near."""
+    valid = sorted(map(str, valid))
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    if close:
+        return f'; did you mean {close[0]}?'
+    return f'; possible: {", ".join(valid)}' if valid else ''
+
+
+def recipes() -> list[Path]:
+    return sorted(RECIPES.glob('*.yml'))
+
+
+def find(name: str) -> Path:
+    """The options file of that path, or else the recipe of that name, with or without .yml.
+
+    Raises:
+        UsageError: neither exists.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    recipe = RECIPES / Path(path.name).with_suffix('.yml')
+    if recipe.is_file() and path.parent in (Path(), Path('options')):
+        return recipe
+    known = [path.stem for path in recipes()]
+    raise UsageError(f'no options file {name}, and no recipe of that name{nearest(path.stem, known)}')
+
+
+def read(file: Path) -> Options:
+    """Read an options file.
+
+    Raises:
+        UsageError: not readable, not YAML, not a mapping, a key given twice, or a tag that would run code.
+    """
+    try:
+        text = file.read_text(encoding='utf-8')
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            lines = _lines(node) if node is not None else {}
+            data = loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
+    except yaml.constructor.ConstructorError as error:
+        tag = str(error.problem)
+        if 'python/' in tag:
+            tag = f'{tag}; options are data, and a tag that would run Python is refused'
+        raise UsageError(f'{file}: line {error.problem_mark.line + 1}: {tag}') from None
+    except yaml.MarkedYAMLError as error:
+        raise UsageError(f'{file}: line {error.problem_mark.line + 1}: {error.problem}') from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f'{file}: cannot be read: {error}') from None
+    if not isinstance(data, dict):
+        raise UsageError(f'{file}: an options file is a mapping (name: …, model_type: …), not {type(data).__name__}')
+    return Options(file, _unshare(data), lines)
+
+
+def _unshare(value: Any) -> Any:
+    """A copy in which every alias of the file is a value of its own, so that changing one leaves the other."""
+    if isinstance(value, dict):
+        return {key: _unshare(below) for key, below in value.items()}
+    return [_unshare(below) for below in value] if isinstance(value, list) else value
+
+
+def _lines(root: yaml.Node) -> dict[Place, int]:
+    lines = {(): 1}
+
+    def walk(node: yaml.Node, place: Place) -> None:
+        if len(lines) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                problem=f'more than {MOST_VALUES:,} values, aliases counted out', problem_mark=node.start_mark
+            )
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                below = (*place, key.value)
+                line = key.start_mark.line + 1
+                if key.value in seen and key.value != '<<':
+                    first = f'{".".join(map(str, below))} is given twice, first on line {lines[below]}'
+                    raise yaml.constructor.ConstructorError(problem=first, problem_mark=key.start_mark)
+                seen.add(key.value)
+                lines[below] = line
+                walk(value, below)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                lines[(*place, index)] = value.start_mark.line + 1
+                walk(value, (*place, index))
+
+    walk(root, ())
+    return lines
+
+
+def override(options: Options, entries: list[str]) -> None:
+    """Apply ``--force_yml`` entries, 'train:optim_g:lr=1e-4', by walking the keys.
+
+    The last key may be new (whether it is a known one is checked with the rest); those before it must exist.
+
+    Raises:
+        UsageError: an entry without '=', or a key that leads nowhere.
+    """
+    for entry in entries:
+        keys, equals, text = entry.partition('=')
+        place = tuple(key.strip() for key in keys.split(':'))
+        if not equals or not all(place):
+            raise UsageError(f'--force_yml {entry}: write key:key=value, for example train:ema_decay=0.999')
+        section = options.data
+        for depth, key in enumerate(place[:-1], 1):
+            if not isinstance(section.get(key), dict):
+                here = '.'.join(place[:depth])
+                raise UsageError(
+                    f'--force_yml {entry}: {options.file} has no section {here}'
+                    + nearest(key, [name for name, value in section.items() if isinstance(value, dict)])
+                )
+            section = section[key]
+        section[place[-1]] = parse_value(text.strip())
+        options.overrides[place] = entry
+
+
+def parse_value(text: str) -> Any:
+    """The value of an override: YAML, and also 1e-4 and None as everybody writes them.
+
+    Raises:
+        UsageError: brackets or quotes that do not close.
+    """
+    if text.lower() == 'none':
+        return None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f'--force_yml: {text} is no YAML value ({getattr(error, "problem", error)})') from None
+    if isinstance(value, str) and value == text:
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
