@@ -1,0 +1,72 @@
+"""From completed options to a BasicSR model, with the mistakes that show only then told in a sentence."""
+
+from pathlib import Path
+from typing import Any
+
+from basicsr.models import build_model
+from basicsr.models.base_model import BaseModel
+
+from earn_plugin import checkpoint
+from earn_plugin.data import demo
+from earn_plugin.errors import UserError
+from earn_plugin.options.reading import Options
+
+
+def make_missing_demo(options: Options) -> None:
+    """Make the demo data set if an options file reads from it and it is not there."""
+    datasets = options.data.get('datasets')
+    roots = [
+        Path(root)
+        for dataset in (datasets.values() if isinstance(datasets, dict) else ())
+        for key, root in (dataset.items() if isinstance(dataset, dict) else ())
+        if str(key).startswith('dataroot') and isinstance(root, str)
+    ]
+    if any(demo.ROOT in root.parents for root in roots) and not demo.ROOT.exists():
+        print(f'making the demo data set in {demo.ROOT}', flush=True)
+        demo.make_demo()
+
+
+def build(opt: dict[str, Any]) -> BaseModel:
+    """BasicSR's model of the options.
+
+    Raises:
+        UserError: an argument or a file that the model cannot use.
+    """
+    check_pretrained(opt)
+    try:
+        return build_model(opt)
+    except (ValueError, KeyError, AssertionError, NotImplementedError, RuntimeError, OSError) as error:
+        kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+        raise UserError(f'the model {opt["model_type"]} cannot be built: {kind}{error}') from error
+
+
+def check_pretrained(opt: dict[str, Any]) -> None:
+    """Compare what the network files to be loaded say of themselves with the networks of the options.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another network.
+    """
+    for key, path in opt['path'].items():
+        if not key.startswith('pretrain_network_') or path is None:
+            continue
+        label = key.removeprefix('pretrain_')
+        content = checkpoint.load(Path(path))
+        wanted = checkpoint.describe(label.replace('network_', 'net_'), opt)
+        if 'arch' not in content or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):
+            continue
+        differing = []
+        if content['arch'] != wanted['arch']:
+            differing = [f'the file has {content["arch"]}, the options {wanted["arch"]}']
+        else:
+            has, asks = content['arguments'], wanted['arguments']
+            differing = [
+                f'{name}: the file has {has.get(name)!r}, the options {asks.get(name)!r}'
+                for name in sorted(has.keys() | asks.keys())
+                if _comparable(has.get(name)) != _comparable(asks.get(name))
+            ]
+        if differing:
+            raise UserError(f'{path} is of another {label}: {"; ".join(differing)}')
+
+
+def _comparable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

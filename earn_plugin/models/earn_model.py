@@ -1,0 +1,112 @@
+"""The training of EARN: SRModel with any number of loss terms, and no wait for the device between two log lines."""
+
+from itertools import chain
+
+import torch
+from basicsr.losses import build_loss
+from basicsr.losses.basic_loss import WeightedTVLoss
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+OPTIMIZERS = {'Adam': torch.optim.Adam, 'AdamW': torch.optim.AdamW}
+
+
+@MODEL_REGISTRY.register()
+class EARNModel(SRModel):
+    """SRModel whose loss is a weighted sum of any terms.
+
+    ``train: losses:`` maps names to losses with their options; each is logged as l_NAME. BasicSR's ``pixel_opt`` and
+    ``perceptual_opt`` may stand beside it or alone. The loss is the sum of all; weights are the losses' own
+    ``loss_weight``. ``optim_g`` may be Adam or AdamW. The exponential moving average includes buffers.
+    """
+
+    def init_training_settings(self) -> None:
+        train_opt = self.opt['train']
+        losses = dict(train_opt.get('losses') or {})
+        name = 'pix'
+        if losses and not train_opt.get('pixel_opt') and not train_opt.get('perceptual_opt'):
+            # SRModel insists on one of its own: the first of ours takes that place
+            name = next(iter(losses))
+            train_opt['pixel_opt'] = losses.pop(name)
+        super().init_training_settings()
+        own = {name: self.cri_pix, 'percep': self.cri_perceptual}
+        self.criteria = {key: criterion for key, criterion in own.items() if criterion is not None}
+        self.criteria |= {key: build_loss(options).to(self.device) for key, options in losses.items()}
+        self.log_dict = {}
+        self.first_bad = None
+
+    def get_optimizer(self, optim_type, params, lr, **kwargs):
+        if optim_type in OPTIMIZERS:
+            return OPTIMIZERS[optim_type](params, lr, **kwargs)
+        return super().get_optimizer(optim_type, params, lr, **kwargs)
+
+    def loss_terms(self) -> dict[str, Tensor]:
+        """Each term of the loss of ``self.output`` against ``self.gt``, weighted, by the name it is logged under."""
+        terms = {}
+        for name, criterion in self.criteria.items():
+            if isinstance(criterion, WeightedTVLoss):  # its second argument is a weight, not the target
+                terms[f'l_{name}'] = criterion(self.output)
+                continue
+            loss = criterion(self.output, self.gt)
+            if isinstance(loss, tuple):  # BasicSR's PerceptualLoss: perceptual and style, each possibly None
+                named = zip((f'l_{name}', 'l_style'), loss, strict=True)
+                terms |= {key: value for key, value in named if value is not None}
+            else:
+                terms[f'l_{name}'] = loss
+        return terms
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        self.optimizer_g.zero_grad()
+        self.output = self.net_g(self.lq)
+        terms = self.loss_terms()
+        sum(terms.values()).backward()
+        self.optimizer_g.step()
+        self.log_dict = {name: term.detach() for name, term in terms.items()}
+        self._note_bad(current_iter)
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def _note_bad(self, current_iter: int) -> None:
+        """Remember on the device in which iteration each term was first not finite."""
+        bad = ~torch.stack([term.float().isfinite().all() for term in self.log_dict.values()])
+        never = torch.full_like(bad, torch.iinfo(torch.int64).max, dtype=torch.int64)
+        now = torch.where(bad, current_iter, never)
+        self.first_bad = now if self.first_bad is None else torch.minimum(self.first_bad, now)
+
+    def first_non_finite(self) -> tuple[int, str] | None:
+        """Iteration and name of the first term that was not finite since the last call. Waits for the device."""
+        if self.first_bad is None:
+            return None
+        iterations = self.first_bad.tolist()
+        self.first_bad = None
+        iteration, name = min(zip(iterations, self.log_dict, strict=True))
+        return None if iteration == torch.iinfo(torch.int64).max else (iteration, name)
+
+    def get_current_log(self) -> dict[str, float]:
+        """The last iteration's terms as numbers, averaged over the processes. Waits for the device."""
+        return self.reduce_loss_dict(self.log_dict)
+
+    @torch.no_grad()
+    def model_ema(self, decay: float = 0.999) -> None:
+        net = self.get_bare_model(self.net_g)
+        averages, values = [], []
+        for average, value in zip(
+            chain(self.net_g_ema.parameters(), self.net_g_ema.buffers()),
+            chain(net.parameters(), net.buffers()),
+            strict=True,
+        ):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)  # a counter has no mean
+        get_ema_multi_avg_fn(decay)(averages, values, None)
+
+    @master_only
+    def print_network(self, net: nn.Module) -> None:
+        count = sum(parameter.numel() for parameter in net.parameters())
+        get_root_logger().info(f'{type(self.get_bare_model(net)).__name__} has {count:,} parameters.')
