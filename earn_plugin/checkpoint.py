@@ -139,6 +139,23 @@ def states_in(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def load_state(path: Path) -> dict[str, Any]:
+    """A state, every byte of which is as it was written: torch itself does not look at the archive's checksums.
+
+    Raises:
+        UserError: missing, damaged, or holding more than data.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            try:
+                damaged = archive.testzip()
+            except (zipfile.BadZipFile, OSError, EOFError) as error:
+                damaged = str(error)
+        if damaged:
+            raise UserError(f'{path} cannot be loaded: it is damaged ({damaged})')
+    return load(path)
+
+
 def load(path: Path) -> dict[str, Any]:
     """A file that torch.save wrote, on the CPU, with no code executed.
 
@@ -167,8 +184,7 @@ def newest_whole_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     states = states_in(folder)
     for path in states:
         try:
-            state = load(path)
-            return state, [*notes, f'resuming from {path}']
+            return load_state(path), [*notes, f'resuming from {path}']
         except UserError as error:
             notes.append(f'skipped a broken state: {error}')
     if states:

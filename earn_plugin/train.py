@@ -99,7 +99,7 @@ class Training:
         if self.opt['auto_resume']:
             return checkpoint.newest_whole_state(Path(self.opt['path']['training_states']))
         path = self.opt['path'].get('resume_state')
-        return (checkpoint.load(Path(path)), [f'resuming from {path}']) if path else (None, [])
+        return (checkpoint.load_state(Path(path)), [f'resuming from {path}']) if path else (None, [])
 
     def build_model(self, state: dict[str, Any] | None) -> Any:
         """The model as the options say, or as the state left it."""

@@ -97,7 +97,8 @@ def check(options: Options, is_train: bool) -> list[str]:
     checked.run()
     if checked.problems:
         count = 'a problem' if len(checked.problems) == 1 else f'{len(checked.problems)} problems'
-        raise UsageError(f'{options.file} has {count}:\n' + '\n'.join(f'  {line}' for line in checked.problems))
+        listed = '\n'.join(f'  {text}' for _, text in sorted(checked.problems))
+        raise UsageError(f'{options.file} has {count}:\n{listed}')
     return checked.notes
 
 
@@ -116,11 +117,12 @@ class _Check:
         self.options = options
         self.data = options.data
         self.is_train = is_train
-        self.problems: list[str] = []
+        self.problems: list[tuple[int, str]] = []  # by line
         self.notes: list[str] = []
 
     def report(self, place: Place, message: str) -> None:
-        self.problems.append(f'{self.options.where(place)}: {".".join(map(str, place))}: {message}')
+        text = f'{self.options.where(place)}: {".".join(map(str, place))}: {message}'
+        self.problems.append((self.options.line(place), text))
 
     def run(self) -> None:
         for key in ('name', 'model_type', 'datasets', *(('train',) if self.is_train else ())):

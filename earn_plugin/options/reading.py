@@ -34,18 +34,21 @@ class Options:
 
     def where(self, place: Place) -> str:
         """'line 12', or the override that set the value; a value without a line has that of what it stands in."""
-        for end in range(len(place), -1, -1):
+        for end in range(len(place), 0, -1):
             if place[:end] in self.overrides:
                 return f'--force_yml {self.overrides[place[:end]]}'
             if place[:end] in self.lines:
-                return f'line {self.lines[place[:end]]}'
-        return 'line 1'
+                break
+        return f'line {self.line(place)}'
+
+    def line(self, place: Place) -> int:
+        return next((self.lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in self.lines), 1)
 
 
 def nearest(name: str, valid) -> str:
     """'; did you mean X?', or the valid names where none is near."""
     valid = sorted(map(str, valid))
-    close = difflib.get_close_matches(str(name), valid, n=1)
+    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     if close:
         return f'; did you mean {close[0]}?'
     return f'; possible: {", ".join(valid)}' if valid else ''

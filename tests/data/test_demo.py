@@ -1,0 +1,81 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from skimage import data
+
+from earn_plugin.data import demo, prepare
+from earn_plugin.data.bicubic import imresize
+from earn_plugin.data.check import read_header
+from earn_plugin.data.loading import build_checked
+from earn_plugin.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp('work') / 'datasets/demo'
+    assert demo.make_demo(root)
+    return root
+
+
+def test_split_is_fixed_and_apart(made):
+    names = {part: {p.stem for p in (made / part / 'HR').iterdir()} for part in ('train', 'val')}
+    assert names == {'train': set(demo.TRAIN), 'val': set(demo.HELD_OUT)}
+    assert not names['train'] & names['val']
+
+
+def test_photographs_are_scikit_images_own(made):
+    image = prepare.read_image(made / 'val/HR/cat.png')
+    np.testing.assert_array_equal(image[..., ::-1], data.chelsea()[:300, :444])
+
+
+@pytest.mark.parametrize('scale', demo.SCALES)
+def test_lr_fits_at_every_scale(made, scale):
+    for part in ('train', 'val'):
+        for path in (made / part / 'HR').iterdir():
+            hr, lr = read_header(path), read_header(made / part / f'LR_bicubic/X{scale}' / path.name)
+            assert (hr.height, hr.width) == (lr.height * scale, lr.width * scale)
+    coffee = prepare.read_image(made / 'val/HR/coffee.png')
+    lr = prepare.read_image(made / f'val/LR_bicubic/X{scale}/coffee.png')
+    np.testing.assert_array_equal(lr, imresize(coffee, Fraction(1, scale)))
+
+
+@pytest.mark.parametrize('scale', demo.SCALES)
+def test_lmdbs_are_pairs_that_basicsr_reads(made, scale):
+    opt = {
+        'name': 'demo',
+        'type': 'PairedImageDataset',
+        'phase': 'train',
+        'scale': scale,
+        'dataroot_gt': str(made / 'train/HR_sub.lmdb'),
+        'dataroot_lq': str(made / f'train/LR_bicubic_X{scale}_sub.lmdb'),
+        'io_backend': {'type': 'lmdb'},
+        'gt_size': 240,
+        'use_hflip': False,
+        'use_rot': False,
+    }
+    dataset, notes = build_checked(opt)
+    assert not notes
+    assert len(dataset) > 200
+    sample = dataset[17]
+    assert sample['gt'].shape == (3, 240, 240)
+    # a sub-image of the LR is the LR of the sub-image but for its border
+    hr = (sample['gt'].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    lr = (sample['lq'].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(imresize(hr, Fraction(1, scale))[4:-4, 4:-4], lr[4:-4, 4:-4])
+
+
+def test_what_is_there_is_left_alone(made):
+    before = (made / 'val/HR/cat.png').stat().st_mtime_ns
+    assert not demo.make_demo(made)
+    assert (made / 'val/HR/cat.png').stat().st_mtime_ns == before
+
+
+def test_a_photograph_that_is_missing_is_told_and_nothing_is_left(tmp_path, monkeypatch):
+    def gone():
+        raise FileNotFoundError('pooch')
+
+    monkeypatch.setitem(demo.TRAIN, 'astronaut', gone)
+    with pytest.raises(UserError, match=r'photograph astronaut \(pooch\)'):
+        demo.make_demo(tmp_path / 'demo')
+    assert list(tmp_path.iterdir()) == []

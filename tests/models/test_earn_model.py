@@ -1,0 +1,177 @@
+import copy
+import math
+
+import pytest
+import torch
+from basicsr.models import build_model
+from basicsr.models.sr_model import SRModel
+from torch import nn
+
+from earn_plugin.models.earn_model import EARNModel
+from earn_plugin.options.completing import complete
+from earn_plugin.options.reading import read
+from tests.conftest import write_options
+
+
+@pytest.fixture
+def opt(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+
+
+def batch(seed=0, shape=(2, 3, 16, 16)):
+    generator = torch.Generator().manual_seed(seed)
+    lq = torch.rand(shape, generator=generator)
+    return {'lq': lq, 'gt': torch.rand(*shape[:2], shape[2] * 2, shape[3] * 2, generator=generator)}
+
+
+def step(model, iteration=1, data=None):
+    model.update_learning_rate(iteration)
+    model.feed_data(data or batch())
+    model.optimize_parameters(iteration)
+
+
+def build(opt, **train):
+    opt = copy.deepcopy(opt)
+    opt['train'].update(train)
+    torch.manual_seed(0)
+    return build_model(opt)
+
+
+def test_any_number_of_terms_each_logged(opt):
+    losses = {
+        'pix': {'type': 'L1Loss', 'loss_weight': 1.5},
+        'ssim': {'type': 'SSIMLoss', 'loss_weight': 0.6},
+        'fft': {'type': 'FrequencyLoss', 'loss_weight': 0.1},
+        'tv': {'type': 'TVLoss', 'loss_weight': 1e-3},
+        'tv_basicsr': {'type': 'WeightedTVLoss', 'loss_weight': 1e-3},
+        'percep': {'type': 'VGGPerceptualLoss', 'layer_weights': {'conv1_2': 1.0}, 'weights': 'random'},
+    }
+    model = build(opt, losses=losses)
+    step(model)
+    log = model.get_current_log()
+    assert list(log) == ['l_pix', 'l_ssim', 'l_fft', 'l_tv', 'l_tv_basicsr', 'l_percep']
+    assert all(isinstance(value, float) for value in log.values())
+    assert log['l_pix'] == pytest.approx(1.5 * (model.output - model.gt).abs().mean().item())
+    assert log['l_tv'] == pytest.approx(log['l_tv_basicsr'])
+
+
+def test_the_gradient_is_that_of_the_sum(opt):
+    model = build(opt, ema_decay=0)
+    twin = copy.deepcopy(model.net_g)
+    step(model)
+    output = twin(model.lq)
+    ssim = model.criteria['ssim'](output, model.gt)
+    (nn.functional.l1_loss(output, model.gt) + ssim).backward()
+    for ours, expected in zip(model.net_g.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(ours.grad, expected.grad, rtol=1e-4, atol=1e-8)
+
+
+def test_basicsrs_own_options_still_work(opt):
+    """The same seed and the same pixel loss give SRModel's weights to the bit, and its averages but for rounding."""
+    train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}}
+    ours = build(opt, **train)
+    theirs = build({**opt, 'model_type': 'SRModel'}, **train)
+    assert (type(ours), type(theirs)) == (EARNModel, SRModel)
+    for iteration in (1, 2, 3):
+        for model in (ours, theirs):
+            step(model, iteration, batch(iteration))
+    assert ours.get_current_log() == theirs.get_current_log()
+    for name in ('net_g', 'net_g_ema'):
+        for a, b in zip(getattr(ours, name).parameters(), getattr(theirs, name).parameters(), strict=True):
+            assert torch.equal(a, b) if name == 'net_g' else torch.allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_pixel_opt_beside_losses(opt):
+    model = build(opt, pixel_opt={'type': 'MSELoss'}, losses={'ssim': {'type': 'SSIMLoss'}})
+    step(model)
+    assert list(model.get_current_log()) == ['l_pix', 'l_ssim']
+
+
+def test_without_any_loss_is_a_value_error(opt):
+    with pytest.raises(ValueError, match='losses'):
+        build(opt, losses={})
+
+
+class Buffered(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((2,), value))
+        self.register_buffer('running', torch.full((2,), 10 * value))
+        self.register_buffer('count', torch.tensor(int(value)))
+
+
+def test_average_includes_buffers(opt):
+    model = build(opt)
+    model.net_g, model.net_g_ema = Buffered(1.0), Buffered(0.0)
+    model.model_ema(decay=0.75)
+    assert torch.allclose(model.net_g_ema.weight, torch.full((2,), 0.25))
+    assert torch.allclose(model.net_g_ema.running, torch.full((2,), 2.5))
+    assert model.net_g_ema.count == 1
+    model.model_ema(decay=0)
+    assert torch.equal(model.net_g_ema.weight, model.net_g.weight)
+
+
+def test_average_is_the_weighted_mean_of_the_steps(opt):
+    model = build(opt, ema_decay=0.9)
+    expected = [p.detach().clone() for p in model.net_g.parameters()]
+    for iteration in (1, 2):
+        step(model, iteration, batch(iteration))
+        expected = [0.9 * e + 0.1 * p.detach() for e, p in zip(expected, model.net_g.parameters(), strict=True)]
+    for ours, mean in zip(model.net_g_ema.parameters(), expected, strict=True):
+        assert torch.allclose(ours, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['Adam', 'AdamW'])
+def test_optimizers(opt, name):
+    model = build(opt, optim_g={'type': name, 'lr': 1e-3, 'betas': [0.9, 0.99], 'weight_decay': 0.1})
+    assert type(model.optimizer_g) is getattr(torch.optim, name)
+    step(model)
+
+
+def test_other_optimizers_are_refused(opt):
+    with pytest.raises(NotImplementedError, match='SGD'):
+        build(opt, optim_g={'type': 'SGD', 'lr': 1e-3})
+
+
+def test_the_first_term_that_is_not_finite_is_found_later(opt):
+    model = build(opt)
+    bad = batch()
+    bad['gt'][0, 0, 0, 0] = math.nan
+    for iteration in range(1, 7):
+        step(model, iteration, bad if iteration == 4 else batch(iteration))
+    assert model.first_non_finite() == (4, 'l_pix')
+    assert model.first_non_finite() is None
+
+
+def test_finite_losses_are_not_reported(opt):
+    model = build(opt)
+    step(model)
+    assert model.first_non_finite() is None
+
+
+class SyncCounter(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts the operators that make a program wait for its device."""
+
+    waits = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+            SyncCounter.waits += 1
+        return operator(*args, **(kwargs or {}))
+
+
+def test_waits_for_the_device_only_to_log(opt):
+    model = build(opt)
+    step(model)
+    SyncCounter.waits = 0
+    model.feed_data(batch())
+    with SyncCounter():
+        # Adam's step count is a number on the CPU, whatever the device of the weights
+        step_was = model.optimizer_g.step
+        model.optimizer_g.step = lambda: None
+        model.optimize_parameters(2)
+        model.optimizer_g.step = step_was
+        assert SyncCounter.waits == 0
+        model.get_current_log()
+        assert SyncCounter.waits == 2

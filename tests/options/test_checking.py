@@ -1,0 +1,174 @@
+import copy
+
+import pytest
+import torch
+
+from earn_plugin.errors import UsageError
+from earn_plugin.options.checking import check
+from earn_plugin.options.reading import override, read
+from tests.conftest import write_options
+
+
+def problems(tmp_path, options, is_train=True, force=()) -> list[str]:
+    loaded = read(write_options(tmp_path, options))
+    override(loaded, list(force))
+    try:
+        check(loaded, is_train)
+    except UsageError as error:
+        lines = str(error).splitlines()
+        assert lines[0].startswith(str(tmp_path / 'options.yml'))
+        return [line.strip() for line in lines[1:]]
+    return []
+
+
+def test_sound_options_have_no_problem(tmp_path, tiny):
+    assert problems(tmp_path, tiny) == []
+
+
+WRONG = {
+    'network_g:num_fea=32': 'network_g.num_fea: is not known here; did you mean num_feat?',
+    'network_g:type=EARM': "network_g.type: no network 'EARM' is registered; did you mean EARN?",
+    'network_g:num_feat=abc': "network_g.num_feat: must be a whole number, got 'abc'",
+    'network_g:num_feat=1.5': 'network_g.num_feat: must be a whole number, got 1.5',
+    'network_g:use_asca=1': 'network_g.use_asca: must be true or false, got 1',
+    'train:ema_decayy=0.9': 'train.ema_decayy: is not known here; did you mean ema_decay?',
+    'train:total_iter=-3': 'train.total_iter: must be above 0, got -3',
+    'train:optim_g:type=Adan': "train.optim_g.type: no optim_g 'Adan'; did you mean Adam?",
+    'train:optim_g:lr="1e-4"': (
+        "train.optim_g.lr: must be a number or Tensor, got '1e-4'; YAML takes 1e-4 as text, write !!float 1e-4"
+    ),
+    'train:optim_g:beta=[0.9, 0.99]': 'train.optim_g.beta: is not known here; did you mean betas?',
+    'train:scheduler:milestone=[1]': 'train.scheduler.milestone: is not known here; did you mean milestones?',
+    'train:scheduler:type=StepLR': "train.scheduler.type: no scheduler 'StepLR'; did you mean MultiStepLR?",
+    'train:losses:ssim:windowsize=7': 'train.losses.ssim.windowsize: is not known here; did you mean window_size?',
+    'train:losses:ssim:type=SIMLoss': "train.losses.ssim.type: no loss 'SIMLoss' is registered; did you mean SSIMLoss?",
+    'train:losses:ssim=3': 'train.losses.ssim: must be a mapping, got 3',
+    'train:pixel_opt=[1]': 'train.pixel_opt: must be a mapping, got [1]',
+    'datasets:train:gtsize=48': 'datasets.train.gtsize: is not known here; did you mean gt_size?',
+    'datasets:train:type=PairImageDataset': (
+        "datasets.train.type: no data set 'PairImageDataset' is registered; did you mean PairedImageDataset?"
+    ),
+    'datasets:train:batch_size_per_gpu=0': 'datasets.train.batch_size_per_gpu: must be above 0, got 0',
+    'datasets:train:use_hflip=yep': "datasets.train.use_hflip: must be true or false, got 'yep'",
+    'datasets:train:dataroot_gt=nowhere/HR': 'datasets.train.dataroot_gt: nowhere/HR does not exist',
+    'datasets:train:dataroot_gt=3': 'datasets.train.dataroot_gt: must be text, got 3',
+    'datasets:train:io_backend:type=lmbd': "datasets.train.io_backend.type: no backend 'lmbd'; did you mean lmdb?",
+    'datasets:vall=1': 'datasets.vall: a data set is named train, val or test, the last two also val_2 and the like',
+    'val:val_frequency=3': 'val.val_frequency: is not known here; did you mean val_freq?',
+    'val:metrics:psnr:test_y_chanel=true': (
+        'val.metrics.psnr.test_y_chanel: is not known here; did you mean test_y_channel?'
+    ),
+    'val:metrics:psnr:type=calculate_pnsr': (
+        "val.metrics.psnr.type: no metric 'calculate_pnsr' is registered; did you mean calculate_psnr?"
+    ),
+    'logger:print_frequ=3': 'logger.print_frequ: is not known here; did you mean print_freq?',
+    'logger:print_freq=0': 'logger.print_freq: must be above 0, got 0',
+    'path:pretrain_network_g=no.pth': 'path.pretrain_network_g: no.pth does not exist',
+    'path:pretrained_network_g=no.pth': (
+        'path.pretrained_network_g: is not known here; did you mean pretrain_network_g?'
+    ),
+    'model_type=EARMModel': "model_type: no model type 'EARMModel' is registered; did you mean EARNModel?",
+    'manual_sed=3': 'manual_sed: is not known here; did you mean manual_seed?',
+    'name=3': 'name: must be text, got 3',
+    'train=~': 'train: is missing',
+}
+
+
+@pytest.mark.parametrize('entry', WRONG)
+def test_each_mistake_is_told_with_its_place_and_the_nearest_name(tmp_path, tiny, entry):
+    assert f'--force_yml {entry}: {WRONG[entry]}' in [
+        p.replace('line 1: ', f'--force_yml {entry}: ') for p in problems(tmp_path, tiny, force=[entry])
+    ]
+
+
+def test_all_mistakes_are_told_at_once_by_their_lines(tmp_path, tiny):
+    tiny['network_g']['num_fea'] = 3
+    tiny['train']['losses']['pix']['loss_wieght'] = 1.0
+    tiny['val']['metrics']['psnr']['crop'] = 4
+    del tiny['datasets']['train']['gt_size']
+    del tiny['val']['metrics']['ssim']['crop_border']
+    text = write_options(tmp_path, tiny).read_text().splitlines()
+
+    def line(content):
+        return 1 + next(n for n, row in enumerate(text) if content in row)
+
+    found = problems(tmp_path, tiny)
+    assert f'line {line("num_fea:")}: network_g.num_fea: is not known here; did you mean num_feat?' in found
+    assert (
+        f'line {line("loss_wieght")}: train.losses.pix.loss_wieght: is not known here; did you mean loss_weight?'
+        in found
+    )
+    assert f'line {line("crop:")}: val.metrics.psnr.crop: is not known here; did you mean crop_border?' in found
+    assert 'line 7: datasets.train: PairedImageDataset needs gt_size' in found
+    assert found[-1].endswith('val.metrics.ssim: calculate_ssim needs crop_border')
+    numbers = [int(problem.split()[1].rstrip(':')) for problem in found]
+    assert len(found) == 5
+    assert numbers == sorted(numbers)
+
+
+def test_training_needs_a_data_set(tmp_path, tiny):
+    assert problems(tmp_path, tiny, force=['datasets:train=~']) == [
+        'line 6: datasets: training needs a data set named train'
+    ]
+
+
+def test_missing_sections_and_arguments(tmp_path):
+    found = problems(tmp_path, {'name': 'x', 'network_g': {'type': 'EDSR'}, 'model_type': 'SRModel'})
+    assert 'line 1: datasets: is missing' in found
+    assert 'line 1: train: is missing' in found
+    assert 'line 2: network_g: EDSR needs num_in_ch' in found
+
+
+def test_adamw_is_for_our_models(tmp_path, tiny):
+    assert problems(tmp_path, tiny, force=['train:optim_g:type=AdamW']) == []
+    tiny['model_type'] = 'SRModel'
+    tiny['train']['pixel_opt'] = tiny['train'].pop('losses')['pix']
+    assert any("no optim_g 'AdamW'" in p for p in problems(tmp_path, tiny, force=['train:optim_g:type=AdamW']))
+
+
+def test_keys_that_other_types_read_are_notes(tmp_path, tiny):
+    tiny['datasets']['train'].update(use_shuffle=True, interval_list=[1])
+    tiny['train']['net_d_iters'] = 1
+    notes = check(read(write_options(tmp_path, tiny)), True)
+    assert [note.split(': ')[1] for note in notes] == [
+        'train.net_d_iters has no effect',
+        'datasets.train.use_shuffle has no effect',
+        'datasets.train.interval_list has no effect',
+    ]
+
+
+def test_missing_data_says_where_to_read_on(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny['datasets']['train']['dataroot_gt'] = 'datasets/DIV2K/DIV2K_train_HR_sub.lmdb'
+    (found,) = problems(tmp_path, tiny)
+    assert 'DIV2K_train_HR_sub.lmdb does not exist; datasets/README.md says what to put there' in found
+    assert 'demo_EARN_x4' in found
+
+
+def test_half_an_lmdb_is_missing_what_it_lacks(tmp_path, tiny, pairs):
+    (pairs / 'HR.lmdb/meta_info.txt').unlink()
+    assert any('HR.lmdb/meta_info.txt does not exist' in p for p in problems(tmp_path, tiny))
+
+
+def test_missing_vgg_weights_say_what_to_fetch(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny['train']['losses']['percep'] = {'type': 'VGGPerceptualLoss'}
+    (found,) = problems(tmp_path, tiny)
+    assert 'the weights of vgg19 are not at experiments/pretrained_models/vgg19-dcbb9e9d.pth; fetch https://' in found
+    tiny['train']['losses']['percep']['weights'] = 'random'
+    assert problems(tmp_path, tiny) == []
+
+
+def test_nothing_is_built(tmp_path, tiny, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError('built')
+
+    monkeypatch.setattr(torch.nn.Module, '__init__', refuse)
+    assert problems(tmp_path, tiny) == []
+
+
+def test_the_test_form_needs_no_training_section(tmp_path, tiny):
+    options = copy.deepcopy(tiny)
+    del options['train'], options['logger']
+    options['datasets'] = {'test_1': options['datasets']['val'], 'test_2': None}
+    assert problems(tmp_path, options, is_train=False) == []
