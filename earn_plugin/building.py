@@ -60,9 +60,9 @@ def check_pretrained(opt: dict[str, Any]) -> None:
         else:
             has, asks = content['arguments'], wanted['arguments']
             differing = [
-                f'{name}: the file has {has.get(name)!r}, the options {asks.get(name)!r}'
-                for name in sorted(has.keys() | asks.keys())
-                if _comparable(has.get(name)) != _comparable(asks.get(name))
+                f'{name}: the file has {has[name]!r}, the options {asks[name]!r}'
+                for name in sorted(has.keys() & asks.keys())
+                if _comparable(has[name]) != _comparable(asks[name])
             ]
         if differing:
             raise UserError(f'{path} is of another {label}: {"; ".join(differing)}')

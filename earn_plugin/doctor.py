@@ -34,7 +34,7 @@ def safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     except Exception as error:
         yield (
             'bad',
-            f'{check.__name__}: {type(error).__name__}: {error}; reinstall: pip install -c constraints.txt -e .',
+            f'{check.__name__}: {type(error).__name__}: {error}; reinstall: pip install --force-reinstall earn_plugin',
         )
 
 

@@ -33,7 +33,10 @@ def parameter_count(network: type) -> str:
             with torch.device('meta'):  # nothing is allocated
                 built = network()
         except (NotImplementedError, RuntimeError):  # it computes with its values
-            built = network()
+            try:
+                built = network()
+            except RuntimeError:
+                return 'its defaults do not fit one another'
     return f'{sum(p.numel() for p in built.parameters()):,} parameters'
 
 

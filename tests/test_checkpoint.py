@@ -150,7 +150,7 @@ def test_no_space_left_for_real(model, opt, monkeypatch):
     """What torch makes of a full disk while it writes its archive."""
     from earn_plugin import files
 
-    monkeypatch.setattr(files.os, 'fdopen', lambda descriptor, mode: Path('/dev/full').open(mode))
+    monkeypatch.setattr(files.os, 'fdopen', lambda _, mode: Path('/dev/full').open(mode))  # noqa: SIM115
     with pytest.raises(UserError, match='no space left'):
         save(model, opt)
     assert list(Path(opt['path']['training_states']).iterdir()) == []

@@ -1,8 +1,11 @@
 """Training as a user runs it: the command, in processes of its own, on real LMDBs."""
 
 import copy
+import os
 import re
+import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -134,8 +137,6 @@ def test_asked_to_stop_it_saves_and_leaves_cleanly(tiny, tmp_path, number, code)
         if 'iter:       5' in line:
             break
     if number == signal.SIGINT:  # from a terminal the workers get it, too
-        import os
-
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
@@ -386,8 +387,6 @@ def test_a_harmful_options_file_is_refused(tmp_path):
 
 def test_no_space_left_is_told_and_keeps_what_was_saved(tiny, tmp_path):
     """A limit on the size of files stands for a full disk: writing fails in the middle."""
-    import resource
-
     tiny['train']['total_iter'] = 4
     tiny['logger']['save_checkpoint_freq'] = 2
     del tiny['val']
@@ -437,20 +436,9 @@ def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path):
 
 
 def torchrun(folder: Path, *arguments: str) -> str:
-    import os
-    import subprocess
-
+    launch = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'earn_plugin')
     done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            '-m',
-            'earn_plugin',
-            *arguments,
-        ],
+        [sys.executable, *launch, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from earn_plugin.building import build, make_missing_demo
+from earn_plugin.data import demo
+from earn_plugin.errors import UserError
+from earn_plugin.options.completing import complete
+from earn_plugin.options.reading import Options, read
+from tests.conftest import write_options
+
+
+def test_demo_is_made_only_where_it_is_read_and_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr(demo, 'make_demo', lambda: made.append(1))
+
+    def options(root):
+        return Options(tmp_path, {'datasets': {'train': {'dataroot_gt': root}, 'val': None}})
+
+    make_missing_demo(options('datasets/DIV2K/HR.lmdb'))
+    make_missing_demo(Options(tmp_path, {'datasets': 3}))
+    assert made == []
+    make_missing_demo(options('datasets/demo/train/HR_sub.lmdb'))
+    assert made == [1]
+    (tmp_path / 'datasets/demo').mkdir(parents=True)
+    make_missing_demo(options('datasets/demo/train/HR_sub.lmdb'))
+    assert made == [1]
+
+
+def test_what_a_model_refuses_is_told(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny['network_g']['num_feat'] = 30
+    opt = complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    with pytest.raises(UserError, match=r'model EARNModel cannot be built: num_feat must be a multiple of 4'):
+        build(opt)
+
+
+def test_pretrained_files_are_compared_first(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'params': {}, 'arch': 'A2N', 'arguments': {}, 'scale': 2}, 'net.pth')
+    tiny['path']['pretrain_network_g'] = 'net.pth'
+    opt = complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    with pytest.raises(UserError, match=r'net\.pth is of another network_g: the file has A2N, the options EARN'):
+        build(opt)
