@@ -1,7 +1,7 @@
 """All knowledge of basicsr 1.4.2's age: what keeps it from running with today's torch, torchvision and lmdb, mended.
 
-Each mend says what it mends and applies itself only where it is needed. Those in ``BEFORE`` let basicsr be imported;
-those in ``AFTER`` change what it does, each at the smallest hook.
+Each mend says what it mends and applies itself only where it is needed. Those in ``TORCHVISION`` and ``BEFORE`` let
+torchvision and basicsr be imported; those in ``AFTER`` change what basicsr does, each at the smallest hook.
 """
 
 import functools
@@ -133,12 +133,14 @@ def _allow_ddp_on_cpu() -> None:
     BaseModel.model_to_device = model_to_device
 
 
-BEFORE = (
+TORCHVISION = (
     Mend(
         'torchvision was built for another torch (operator torchvision::nms does not exist)',
         _torchvision_ops_fail,
         _define_torchvision_ops,
     ),
+)
+BEFORE = (
     Mend(
         'torchvision.transforms.functional_tensor is gone since torchvision 0.17',
         _functional_tensor_missing,
@@ -160,45 +162,53 @@ AFTER = (
     Mend('distributed training asks for a CUDA device', _ddp_needs_cuda, _allow_ddp_on_cpu),
 )
 
-active: list[Mend] = []  # the mends that this machine needed, once basicsr is imported
+active: list[Mend] = []  # the mends that this machine needed, as far as what they mend has been imported
 
 
-def _apply(mends: tuple[Mend, ...]) -> None:
+def _apply(*mends: Mend) -> None:
     for mend in mends:
         if mend.needed():
             mend.apply()
             active.append(mend)
 
 
-class _BasicSRFinder:
-    """Finds basicsr as Python would, and runs the mends and ``then`` around its import."""
+class _Finder:
+    """Finds one module as Python would, and runs something right before and right after its import."""
 
-    def __init__(self, then: Callable[[], None]):
-        self.then = then
+    def __init__(self, name: str, before: Callable[[], None], after: Callable[[], None]):
+        self.name, self.before, self.after = name, before, after
 
     def find_spec(self, name, path=None, target=None):
-        if name != 'basicsr':
+        if name != self.name:
             return None
+        place = sys.meta_path.index(self)
         sys.meta_path.remove(self)  # the others find it, and find it once
         try:
             spec = importlib.util.find_spec(name)
         finally:
-            sys.meta_path.insert(0, self)
+            sys.meta_path.insert(place, self)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = functools.partial(self._exec, spec.loader.exec_module)
         return spec
 
     def _exec(self, exec_module, module) -> None:
-        _apply(BEFORE)
+        self.before()
         exec_module(module)
-        _apply(AFTER)
-        self.then()
+        self.after()
 
 
 def with_basicsr(then: Callable[[], None]) -> None:
-    """Mend basicsr and call ``then`` right after its import: at once where that has happened."""
-    if 'basicsr' in sys.modules:
-        _apply(AFTER)
+    """Mend torchvision and basicsr as they are imported, and call ``then`` right after basicsr is.
+
+    Where basicsr has been imported already, at once.
+    """
+
+    def after() -> None:
+        _apply(*AFTER)
         then()
+
+    sys.meta_path.insert(0, _Finder('torchvision', lambda: _apply(*TORCHVISION), lambda: None))
+    if 'basicsr' in sys.modules:
+        after()
     else:
-        sys.meta_path.insert(0, _BasicSRFinder(then))
+        sys.meta_path.insert(0, _Finder('basicsr', lambda: _apply(*BEFORE), after))

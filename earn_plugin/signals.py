@@ -40,6 +40,10 @@ class StopRequest:
 
 
 def leave_to_main_process() -> None:
-    """In a worker: the main process decides, and ends the workers itself."""
+    """In a worker: the main process decides when to end.
+
+    A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes of a group. So the first SIGTERM is ignored, and
+    the next one, the main process's own, ends the worker.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))

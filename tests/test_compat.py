@@ -38,17 +38,21 @@ def test_import_is_cheap_and_enough_for_a_plain_basicsr_project():
 def test_basicsr_may_come_first_where_it_imports_by_itself():
     run("""
         from earn_plugin import compat
-        compat._apply(compat.BEFORE)          # a machine on which stock basicsr imports
+        compat._apply(*compat.TORCHVISION, *compat.BEFORE)  # a machine on which stock basicsr imports
         import sys
         for name in [n for n in sys.modules if n.startswith('earn_plugin')]:
             del sys.modules[name]
-        sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != '_BasicSRFinder']
+        sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != '_Finder']
         import basicsr
         from basicsr.utils.registry import ARCH_REGISTRY
         assert 'EARN' not in ARCH_REGISTRY
         import earn_plugin
         assert 'EARN' in ARCH_REGISTRY
     """)
+
+
+def test_torchvision_can_be_imported_first():
+    run('import earn_plugin, torchvision, basicsr; torchvision.models.vgg19')
 
 
 def test_an_architecture_can_be_imported_directly():
@@ -59,8 +63,8 @@ def test_every_mend_says_what_it_mends_and_those_applied_are_told():
     run("""
         import earn_plugin, basicsr
         from earn_plugin import compat
-        assert all(len(m.problem) > 20 for m in compat.BEFORE + compat.AFTER)
-        assert set(compat.active) <= set(compat.BEFORE + compat.AFTER)
+        assert all(len(m.problem) > 20 for m in compat.TORCHVISION + compat.BEFORE + compat.AFTER)
+        assert set(compat.active) <= set(compat.TORCHVISION + compat.BEFORE + compat.AFTER)
     """)
 
 
@@ -69,7 +73,7 @@ def test_a_mend_is_off_where_it_is_not_needed():
     run("""
         import importlib.util, sys, types
         from earn_plugin import compat
-        compat._apply(compat.BEFORE[:1])
+        compat._apply(*compat.TORCHVISION)
         import torchvision.transforms
         own = types.ModuleType('torchvision.transforms.functional_tensor')
         own.__spec__ = importlib.util.spec_from_loader(own.__name__, None)

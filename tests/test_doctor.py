@@ -35,7 +35,7 @@ def test_another_python_has_its_remedy(monkeypatch):
 def test_torchvision_that_does_not_fit_is_noted(monkeypatch):
     from earn_plugin import compat
 
-    monkeypatch.setattr(compat, 'active', [compat.BEFORE[0]])
+    monkeypatch.setattr(compat, 'active', [*compat.TORCHVISION])
     ((text, verdict),) = verdicts(doctor.mends).items()
     assert verdict == 'note'
     assert 'torchvision was built for another torch' in text

@@ -126,8 +126,10 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tiny, folders):
     assert all(same(whole[part], resumed[part]) for part in ('networks', 'optimizers', 'schedulers', 'rngs'))
 
 
+@pytest.mark.parametrize('to_all', [False, True])
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_asked_to_stop_it_saves_and_leaves_cleanly(tiny, tmp_path, number, code):
+def test_asked_to_stop_it_saves_and_leaves_cleanly(tiny, tmp_path, number, code, to_all):
+    """Also when the workers are asked, too, as terminals and schedulers do."""
     tiny['train']['total_iter'] = 100_000
     tiny['logger'].update(save_checkpoint_freq=50_000, print_freq=1)
     tiny['datasets']['train']['num_worker_per_gpu'] = 2
@@ -136,10 +138,7 @@ def test_asked_to_stop_it_saves_and_leaves_cleanly(tiny, tmp_path, number, code)
     for line in process.stdout:
         if 'iter:       5' in line:
             break
-    if number == signal.SIGINT:  # from a terminal the workers get it, too
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
+    (os.killpg if to_all else os.kill)(process.pid, number)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == code, printed
     assert 'Traceback' not in printed
