@@ -39,11 +39,14 @@ class StopRequest:
         os.write(sys.__stderr__.fileno(), b'\nstopping after this iteration; once more stops at once\n')
 
 
-def leave_to_main_process() -> None:
-    """In a worker: the main process decides when to end.
+def leave_to_main_process(ending) -> None:
+    """In a worker: end by SIGTERM only when the main process says so.
 
-    A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes of a group. So the first SIGTERM is ignored, and
-    the next one, the main process's own, ends the worker.
+    A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, while the main one still needs its workers to
+    finish the iteration.
+
+    Args:
+        ending: a shared ``multiprocessing.RawValue``, not 0 once the main process is done with its workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if ending.value else None)

@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,9 @@ class Training:
             dynamic_ncols=True,
             disable=None if self.is_first else True,
         )
-        with StopRequest() as request, logging_redirect_tqdm([self.logger]), bar:
-            for batch in self.data.batches(self.position, left):
+        batches = self.data.batches(self.position, left)
+        with StopRequest() as request, logging_redirect_tqdm([self.logger]), bar, closing(batches):
+            for batch in batches:
                 times[1].record()
                 self.step(batch)
                 times[0].record()

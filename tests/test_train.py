@@ -362,16 +362,17 @@ def test_bad_input_gets_a_clear_error_and_writes_nothing(tiny, tmp_path, case):
     assert not (tmp_path / 'experiments').exists()
 
 
-def test_a_damaged_image_stops_training_by_its_name(tiny, tmp_path):
-    """Damage in the middle, which only a worker sees."""
+@pytest.mark.parametrize('prefetch_mode', [None, 'cpu'])
+def test_a_damaged_image_stops_training_by_its_name(tiny, tmp_path, prefetch_mode):
+    """Damage in the middle, which only a worker sees; no worker is left behind."""
     root = write_pairs(tmp_path / 'pairs', 4)
     content = bytearray((root / 'HR/im02.png').read_bytes())
     content[len(content) // 2] ^= 0xFF
     (root / 'HR/im02.png').write_bytes(content)
     dataset = tiny['datasets']['train']
     dataset.update(dataroot_gt=str(root / 'HR'), dataroot_lq=str(root / 'LR'), io_backend={'type': 'disk'})
-    dataset['num_worker_per_gpu'] = 1
-    printed = command('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1)
+    dataset.update(num_worker_per_gpu=1, prefetch_mode=prefetch_mode)
+    printed = command('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1, timeout=60)
     assert f'data set train: {root}/HR/im02.png cannot be decoded: it is damaged' in printed
 
 

@@ -22,8 +22,9 @@ TRAIN = {
     'motorcycle_left': lambda: data.stereo_motorcycle()[0],
     'motorcycle_right': lambda: data.stereo_motorcycle()[1],
     'retina': data.retina,
+    'rocket': data.rocket,
 }
-HELD_OUT = {'cat': data.chelsea, 'coffee': data.coffee, 'rocket': data.rocket}
+HELD_OUT = {'cat': data.chelsea, 'coffee': data.coffee}
 
 
 def make_demo(root: Path = ROOT) -> bool:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import cv2
@@ -69,7 +71,7 @@ class TrainingData:
         return position // self.stream.epoch_length
 
     def batches(self, position: int, count: int) -> Iterator[dict]:
-        """``count`` batches, the first of which starts at a position of the stream.
+        """``count`` batches, the first of which starts at a position of the stream. Close it, or its workers stay.
 
         Raises:
             UserError: an image cannot be read; names it.
@@ -81,16 +83,21 @@ class TrainingData:
         loader = build_dataloader(
             self.stream, settings, self.opt['num_gpu'], self.opt['dist'], sampler, self.opt['manual_seed']
         )
+        ending = RawValue('b', 0)
         loader.collate_fn = collate
-        loader.worker_init_fn = start_worker
+        loader.worker_init_fn = partial(start_worker, ending)
         loader.generator = torch.Generator()  # else the loader draws its workers' seeds from training's generator
         prefetcher = CUDAPrefetcher(loader, self.opt) if on_cuda else CPUPrefetcher(loader)
-        while (batch := prefetcher.next()) is not None:
-            if 'failure' in batch:
-                raise batch['failure']
-            yield batch
+        try:
+            while (batch := prefetcher.next()) is not None:
+                if 'failure' in batch:
+                    raise batch['failure']
+                yield batch
+        finally:
+            ending.value = 1
+            del prefetcher  # which ends the workers
 
 
-def start_worker(worker_id: int) -> None:
-    signals.leave_to_main_process()
+def start_worker(ending, worker_id: int) -> None:
+    signals.leave_to_main_process(ending)
     cv2.setNumThreads(0)  # the workers are the parallelism

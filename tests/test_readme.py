@@ -1,0 +1,41 @@
+"""Every command of the README is one that the command line takes."""
+
+import re
+import shlex
+
+import pytest
+
+from earn_plugin.cli import parser
+from earn_plugin.options.reading import find, recipes
+from tests.conftest import ROOT
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+LINES = [line for block in re.findall(r'```bash\n(.+?)```', README, re.DOTALL) for line in block.splitlines()]
+
+
+def commands() -> list[str]:
+    found = [part.strip() for line in LINES for part in line.split('&&')]
+    found = [re.sub(r'^torchrun .*-m earn_plugin', 'basicsr', part) for part in found]
+    return [part for part in found if part.startswith('basicsr ')]
+
+
+@pytest.mark.parametrize('command', commands())
+def test_a_command_is_taken(command):
+    args = parser().parse_args(shlex.split(command, comments=True)[1:])
+    if hasattr(args, 'opt'):
+        assert find(args.opt).is_file()
+
+
+def test_the_readme_names_every_recipe():
+    assert commands()
+    for path in recipes():
+        assert path.stem in README
+
+
+def test_ci_installs_as_the_readme_says():
+    run = (ROOT / '.ci/run').read_text()
+    setup = LINES[0]
+    assert re.search(r'export PIP_CONSTRAINT=\S+ PIP_BUILD_CONSTRAINT=\S+', setup)[0] in run
+    assert "-e '.[dev]'" in setup
+    assert "-e '.[dev]'" in run
+    assert run.rstrip().endswith(LINES[1])
