@@ -24,11 +24,11 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
-    packages=[*find_packages(include=['earn_plugin', 'earn_plugin.*']), 'earn_plugin.recipes'],
-    package_dir={'earn_plugin.recipes': 'options'},
-    package_data={'earn_plugin.recipes': ['*.yml']},
+    packages=[*find_packages(include=['earn_plugin', 'earn_plugin.*']), 'earn_plugin.recipes', 'earn_plugin.datasets'],
+    package_dir={'earn_plugin.recipes': 'options', 'earn_plugin.datasets': 'datasets'},
+    package_data={'earn_plugin.recipes': ['*.yml'], 'earn_plugin.datasets': ['README.md']},
     install_requires=[
-        'basicsr==1.4.2',
+        'basicsr==1.4.2; python_version < "3.13"',  # else some pips try to build it before they look at python_requires
         'lmdb',
         'numpy',
         'opencv-python',
@@ -43,7 +43,6 @@ setup(
     extras_require={'dev': ['hypothesis', 'pytest', 'ruff']},
     entry_points={'console_scripts': ['basicsr = earn_plugin.cli:main']},
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',

@@ -23,7 +23,7 @@ from earn_plugin.losses.vgg_loss import LAYOUTS, VGGLoss, how_to_get, weights_fi
 from earn_plugin.models.earn_model import OPTIMIZERS, EARNModel
 from earn_plugin.options.keys import keys_read
 from earn_plugin.options.kinds import arguments_of, fits, kind_name, kind_of, takes_any_key
-from earn_plugin.options.reading import Options, Place, nearest
+from earn_plugin.options.reading import DATASETS_README, Options, Place, nearest
 
 SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
@@ -98,6 +98,8 @@ def check(options: Options, is_train: bool) -> list[str]:
     if checked.problems:
         count = 'a problem' if len(checked.problems) == 1 else f'{len(checked.problems)} problems'
         listed = '\n'.join(f'  {text}' for _, text in sorted(checked.problems))
+        if checked.lacks_data:
+            listed += f'\n{DATASETS_README} says what to put there; the demo recipe (-opt demo_EARN_x4) needs nothing'
         raise UsageError(f'{options.file} has {count}:\n{listed}')
     return checked.notes
 
@@ -119,6 +121,7 @@ class _Check:
         self.is_train = is_train
         self.problems: list[tuple[int, str]] = []  # by line
         self.notes: list[str] = []
+        self.lacks_data = False
 
     def report(self, place: Place, message: str) -> None:
         text = f'{self.options.where(place)}: {".".join(map(str, place))}: {message}'
@@ -275,12 +278,8 @@ class _Check:
         if path.suffix == '.lmdb' and path.is_dir():
             missing = next((path / name for name in ('data.mdb', 'meta_info.txt') if not (path / name).is_file()), path)
         if not missing.exists():
-            hint = ''
-            if path.parts[:1] == ('datasets',):
-                hint = (
-                    '; datasets/README.md says what to put there, and the demo recipe (-opt demo_EARN_x4) needs nothing'
-                )
-            self.report(place, f'{missing} does not exist{hint}')
+            self.report(place, f'{missing} does not exist')
+            self.lacks_data |= path.parts[:1] == ('datasets',)
 
     def check_training(self, model: Any) -> None:
         if not self.is_train or not self.is_mapping(('train',), optional=True):

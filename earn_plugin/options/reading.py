@@ -16,9 +16,10 @@ from earn_plugin.errors import UsageError
 
 Place = tuple[str | int, ...]  # the keys and indices that lead to a value
 
-_PACKAGE = Path(earn_plugin.__file__).parent
-# The recipes are installed inside the package; in a checkout they are the folder beside it.
-RECIPES = next((p for p in (_PACKAGE / 'recipes', _PACKAGE.parent / 'options') if p.is_dir()), _PACKAGE / 'recipes')
+PACKAGE = Path(earn_plugin.__file__).parent
+IS_INSTALLED = (PACKAGE / 'recipes').is_dir()  # in a checkout options/ and datasets/ are beside the package instead
+RECIPES = PACKAGE / 'recipes' if IS_INSTALLED else PACKAGE.parent / 'options'
+DATASETS_README = (PACKAGE if IS_INSTALLED else PACKAGE.parent) / 'datasets/README.md'
 
 MOST_VALUES = 100_000  # a file of nested aliases could stand for more than any memory holds
 

@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,9 +141,11 @@ def test_keys_that_other_types_read_are_notes(tmp_path, tiny):
 def test_missing_data_says_where_to_read_on(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny['datasets']['train']['dataroot_gt'] = 'datasets/DIV2K/DIV2K_train_HR_sub.lmdb'
-    (found,) = problems(tmp_path, tiny)
-    assert 'DIV2K_train_HR_sub.lmdb does not exist; datasets/README.md says what to put there' in found
-    assert 'demo_EARN_x4' in found
+    found, hint = problems(tmp_path, tiny)
+    assert 'datasets/DIV2K/DIV2K_train_HR_sub.lmdb does not exist' in found
+    path, _, rest = hint.partition(' says what to put there')
+    assert 'DIV2K_train_HR_sub.lmdb' in Path(path).read_text()
+    assert 'demo_EARN_x4' in rest
 
 
 def test_half_an_lmdb_is_missing_what_it_lacks(tmp_path, tiny, pairs):
