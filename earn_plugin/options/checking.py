@@ -137,6 +137,8 @@ class _Check:
             known |= keys_read(model)
             others = read_by_any(MODEL_REGISTRY)
             self.check_keys((), self.data, below((), known), below((), others) | NOT_READ)
+            if self.data.get('network_g') is None and ('network_g',) in keys_read(model):
+                self.report(('network_g',), 'is missing')
             for place in (('train',), ('val',), ('logger',), ('path',), ('dist_params',)):
                 if self.is_mapping(place, optional=True):
                     self.check_keys(place, self.value(place), below(place, known), below(place, others))
@@ -204,10 +206,21 @@ class _Check:
             if place:
                 self.report(place, f'has no {key}')
             return None
+        if not isinstance(name, str):
+            self.wrong_kind((*place, key), str, name)
+            return None
         for known in (name, f'{name}_basicsr'):
             if known in registry:
                 return registry.get(known)
         self.report((*place, key), f'no {what} {name!r} is registered{nearest(name, registry.keys())}')
+        return None
+
+    def chosen(self, place: Place, choices: dict[str, Any], what: str) -> Any:
+        """The choice that a value names; None, and a report, where it names none."""
+        name = self.value(place)
+        if isinstance(name, str) and name in choices:
+            return choices[name]
+        self.report(place, f'no {what} {name!r}{nearest(name, choices)}')
         return None
 
     def check_object(self, place: Place, given: dict, registry: Registry, what: str, skip=(), extra=()) -> Any:
@@ -256,12 +269,7 @@ class _Check:
             for key, value_kind in DATASET_KINDS.items():
                 self.check_kind((*place, key), value_kind)
             if isinstance(dataset.get('io_backend'), dict):
-                backend = dataset['io_backend'].get('type')
-                if backend not in FileClient._backends:
-                    self.report(
-                        (*place, 'io_backend', 'type'),
-                        f'no backend {backend!r}{nearest(backend, FileClient._backends)}',
-                    )
+                self.chosen((*place, 'io_backend', 'type'), FileClient._backends, 'backend')
             for key in dataset:
                 if str(key).startswith(('dataroot', 'meta_info')):
                     self.check_exists((*place, key))
@@ -285,25 +293,22 @@ class _Check:
         if not self.is_train or not self.is_mapping(('train',), optional=True):
             return
         train = self.data['train']
-        if train.get('total_iter') is None:
-            self.report(('train',), 'needs total_iter')
+        reads = below(('train',), keys_read(model)) if model is not None else ()
+        for key in ('total_iter', *(key for key in ('optim_g', 'scheduler') if key in reads)):
+            if train.get(key) is None:
+                self.report(('train',), f'needs {key}')
         optimizers = OPTIMIZERS if model is not None and issubclass(model, EARNModel) else {'Adam': OPTIMIZERS['Adam']}
         for key, value in train.items():
             place = ('train', key)
             if key == 'losses':
                 for name in value if self.is_mapping(place) else ():
                     self.check_loss((*place, name))
-            elif key == 'scheduler' or str(key).startswith('optim_'):
-                choices, skip = (
-                    (SCHEDULERS, ('optimizer', 'last_epoch')) if key == 'scheduler' else (optimizers, ('params',))
-                )
-                if self.is_mapping(place):
-                    if value.get('type') not in choices:
-                        self.report(
-                            (*place, 'type'), f'no {key} {value.get("type")!r}{nearest(value.get("type"), choices)}'
-                        )
-                    else:
-                        self.check_arguments(place, value, choices[value['type']], skip, needed=('lr',))
+            elif key == 'scheduler':
+                if self.is_mapping(place) and (found := self.chosen((*place, 'type'), SCHEDULERS, key)):
+                    self.check_arguments(place, value, found, skip=('optimizer', 'last_epoch'))
+            elif str(key).startswith('optim_'):
+                if self.is_mapping(place) and (found := self.chosen((*place, 'type'), optimizers, 'optimizer')):
+                    self.check_arguments(place, value, found, skip=('params',), needed=('lr',))
             elif str(key).endswith('_opt') and value is not None:
                 self.check_loss(place)
 
@@ -314,7 +319,8 @@ class _Check:
         found = self.check_object(place, given, LOSS_REGISTRY, 'loss')
         if inspect.isclass(found) and issubclass(found, VGGLoss):
             vgg, weights = given.get('vgg_type', 'vgg19'), given.get('weights')
-            if weights not in ('hub', 'random') and vgg in LAYOUTS and not weights_file(vgg, weights).is_file():
-                self.report(
-                    place, f'the weights of {vgg} are not at {weights_file(vgg, weights)}; {how_to_get(vgg, weights)}'
-                )
+            if not isinstance(weights, str | None) or not isinstance(vgg, str) or vgg not in LAYOUTS:
+                return  # told already, or when the loss is built
+            path = weights_file(vgg, weights)
+            if weights not in ('hub', 'random') and not path.is_file():
+                self.report(place, f'the weights of {vgg} are not at {path}; {how_to_get(vgg, weights)}')

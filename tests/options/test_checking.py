@@ -1,13 +1,16 @@
+import contextlib
 import copy
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from earn_plugin.errors import UsageError
 from earn_plugin.options.checking import check
-from earn_plugin.options.reading import override, read
-from tests.conftest import write_options
+from earn_plugin.options.reading import Options, override, read
+from tests.conftest import TINY, write_options
 
 
 def problems(tmp_path, options, is_train=True, force=()) -> list[str]:
@@ -34,7 +37,7 @@ WRONG = {
     'network_g:use_asca=1': 'network_g.use_asca: must be true or false, got 1',
     'train:ema_decayy=0.9': 'train.ema_decayy: is not known here; did you mean ema_decay?',
     'train:total_iter=-3': 'train.total_iter: must be above 0, got -3',
-    'train:optim_g:type=Adan': "train.optim_g.type: no optim_g 'Adan'; did you mean Adam?",
+    'train:optim_g:type=Adan': "train.optim_g.type: no optimizer 'Adan'; did you mean Adam?",
     'train:optim_g:lr="1e-4"': (
         "train.optim_g.lr: must be a number or Tensor, got '1e-4'; YAML takes 1e-4 as text, write !!float 1e-4"
     ),
@@ -124,7 +127,7 @@ def test_adamw_is_for_our_models(tmp_path, tiny):
     assert problems(tmp_path, tiny, force=['train:optim_g:type=AdamW']) == []
     tiny['model_type'] = 'SRModel'
     tiny['train']['pixel_opt'] = tiny['train'].pop('losses')['pix']
-    assert any("no optim_g 'AdamW'" in p for p in problems(tmp_path, tiny, force=['train:optim_g:type=AdamW']))
+    assert any("no optimizer 'AdamW'" in p for p in problems(tmp_path, tiny, force=['train:optim_g:type=AdamW']))
 
 
 def test_keys_that_other_types_read_are_notes(tmp_path, tiny):
@@ -175,3 +178,33 @@ def test_the_test_form_needs_no_training_section(tmp_path, tiny):
     del options['train'], options['logger']
     options['datasets'] = {'test_1': options['datasets']['val'], 'test_2': None}
     assert problems(tmp_path, options, is_train=False) == []
+
+
+def places(value, above=()):
+    yield above
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from places(below, (*above, key))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.sampled_from(['', 'EARN', 'x', '1e-4', 'lmdb']),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(['type', 'x', 'lr']), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize('is_train', [True, False])
+def test_whatever_stands_anywhere_it_is_told_and_never_a_crash(data, is_train):
+    options = copy.deepcopy(TINY)
+    place = data.draw(st.sampled_from([p for p in places(TINY) if p]))
+    section = options
+    for key in place[:-1]:
+        section = section[key]
+    section[place[-1]] = data.draw(ANYTHING)
+    with contextlib.suppress(UsageError):
+        check(Options(Path('o.yml'), options), is_train)

@@ -1,6 +1,10 @@
+import contextlib
+
 import pytest
 import yaml
 from basicsr.utils.options import ordered_yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from earn_plugin.errors import UsageError
 from earn_plugin.options import reading
@@ -176,3 +180,12 @@ def test_nearest():
     assert nearest('num_fea', ['num_feat', 'num_block']) == '; did you mean num_feat?'
     assert nearest('zzz', ['b', 'a']) == '; possible: a, b'
     assert nearest('zzz', []) == ''
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(alphabet='ab:{}[]&*!|>-\n "\'#~%,?@`0.e', max_size=30))
+def test_any_text_is_read_or_told(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / 'any.yml'
+    path.write_text(text)
+    with contextlib.suppress(UsageError):
+        override(read(path), [text])
