@@ -1,6 +1,7 @@
 """Files and folders that are either written whole or not there."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that takes its name once everything is in it; if that fails, it is not there.
 
     Raises:
-        FileExistsError: there is something of that name already.
+        FileExistsError: there is something of that name already, or somebody else made it in the meantime.
     """
     path = Path(path)
     if path.exists():
@@ -47,11 +48,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if path.exists():
+                raise FileExistsError(f'{path} exists') from None
+            raise
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left half-written in a folder that no other process writes to."""
+    for path in Path(folder).iterdir():
+        if path.is_file() and re.fullmatch(r'\..+\.\w{8}', path.name):  # as whole_file names them
+            path.unlink()
 
 
 def _umask() -> int:

@@ -29,6 +29,7 @@ from earn_plugin.building import build, make_missing_demo
 from earn_plugin.data.loading import TrainingData, build_checked, validation_loader
 from earn_plugin.data.stream import image_names
 from earn_plugin.errors import UserError
+from earn_plugin.files import remove_leftovers
 from earn_plugin.options.checking import check
 from earn_plugin.options.completing import complete
 from earn_plugin.options.reading import Options
@@ -128,6 +129,10 @@ class Training:
             tensorboard = Path(self.opt['root_path'], 'tb_logger', self.opt['name'])
             if self.opt['logger']['use_tb_logger'] and tensorboard.exists():
                 mkdir_and_rename(str(tensorboard))
+        for key in ('experiments_root', 'models', 'training_states', 'visualization'):
+            folder = Path(self.opt['path'][key])
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
         copy_opt_file(str(file), self.opt['path']['experiments_root'])
 
     def open_log(self) -> logging.Logger:

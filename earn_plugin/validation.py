@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
+from tqdm import tqdm
 
 from earn_plugin.data.bicubic import imresize
 
@@ -18,7 +19,7 @@ def bicubic_metrics(dataset: Any, metrics: dict[str, dict[str, Any]], scale: int
         scale: between the two.
     """
     results = []
-    for index in range(len(dataset)):
+    for index in tqdm(range(len(dataset)), desc='bicubic', unit='image', disable=None):
         sample = dataset[index]
         if 'gt' not in sample or sample['lq'].dim() != 3:
             return None

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from earn_plugin.files import whole_file, whole_folder
+from earn_plugin.files import remove_leftovers, whole_file, whole_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -51,3 +51,20 @@ def test_failed_folder_is_not_there(tmp_path):
         (made / 'a').touch()
         raise KeyError
     assert names(tmp_path) == []
+
+
+def test_somebody_else_may_be_faster(tmp_path):
+    path = tmp_path / 'folder'
+    with pytest.raises(FileExistsError), whole_folder(path) as made:
+        (made / 'ours').touch()
+        path.mkdir()
+        (path / 'theirs').touch()
+    assert names(tmp_path) == ['folder']
+    assert names(path) == ['theirs']
+
+
+def test_leftovers_of_a_killed_process(tmp_path):
+    for name in ('.5.state.x1y2_z3w', '5.state', '.hidden', '.hidden.too'):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ['.hidden', '.hidden.too', '5.state']

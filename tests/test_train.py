@@ -38,7 +38,7 @@ def losses(folder: Path, name: str = 'tiny') -> dict[int, str]:
     found = {}
     for log in sorted((folder / f'experiments/{name}').glob('train_*.log')):
         for line in log.read_text().splitlines():
-            match = re.search(r'iter: *([\d,]+), (lr:\(.*?\))\].*?\] (l_.*)', line)
+            match = re.search(r'iter: *([\d,]+), (lr:\(.*?\))\].*?\] (\w+: .*)', line)
             if match:
                 found[int(match[1].replace(',', ''))] = f'{match[2]} {match[3]}'
     return found
@@ -124,6 +124,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tiny, folders):
     command('train', '-opt', options, '--auto_resume', cwd=two)
     whole, resumed = state_of(one, 60), state_of(two, 60)
     assert all(same(whole[part], resumed[part]) for part in ('networks', 'optimizers', 'schedulers', 'rngs'))
+    assert not list((two / 'experiments').rglob('.*'))
 
 
 @pytest.mark.parametrize('to_all', [False, True])
@@ -342,6 +343,25 @@ dist_params:
     (run / 'training_states/3.state').unlink()
     printed = command('train', '-opt', path, '--auto_resume', cwd=tmp_path)
     assert '2.state' in printed
+
+
+@pytest.mark.parametrize('model_type', ['SRGANModel', 'ESRGANModel'])
+def test_other_models_of_basicsr_are_resumed_bit_for_bit(tiny, folders, model_type):
+    one, two = folders
+    tiny['model_type'] = model_type
+    tiny['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
+    tiny['train']['pixel_opt'] = tiny['train'].pop('losses')['pix']
+    tiny['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1}
+    tiny['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-4}
+    tiny['train']['total_iter'] = 4
+    command('train', '-opt', write_options(one, tiny), cwd=one)
+    options = write_options(two, tiny)
+    command('train', '-opt', options, '--force_yml', 'train:total_iter=2', cwd=two)
+    command('train', '-opt', options, '--auto_resume', cwd=two)
+    whole, resumed = state_of(one, 4), state_of(two, 4)
+    assert set(whole['networks']) == {'net_g', 'net_d'}
+    assert all(same(whole[part], resumed[part]) for part in ('networks', 'optimizers', 'schedulers', 'rngs'))
+    assert losses(one) == losses(two)
 
 
 BAD = {

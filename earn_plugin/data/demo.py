@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def make_demo(root: Path = ROOT) -> bool:
     """
     if root.exists():
         return False
-    with whole_folder(root) as made:
+    with suppress(FileExistsError), whole_folder(root) as made:
         for part, photographs in (('train', TRAIN), ('val', HELD_OUT)):
             for name, photograph in photographs.items():
                 prepare.write_image(made / part / 'HR' / f'{name}.png', _read(name, photograph))
