@@ -1,9 +1,7 @@
 """Training as a user runs it: the command, in processes of its own, on real LMDBs."""
 
-import copy
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -14,44 +12,10 @@ import pytest
 import torch
 import yaml
 
-from earn_plugin.train import Training
-from tests.conftest import command, start, write_options, write_pairs
+from tests.conftest import command, start, write_options
+from tests.runs import losses, same, state_of, validations
 
 pytestmark = pytest.mark.slow
-
-
-def state_of(folder: Path, iteration: int, name: str = 'tiny') -> dict:
-    return torch.load(folder / f'experiments/{name}/training_states/{iteration}.state', weights_only=True)
-
-
-def same(a, b) -> bool:
-    """Equal to the bit, all the way down."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def losses(folder: Path, name: str = 'tiny') -> dict[int, str]:
-    """Iteration → learning rate and losses, out of the text logs."""
-    found = {}
-    for log in sorted((folder / f'experiments/{name}').glob('train_*.log')):
-        for line in log.read_text().splitlines():
-            match = re.search(r'iter: *([\d,]+), (lr:\(.*?\))\].*?\] (\w+: .*)', line)
-            if match:
-                found[int(match[1].replace(',', ''))] = f'{match[2]} {match[3]}'
-    return found
-
-
-def validations(folder: Path) -> list[str]:
-    lines = [
-        line.partition('INFO: ')[2]
-        for log in sorted((folder / 'experiments/tiny').glob('train_*.log'))
-        for line in log.read_text().splitlines()
-        if 'bicubic' in line
-    ]
-    return sorted(set(lines))
 
 
 @pytest.fixture
@@ -172,44 +136,6 @@ def test_a_run_before_is_kept_aside(tiny, tmp_path):
     assert [p.name for p in (tmp_path / 'experiments').iterdir()] == ['tiny']
     command(*tiny_run, cwd=tmp_path)
     assert len(list((tmp_path / 'experiments').glob('tiny_archived_*'))) == 1
-
-
-def test_a_broken_newest_state_is_skipped_and_told(tiny, tmp_path):
-    options = write_options(tmp_path, tiny)
-    command('train', '-opt', options, cwd=tmp_path)
-    newest = tmp_path / 'experiments/tiny/training_states/6.state'
-    newest.write_bytes(newest.read_bytes()[:1000])
-    printed = command('train', '-opt', options, '--auto_resume', '--force_yml', 'train:total_iter=7', cwd=tmp_path)
-    assert 'skipped a broken state' in printed
-    assert 'resuming from' in printed
-    assert '3.state' in printed
-    assert state_of(tmp_path, 7)['iter'] == 7
-
-
-def test_a_state_of_another_network_is_refused(tiny, tmp_path):
-    options = write_options(tmp_path, tiny)
-    command('train', '-opt', options, '--force_yml', 'train:total_iter=1', cwd=tmp_path)
-    printed = command(
-        'train', '-opt', options, '--auto_resume', '--force_yml', 'network_g:num_block=2', cwd=tmp_path, expect=1
-    )
-    assert 'the state of iteration 1 is of another network (network_g.num_block: 1 → 2)' in printed
-
-
-@pytest.mark.parametrize('model_type', ['EARNModel', 'SRModel'])
-def test_a_loss_that_is_not_finite_stops_with_all_there_is_to_know(tiny, tmp_path, model_type):
-    tiny['model_type'] = model_type
-    tiny['train']['pixel_opt'] = tiny['train'].pop('losses')['pix']
-    tiny['train']['optim_g']['lr'] = 1e30
-    tiny['train']['total_iter'] = 50
-    tiny['logger']['save_checkpoint_freq'] = 1
-    del tiny['val']
-    printed = command('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1)
-    match = re.search(r'l_pix is not finite in iteration (\d+)\. Images of that batch: im\d\d, im\d\d\.', printed)
-    assert match, printed
-    last = int(match[1]) - 1
-    assert f'the last good state is {tmp_path}/experiments/tiny/training_states/{last}.state' in printed
-    assert not (tmp_path / f'experiments/tiny/models/net_g_{last + 1}.pth').exists()
-    assert state_of(tmp_path, last)['iter'] == last
 
 
 def test_stock_options_run_unchanged_and_stock_basicsr_loads_what_they_save(pairs, tmp_path):
@@ -364,73 +290,6 @@ def test_other_models_of_basicsr_are_resumed_bit_for_bit(tiny, folders, model_ty
     assert losses(one) == losses(two)
 
 
-BAD = {
-    'batch': ({'datasets:train:batch_size_per_gpu': 50}, 1, 'a batch of 50 is larger than an epoch'),
-    'option': ({'train:ema_decayy': 0.9}, 2, 'train.ema_decayy: is not known here; did you mean ema_decay?'),
-    'folder': ({'datasets:train:dataroot_gt': 'gone'}, 2, 'datasets.train.dataroot_gt: gone does not exist'),
-    'network': ({'network_g:num_feat': 20}, 1, 'num_feat must be a multiple of 16 (reduction), got 20'),
-    'override': ({'trian:total_iter': 3}, 2, 'has no section trian; did you mean train?'),
-}
-
-
-@pytest.mark.parametrize('case', BAD)
-def test_bad_input_gets_a_clear_error_and_writes_nothing(tiny, tmp_path, case):
-    changes, code, message = BAD[case]
-    force = [f'{key}={value}' for key, value in changes.items()]
-    printed = command('train', '-opt', write_options(tmp_path, tiny), '--force_yml', *force, cwd=tmp_path, expect=code)
-    assert message in printed
-    assert not (tmp_path / 'experiments').exists()
-
-
-@pytest.mark.parametrize('prefetch_mode', [None, 'cpu'])
-def test_a_damaged_image_stops_training_by_its_name(tiny, tmp_path, prefetch_mode):
-    """Damage in the middle, which only a worker sees; no worker is left behind."""
-    root = write_pairs(tmp_path / 'pairs', 4)
-    content = bytearray((root / 'HR/im02.png').read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (root / 'HR/im02.png').write_bytes(content)
-    dataset = tiny['datasets']['train']
-    dataset.update(dataroot_gt=str(root / 'HR'), dataroot_lq=str(root / 'LR'), io_backend={'type': 'disk'})
-    dataset.update(num_worker_per_gpu=1, prefetch_mode=prefetch_mode)
-    printed = command('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1, timeout=60)
-    assert f'data set train: {root}/HR/im02.png cannot be decoded: it is damaged' in printed
-
-
-def test_a_harmful_options_file_is_refused(tmp_path):
-    path = tmp_path / 'o.yml'
-    path.write_text('name: !!python/object/apply:os.system ["touch pwned"]\n')
-    printed = command('train', '-opt', path, cwd=tmp_path, expect=2)
-    assert 'line 1' in printed
-    assert 'refused' in printed
-    assert not (tmp_path / 'pwned').exists()
-
-
-def test_no_space_left_is_told_and_keeps_what_was_saved(tiny, tmp_path):
-    """A limit on the size of files stands for a full disk: writing fails in the middle."""
-    tiny['train']['total_iter'] = 4
-    tiny['logger']['save_checkpoint_freq'] = 2
-    del tiny['val']
-    options = write_options(tmp_path, tiny)
-    command('train', '-opt', options, '--force_yml', 'train:total_iter=2', cwd=tmp_path)
-    before = state_of(tmp_path, 2)
-    limit = 100_000
-    process = start(
-        *('train', '-opt', options, '--auto_resume'),
-        cwd=tmp_path,
-        preexec_fn=lambda: (
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        ),
-    )
-    printed = process.communicate(timeout=120)[0]
-    assert process.returncode == 1, printed
-    assert 'Traceback' not in printed
-    assert 'cannot write' in printed
-    assert '--auto_resume' in printed
-    assert same(state_of(tmp_path, 2), before)
-    assert not list((tmp_path / 'experiments').rglob('.*'))
-
-
 def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path):
     """Two of batch 1 see what one of batch 2 sees, and make the same weights but for the order of sums."""
     del tiny['val']
@@ -468,34 +327,3 @@ def torchrun(folder: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
-
-
-def test_losses_are_looked_at_before_anything_is_saved(tiny, tmp_path, monkeypatch):
-    """On a device where looking waits, a loss is looked at only now and then, but always before a save."""
-    from earn_plugin.errors import UserError
-    from earn_plugin.options.completing import complete
-    from earn_plugin.options.reading import read
-
-    monkeypatch.chdir(tmp_path)
-    del tiny['val']
-    tiny['logger'].update(print_freq=100, save_checkpoint_freq=4)
-    path = write_options(tmp_path, copy.deepcopy(tiny))
-    training = Training(complete(read(path), True, False, False, 0, 1), path, [])
-    monkeypatch.setattr(training.model, 'device', torch.device('meta'))  # as if it were not the CPU
-    monkeypatch.setattr(
-        training.model, 'feed_data', lambda data: vars(training.model).update(lq=data['lq'], gt=data['gt'])
-    )
-    seen = []
-    original = training.step
-
-    def step(batch):
-        if training.iteration == 1:
-            batch['gt'][0] = float('nan')
-        original(batch)
-        seen.append(training.iteration)
-
-    monkeypatch.setattr(training, 'step', step)
-    with pytest.raises(UserError, match='l_pix is not finite in iteration 2'):
-        training.run()
-    assert seen == [1, 2, 3, 4]
-    assert not list((tmp_path / 'experiments/tiny/training_states').iterdir())

@@ -88,6 +88,7 @@ class TrainingData:
         loader.worker_init_fn = partial(start_worker, ending)
         loader.generator = torch.Generator()  # else the loader draws its workers' seeds from training's generator
         prefetcher = CUDAPrefetcher(loader, self.opt) if on_cuda else CPUPrefetcher(loader)
+        batch = None
         try:
             while (batch := prefetcher.next()) is not None:
                 if 'failure' in batch:
@@ -95,6 +96,9 @@ class TrainingData:
                 yield batch
         finally:
             ending.value = 1
+            sampler.count = 0
+            while mode == 'cpu' and batch is not None:  # its thread ends only with the data
+                batch = prefetcher.next()
             del prefetcher  # which ends the workers
 
 

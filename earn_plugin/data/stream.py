@@ -76,7 +76,8 @@ class Stream(Readable):
 class Positions(Sampler):
     """The positions that one process reads, batch after batch; all processes together read every position once.
 
-    ``start`` is the first position; there are ``count`` batches of ``batch_size`` a process.
+    ``start`` is the first position; there are ``count`` batches of ``batch_size`` a process. Setting ``count`` to 0
+    ends an iteration under way.
     """
 
     def __init__(self, start: int, count: int, batch_size: int, rank: int = 0, world_size: int = 1):
@@ -87,9 +88,11 @@ class Positions(Sampler):
         return self.count * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        for batch in range(self.count):
+        batch = 0
+        while batch < self.count:
             first = self.start + (batch * self.world_size + self.rank) * self.batch_size
             yield from range(first, first + self.batch_size)
+            batch += 1
 
 
 def collate(samples: list) -> dict:

@@ -121,6 +121,16 @@ def test_a_batch_larger_than_an_epoch_is_refused(tiny):
     assert len(batches(tiny, 0, 0, 1, batch_size_per_gpu=7, dataset_enlarge_ratio=2)[0]['gt']) == 7
 
 
+def test_an_iteration_under_way_can_be_ended():
+    positions = Positions(0, 1000, 2)
+    seen = []
+    for position in positions:
+        seen.append(position)
+        if position == 3:
+            positions.count = 0
+    assert seen == [0, 1, 2, 3]
+
+
 class Broken(Noisy):
     opt = {'name': 'broken'}
 
