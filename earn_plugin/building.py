@@ -1,5 +1,6 @@
 """From completed options to a BasicSR model, with the mistakes that show only then told in a sentence."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def build(opt: dict[str, Any]) -> BaseModel:
     check_pretrained(opt)
     try:
         return build_model(opt)
-    except (ValueError, KeyError, AssertionError, NotImplementedError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, AssertionError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
         raise UserError(f'the model {opt["model_type"]} cannot be built: {kind}{error}') from error
 

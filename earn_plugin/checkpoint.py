@@ -7,9 +7,9 @@ with the architecture, its arguments and the scale beside the weights.
 
 import errno
 import inspect
-import pickle
 import re
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from basicsr.models.base_model import BaseModel
+from basicsr.utils import get_time_str
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
@@ -143,17 +144,20 @@ def load_state(path: Path) -> dict[str, Any]:
     """A state, every byte of which is as it was written: torch itself does not look at the archive's checksums.
 
     Raises:
-        UserError: missing, damaged, or holding more than data.
+        UserError: missing, damaged, holding more than data, or no state.
     """
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            try:
+        try:
+            with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
-            except (zipfile.BadZipFile, OSError, EOFError) as error:
-                damaged = str(error)
+        except Exception as error:  # zipfile has no list of what damage makes it raise
+            damaged = f'{type(error).__name__}: {error}'
         if damaged:
             raise UserError(f'{path} cannot be loaded: it is damaged ({damaged})')
-    return load(path)
+    state = load(path)
+    if missing := [key for key in ('iter', 'optimizers', 'schedulers') if key not in state]:
+        raise UserError(f'{path} is no training state: it has no {missing[0]}')
+    return state
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise UserError(f'{path} does not exist') from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # damage makes torch raise whatever the bytes suggest
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f'{path} cannot be loaded: it is damaged, or no checkpoint ({reason})') from error
     if not isinstance(content, dict):
@@ -208,7 +212,7 @@ def check_same_networks(state: dict[str, Any], opt: dict[str, Any]) -> list[str]
     if saved is None:
         return []
     before, now = _flat(saved), _flat(opt)
-    differing = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    differing = _differing(saved, opt)
     networks = sorted(key for key in differing if key[0].startswith('network_') or key[0] == 'scale')
     if networks:
         listed = ', '.join(f'{".".join(key)}: {before.get(key)!r} → {now.get(key)!r}' for key in networks)
@@ -225,6 +229,11 @@ def check_same_networks(state: dict[str, Any], opt: dict[str, Any]) -> list[str]
     ]
 
 
+def _differing(saved: dict[str, Any], opt: dict[str, Any]) -> set[tuple[str, ...]]:
+    before, now = _flat(saved), _flat(opt)
+    return {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+
+
 def _flat(opt: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     flat = {}
     for key, value in opt.items():
@@ -235,8 +244,11 @@ def _flat(opt: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, .
     return flat
 
 
-def restore(model: BaseModel, state: dict[str, Any], path: str = 'the state') -> None:
+def restore(model: BaseModel, state: dict[str, Any], opt: dict[str, Any]) -> None:
     """Put a state's networks, optimisers, schedulers and best metrics into a model.
+
+    Where the options have other optimisers or another schedule than the state's, they hold from here on: the learning
+    rate is what they give at this iteration.
 
     Raises:
         UserError: they do not fit the model.
@@ -245,8 +257,41 @@ def restore(model: BaseModel, state: dict[str, Any], path: str = 'the state') ->
         for label, by_key in networks_of(model).items():
             for key, network in by_key.items():
                 network.load_state_dict(state['networks'][label][key])
+        if any(_is_of_schedule(key) for key in _differing(state['options'], opt)):
+            state = {**state, **replayed(model, state)}
         model.resume_training(state)
     except (KeyError, RuntimeError, ValueError, AssertionError) as error:
-        raise UserError(f'{path} of iteration {state.get("iter")} does not fit this model: {error}') from error
-    if state['best_metric_results']:
-        model.best_metric_results = state['best_metric_results']
+        raise UserError(f'the state of iteration {state["iter"]} does not fit this model: {error}') from error
+    best = state['best_metric_results']
+    if (opt.get('val') or {}).get('metrics'):  # which may be others now
+        for dataset in best:
+            model._initialize_best_metric_results(dataset)
+            best[dataset] = model.best_metric_results[dataset] | best[dataset]
+    if best:
+        model.best_metric_results = best
+
+
+def _is_of_schedule(key: tuple[str, ...]) -> bool:
+    return key[0] == 'train' and key[1].startswith(('optim_', 'scheduler', 'warmup_iter'))
+
+
+def replayed(model: BaseModel, state: dict[str, Any]) -> dict[str, list]:
+    """The state's optimisers and schedulers with the hyperparameters that the model's options give it by then."""
+    warmup = model.opt['train'].get('warmup_iter', -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch misses the optimiser's steps between the scheduler's
+        for iteration in range(1, state['iter'] + 1):
+            model.update_learning_rate(iteration, warmup)
+    optimizers = [
+        {**optimizer.state_dict(), 'state': saved['state']}
+        for optimizer, saved in zip(model.optimizers, state['optimizers'], strict=True)
+    ]
+    return {'optimizers': optimizers, 'schedulers': [scheduler.state_dict() for scheduler in model.schedulers]}
+
+
+def set_aside_newer(folder: Path, iteration: int) -> list[str]:
+    """Rename the states after an iteration that training goes back to; they are of another course. Returns notes."""
+    aside = [path for path in states_in(folder) if int(path.stem) > iteration]
+    for path in aside:
+        path.rename(path.with_name(f'{path.name}_{get_time_str()}'))
+    return [f'going back to iteration {iteration}: {path} is renamed, and not resumed from again' for path in aside]

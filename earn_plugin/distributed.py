@@ -1,12 +1,14 @@
 """Processes of one training: started by torchrun or Slurm, on GPUs (nccl) or on CPUs (gloo)."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info, init_dist
+from torch.nn.parallel import DistributedDataParallel
 
 from earn_plugin.errors import UserError
 
@@ -43,6 +45,17 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
 def stop() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def apart(model: Any) -> Iterator[None]:
+    """Inside, the model's networks run without a word to the other processes, which may not be running theirs."""
+    wrapped = {name: net for name, net in vars(model).items() if isinstance(net, DistributedDataParallel)}
+    vars(model).update({name: net.module for name, net in wrapped.items()})
+    try:
+        yield
+    finally:
+        vars(model).update(wrapped)
 
 
 def first_alone(do: Callable[[], Any]) -> None:

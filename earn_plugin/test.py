@@ -32,14 +32,11 @@ def test(options: Options, launcher: str = 'none', debug: bool = False) -> None:
         UserError: what is wrong with the options, the images or the network file.
     """
     rank, _ = distributed.start(launcher, options.data.get('dist_params'))
-    try:
-        if rank == 0:  # the images go through one by one, as in BasicSR
-            make_missing_demo(options)
-            notes = check(options, is_train=False)
-            opt = complete(options, False, False, debug, 0, 1)
-            run(opt, notes)
-    finally:
-        distributed.stop()
+    distributed.stop()
+    if rank == 0:  # the images go through one by one, in one process
+        make_missing_demo(options)
+        notes = check(options, is_train=False)
+        run(complete(options, False, False, debug, 0, 1), notes)
 
 
 def run(opt: dict[str, Any], notes: list[str]) -> None:
@@ -93,7 +90,8 @@ def test_images(model: BaseModel, loader: DataLoader, opt: dict[str, Any]) -> di
     dataset = loader.dataset.opt['name']
     images: dict[str, dict[str, float]] = {}
     for batch in tqdm(loader, desc=dataset, unit='image', disable=None):
-        name = Path(batch['lq_path'][0]).stem
+        path = Path(batch['lq_path'][0])
+        name = path.name if path.stem in images else path.stem  # a.png beside a.bmp
         model.feed_data(batch)
         model.test()
         visuals = model.get_current_visuals()

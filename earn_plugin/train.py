@@ -5,6 +5,7 @@ import math
 import random
 from contextlib import closing
 from copy import deepcopy
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from basicsr.utils import (
     mkdir_and_rename,
     set_random_seed,
 )
-from basicsr.utils.options import copy_opt_file, dict2str
+from basicsr.utils.options import dict2str
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -29,7 +30,7 @@ from earn_plugin.building import build, make_missing_demo
 from earn_plugin.data.loading import TrainingData, build_checked, validation_loader
 from earn_plugin.data.stream import image_names
 from earn_plugin.errors import UserError
-from earn_plugin.files import remove_leftovers
+from earn_plugin.files import remove_leftovers, whole_file
 from earn_plugin.options.checking import check
 from earn_plugin.options.completing import complete
 from earn_plugin.options.reading import Options
@@ -62,6 +63,7 @@ class Training:
     def __init__(self, opt: dict[str, Any], file: Path, notes: list[str]):
         self.opt = opt
         self.is_first = opt['rank'] == 0
+        content = file.read_bytes()  # it may stand in the folder of the earlier run, which is moved
         state, found = self.find_state()
         notes = [*notes, *found]
         if opt['manual_seed'] is None:
@@ -87,7 +89,8 @@ class Training:
         self.recent: dict[int, list[str]] = {}  # the images of the iterations whose losses were not looked at yet
         self.bicubic: dict[str, Any] = {}
 
-        distributed.first_alone(lambda: self.make_folders(file, fresh=state is None))
+        distributed.first_alone(lambda: self.make_folders(fresh=state is None))
+        distributed.first_alone(lambda: notes.extend(self.file_away(file.name, content)))
         self.logger = self.open_log()
         self.tb_logger = self.open_tensorboard() if self.is_first else None
         for note in notes:
@@ -113,7 +116,7 @@ class Training:
         if 'networks' in state:
             opt['path'] = {k: None if k.startswith('pretrain_network') else v for k, v in opt['path'].items()}
             model = build(opt)
-            checkpoint.restore(model, state)
+            checkpoint.restore(model, state, self.opt)
             rngs = state['rngs']
             rng.set_state(rngs[self.opt['rank'] % len(rngs)])
             return model
@@ -123,7 +126,7 @@ class Training:
         model.resume_training(state)
         return model
 
-    def make_folders(self, file: Path, fresh: bool) -> None:
+    def make_folders(self, fresh: bool) -> None:
         if fresh:
             make_exp_dirs(self.opt)
             tensorboard = Path(self.opt['root_path'], 'tb_logger', self.opt['name'])
@@ -133,7 +136,12 @@ class Training:
             folder = Path(self.opt['path'][key])
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
-        copy_opt_file(str(file), self.opt['path']['experiments_root'])
+
+    def file_away(self, name: str, content: bytes) -> list[str]:
+        """The options beside what they make, and states of another course out of the way. Returns notes."""
+        with whole_file(Path(self.opt['path']['experiments_root'], name)) as file:
+            file.write(content)
+        return checkpoint.set_aside_newer(Path(self.opt['path']['training_states']), self.iteration)
 
     def open_log(self) -> logging.Logger:
         logger = get_root_logger()
@@ -209,13 +217,14 @@ class Training:
         else:
             log = self.model.get_current_log()
             bad = next(((self.iteration, name) for name, value in log.items() if not math.isfinite(value)), None)
-        if bad is not None:
-            iteration, term = bad
+        if distributed.any_of(bad is not None):
+            iteration, term = min(found for found in distributed.gathered(bad) if found is not None)
+            names = [name for part in distributed.gathered(self.recent.get(iteration, [])) for name in part]
             states = checkpoint.states_in(Path(self.opt['path']['training_states']))
             kept = f'the last good state is {states[0]}' if states else 'no state was saved before'
             raise UserError(
                 f'{term} is not finite in iteration {iteration}. Images of that batch: '
-                f'{", ".join(self.recent.get(iteration, [])) or "unknown"}. Training stops; {kept}. '
+                f'{", ".join(names) or "unknown"}. Training stops; {kept}. '
                 'Look at these images, or take a lower learning rate or a smaller weight of that term'
             )
         self.recent.clear()
@@ -240,20 +249,23 @@ class Training:
 
     def validate(self) -> None:
         self.check_finite()
-        with rng.preserved():
+        with rng.preserved(), distributed.apart(self.model):
             for loader in self.val_loaders:
                 self.model.validation(loader, self.iteration, self.tb_logger, self.opt['val']['save_img'])
-                if self.is_first and self.opt['val'].get('metrics') and hasattr(self.model, 'metric_results'):
+                if self.is_first and self.opt['val'].get('metrics'):
                     self.report(loader.dataset)
         self.validated_at = self.iteration
 
     def report(self, dataset: Any) -> None:
-        """One line: the model's metrics beside bicubic's."""
+        """One line: the model's metrics beside bicubic's; models of videos, with metrics by frame, tell theirs."""
+        results = getattr(self.model, 'metric_results', {})
+        if not results or not all(isinstance(value, Number) for value in results.values()):
+            return
         name = dataset.opt['name']
         if name not in self.bicubic:
-            results = bicubic_metrics(dataset, self.opt['val']['metrics'], self.opt.get('scale'))
-            self.bicubic[name] = mean(results) if results else None
-        line = compare(self.model.metric_results, self.bicubic[name])
+            bicubic = bicubic_metrics(dataset, self.opt['val']['metrics'], self.opt.get('scale'))
+            self.bicubic[name] = mean(bicubic) if bicubic else None
+        line = compare(results, self.bicubic[name])
         self.logger.info(f'{name} at iteration {self.iteration:,}: {line}')
 
     def save(self) -> None:

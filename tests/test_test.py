@@ -64,6 +64,22 @@ def test_table_images_and_json_tell_the_same(options, pairs, tmp_path):
 
 
 @pytest.mark.slow
+def test_images_of_one_name_do_not_overwrite_each_other(options, pairs, tmp_path):
+    opt, _ = options
+    for folder in ('HR', 'LR'):
+        cv2.imwrite(str(pairs / f'{folder}/im00.bmp'), cv2.imread(str(pairs / f'{folder}/im01.png')))
+    command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
+    report = json.loads((tmp_path / 'results/tiny/results.json').read_text())
+    results = report['datasets']['Pairs']
+    assert len(results['images']) == 7
+    for beside in (results, results['bicubic']):
+        both = [beside['images'][name]['psnr'] for name in ('im00', 'im00.png', 'im00.bmp') if name in beside['images']]
+        assert sorted(both) != [beside['images']['im01']['psnr']] * 2
+        assert beside['images']['im01']['psnr'] in both
+    assert len(list((tmp_path / 'results/tiny/visualization/Pairs').iterdir())) == 7
+
+
+@pytest.mark.slow
 def test_a_network_file_of_another_network_is_told(options, tmp_path):
     opt, network = options
     described = {'arch': 'EARN', 'arguments': {**opt['network_g'], 'num_feat': 32}, 'scale': 2}

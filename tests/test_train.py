@@ -74,11 +74,11 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tiny, folders):
     one, two = folders
     tiny['logger'].update(save_checkpoint_freq=1, print_freq=100)
     del tiny['val']
-    tiny['train']['total_iter'] = 60
+    tiny['train']['total_iter'] = 40
     tiny['datasets']['train']['num_worker_per_gpu'] = 1
     command('train', '-opt', write_options(one, tiny), cwd=one)
     options = write_options(two, tiny)
-    for goal in (8, 30):
+    for goal in (8, 20):
         process = start('train', '-opt', options, '--auto_resume', cwd=two)
         wait_for(two, f'experiments/tiny/training_states/{goal}.state')
         time.sleep(0.037)
@@ -86,7 +86,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tiny, folders):
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     command('train', '-opt', options, '--auto_resume', cwd=two)
-    whole, resumed = state_of(one, 60), state_of(two, 60)
+    whole, resumed = state_of(one, 40), state_of(two, 40)
     assert all(same(whole[part], resumed[part]) for part in ('networks', 'optimizers', 'schedulers', 'rngs'))
     assert not list((two / 'experiments').rglob('.*'))
 
@@ -136,6 +136,13 @@ def test_a_run_before_is_kept_aside(tiny, tmp_path):
     assert [p.name for p in (tmp_path / 'experiments').iterdir()] == ['tiny']
     command(*tiny_run, cwd=tmp_path)
     assert len(list((tmp_path / 'experiments').glob('tiny_archived_*'))) == 1
+    # the copy beside the results serves as well, though it moves with them
+    copied = tmp_path / 'experiments/tiny/options.yml'
+    assert copied.read_bytes() == options.read_bytes()
+    command('train', '-opt', copied, '--auto_resume', '--force_yml', 'train:total_iter=2', cwd=tmp_path)
+    command('train', '-opt', copied, '--force_yml', 'train:total_iter=1', cwd=tmp_path)
+    assert copied.read_bytes() == options.read_bytes()
+    assert len(list((tmp_path / 'experiments').glob('tiny_archived_*'))) == 2
 
 
 def test_stock_options_run_unchanged_and_stock_basicsr_loads_what_they_save(pairs, tmp_path):
@@ -292,7 +299,7 @@ def test_other_models_of_basicsr_are_resumed_bit_for_bit(tiny, folders, model_ty
 
 def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path):
     """Two of batch 1 see what one of batch 2 sees, and make the same weights but for the order of sums."""
-    del tiny['val']
+    del tiny['train']['ema_decay']  # so that the network that is trained is validated, too, by one process alone
     tiny['train']['total_iter'] = 3
     tiny['train']['optim_g'] = {'type': 'Adam', 'lr': 1e-3, 'eps': 1e-3}  # rounding stays rounding
     tiny['train']['losses'] = {'pix': {'type': 'L1Loss'}}
@@ -304,6 +311,7 @@ def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path):
     options = write_options(both, tiny)
     printed = torchrun(both, 'train', '-opt', str(options), '--launcher', 'pytorch')
     assert printed.count('end of training') == 1
+    assert printed.count('held_out at iteration 3: psnr') == 1
     one, two = state_of(alone, 3), state_of(both, 3)
     assert one['position'] == two['position'] == 6
     assert len(two['rngs']) == 2
@@ -314,8 +322,35 @@ def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path):
     assert state_of(both, 4)['position'] == 8
 
 
-def torchrun(folder: Path, *arguments: str) -> str:
-    launch = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'earn_plugin')
+ONE_BAD = """
+import os, sys
+from earn_plugin.train import Training
+from earn_plugin.cli import main
+
+original = Training.step
+
+def step(self, batch):
+    if os.environ['RANK'] == '1' and self.iteration == 1:
+        batch['gt'][0] = float('nan')
+    original(self, batch)
+
+Training.step = step
+sys.exit(main())
+"""
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(tiny, tmp_path):
+    del tiny['val']
+    (tmp_path / 'one_bad.py').write_text(ONE_BAD)
+    options = write_options(tmp_path, tiny)
+    printed = torchrun(tmp_path, 'train', '-opt', str(options), program=('one_bad.py',), expect=1)
+    said = re.findall(r'l_pix is not finite in iteration 2\. Images of that batch: (im\d\d, ){3}im\d\d\.', printed)
+    assert len(said) == 2
+    assert 'RuntimeError' not in printed
+
+
+def torchrun(folder: Path, *arguments: str, program: tuple[str, ...] = ('-m', 'earn_plugin'), expect: int = 0) -> str:
+    launch = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *program)
     done = subprocess.run(
         [sys.executable, *launch, *arguments],
         cwd=folder,
@@ -325,5 +360,5 @@ def torchrun(folder: Path, *arguments: str) -> str:
         timeout=300,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == expect, done.stdout
     return done.stdout

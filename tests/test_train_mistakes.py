@@ -30,6 +30,20 @@ def test_a_broken_newest_state_is_skipped_and_told(tiny, tmp_path):
     assert state_of(tmp_path, 7)['iter'] == 7
 
 
+def test_back_to_an_older_state_and_on_from_there(tiny, tmp_path):
+    tiny['logger']['save_checkpoint_freq'] = 2
+    options = write_options(tmp_path, tiny)
+    command('train', '-opt', options, cwd=tmp_path)
+    older = tmp_path / 'experiments/tiny/training_states/2.state'
+    resume = ('--force_yml', f'path:resume_state={older}', 'train:total_iter=3', 'train:optim_g:lr=0.5')
+    printed = command('train', '-opt', options, *resume, cwd=tmp_path)
+    assert re.search(r'going back to iteration 2: \S+/6\.state is renamed', printed)
+    assert 'resumed with another train.optim_g.lr: 0.001 → 0.5' in printed
+    assert 'lr:(5.000e-01,)' in printed
+    printed = command('train', '-opt', options, '--auto_resume', '--force_yml', 'train:total_iter=4', cwd=tmp_path)
+    assert re.search(r'resuming from \S+/3\.state', printed)
+
+
 def test_a_state_of_another_network_is_refused(tiny, tmp_path):
     options = write_options(tmp_path, tiny)
     command('train', '-opt', options, '--force_yml', 'train:total_iter=1', cwd=tmp_path)

@@ -97,14 +97,14 @@ def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
 
 
 def check_names(opt: dict[str, Any]) -> None:
-    """Check that every HR image of a folder pair or LMDB pair has its LR image, and the reverse.
+    """Check that every HR image of a PairedImageDataset has its LR image, and the reverse.
 
     BasicSR's data set stops at the first that has none, and does not say where.
 
     Raises:
         UserError: names those that are alone, or a folder that holds no image.
     """
-    if opt.get('dataroot_gt') is None or opt.get('dataroot_lq') is None or opt.get('meta_info_file'):
+    if opt['type'] != 'PairedImageDataset' or opt.get('meta_info_file'):
         return
     roots = Path(opt['dataroot_gt']), Path(opt['dataroot_lq'])
     if opt['io_backend']['type'] == 'lmdb':

@@ -36,8 +36,9 @@ def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
 
 def validation_loader(dataset: Any, dataset_opt: dict[str, Any], opt: dict[str, Any]) -> DataLoader:
     """Batches of one image each, in order."""
+    settings = {**dataset_opt, 'persistent_workers': False}  # there are none
     return build_dataloader(
-        Readable(dataset), dataset_opt, num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed']
+        Readable(dataset), settings, num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed']
     )
 
 
@@ -80,6 +81,7 @@ class TrainingData:
         mode = self.options.get('prefetch_mode')
         on_cuda = mode == 'cuda' and self.opt['num_gpu'] > 0
         settings = {**self.options, 'prefetch_mode': None if mode == 'cuda' and not on_cuda else mode}
+        settings['persistent_workers'] = False  # one pass is all there is
         loader = build_dataloader(
             self.stream, settings, self.opt['num_gpu'], self.opt['dist'], sampler, self.opt['manual_seed']
         )
@@ -93,6 +95,8 @@ class TrainingData:
             while (batch := prefetcher.next()) is not None:
                 if 'failure' in batch:
                     raise batch['failure']
+                if on_cuda:
+                    keep_until_read(batch)
                 yield batch
         finally:
             ending.value = 1
@@ -100,6 +104,13 @@ class TrainingData:
             while mode == 'cpu' and batch is not None:  # its thread ends only with the data
                 batch = prefetcher.next()
             del prefetcher  # which ends the workers
+
+
+def keep_until_read(batch: dict) -> None:
+    """BasicSR's prefetcher copies on a stream of its own, which would reuse a batch's memory before it is read."""
+    for value in batch.values():
+        if isinstance(value, torch.Tensor) and value.is_cuda:
+            value.record_stream(torch.cuda.current_stream())
 
 
 def start_worker(ending, worker_id: int) -> None:

@@ -83,14 +83,14 @@ class SSIMLoss(WeightedLoss):
         self.window = gaussian(window_size, sigma).tolist()
         self.data_range = data_range
         self.num_scale = num_scale
+        self.smallest = window_size * 2 ** (num_scale - 1)  # pixels of an image's shorter side
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        smallest = len(self.window) * 2 ** (self.num_scale - 1)
-        if min(pred.shape[2:]) < smallest:
+        if min(pred.shape[2:]) < self.smallest:
             raise ValueError(
                 f'an image of {pred.shape[2]}×{pred.shape[3]} is too small for an SSIM window of {len(self.window)} '
-                f'at {self.num_scale} scale(s): at least {smallest}×{smallest} are needed; take larger patches, or a '
-                'smaller window_size or num_scale'
+                f'at {self.num_scale} scale(s): at least {self.smallest}×{self.smallest} are needed; take larger '
+                'patches, or a smaller window_size or num_scale'
             )
         similarity = self._single(pred, target) if self.num_scale == 1 else self._multi(pred, target)
         return self.weigh(1 - similarity).to(pred.dtype)

@@ -1,5 +1,6 @@
 """Distances between VGG features (perceptual) and between their correlations (texture)."""
 
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from urllib.error import URLError
@@ -38,6 +39,7 @@ def load_weights(vgg_type: str, weights: str | None) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file, or the hub is out of reach; says what to put where.
+        ValueError: the file is damaged.
     """
     if weights == 'hub':
         try:
@@ -49,7 +51,10 @@ def load_weights(vgg_type: str, weights: str | None) -> dict[str, Tensor]:
     path = weights_file(vgg_type, weights)
     if not path.is_file():
         raise FileNotFoundError(f'the weights of {vgg_type} are not at {path}; {how_to_get(vgg_type, weights)}')
-    return torch.load(path, map_location='cpu', weights_only=True)
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f'{path} is damaged, or no file of weights; {how_to_get(vgg_type, weights)}') from error
 
 
 class VGGFeatures(nn.Module):
@@ -129,6 +134,7 @@ class VGGLoss(WeightedLoss):
             raise ValueError('reduction must be mean or sum: layers have different sizes, got none')
         self.layer_weights = dict(layer_weights or self.default_layers)
         self.vgg = VGGFeatures(self.layer_weights, vgg_type, weights, use_input_norm)
+        self.smallest = 2 ** sum(isinstance(module, nn.MaxPool2d) for module in self.vgg.features)  # shorter side
 
     @staticmethod
     def describe(features: Tensor) -> Tensor:

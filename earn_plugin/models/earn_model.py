@@ -28,16 +28,27 @@ class EARNModel(SRModel):
         train_opt = self.opt['train']
         losses = dict(train_opt.get('losses') or {})
         name = 'pix'
-        if losses and not train_opt.get('pixel_opt') and not train_opt.get('perceptual_opt'):
+        given = {'pix': train_opt.get('pixel_opt'), 'percep': train_opt.get('perceptual_opt')}
+        if twice := [key for key, options in given.items() if options and key in losses]:
+            raise ValueError(f'train.losses.{twice[0]}: pixel_opt is the term pix, perceptual_opt the term percep')
+        if losses and not any(given.values()):
             # SRModel insists on one of its own: the first of ours takes that place
             name = next(iter(losses))
             train_opt['pixel_opt'] = losses.pop(name)
         super().init_training_settings()
-        own = {name: self.cri_pix, 'percep': self.cri_perceptual}
-        self.criteria = {key: criterion for key, criterion in own.items() if criterion is not None}
+        own = ((name, self.cri_pix), ('percep', self.cri_perceptual))
+        self.criteria = {key: criterion for key, criterion in own if criterion is not None}
         self.criteria |= {key: build_loss(options).to(self.device) for key, options in losses.items()}
+        self.check_patches()
         self.log_dict = {}
         self.first_bad = None
+
+    def check_patches(self) -> None:
+        patch = self.opt.get('datasets', {}).get('train', {}).get('gt_size')
+        for name, criterion in self.criteria.items():
+            smallest = getattr(criterion, 'smallest', 1)
+            if patch and patch < smallest:
+                raise ValueError(f'the loss {name} needs a gt_size of at least {smallest}, got {patch}')
 
     def get_optimizer(self, optim_type, params, lr, **kwargs):
         if optim_type in OPTIMIZERS:
@@ -53,7 +64,7 @@ class EARNModel(SRModel):
                 continue
             loss = criterion(self.output, self.gt)
             if isinstance(loss, tuple):  # BasicSR's PerceptualLoss: perceptual and style, each possibly None
-                named = zip((f'l_{name}', 'l_style'), loss, strict=True)
+                named = zip((f'l_{name}', f'l_{name}_style'), loss, strict=True)
                 terms |= {key: value for key, value in named if value is not None}
             else:
                 terms[f'l_{name}'] = loss

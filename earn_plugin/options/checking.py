@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -146,7 +147,8 @@ class _Check:
             self.check_kind(place, kind)
         for key, value in self.data.items():
             if str(key).startswith('network_') and self.is_mapping((key,), optional=True):
-                self.check_object((key,), value, ARCH_REGISTRY, 'network')
+                network = self.check_object((key,), value, ARCH_REGISTRY, 'network') if value else None
+                self.check_upscale((key,), network)
         self.check_datasets()
         self.check_training(model)
         if self.is_mapping(('val',), optional=True) and self.is_mapping(('val', 'metrics'), optional=True):
@@ -188,8 +190,10 @@ class _Check:
             return
         if not fits(value, kind):
             self.wrong_kind(place, kind, value)
-        elif place[-1] in POSITIVE and value <= 0:
-            self.report(place, f'must be above 0, got {value}')
+        elif place[-1] in POSITIVE and not 0 < value < math.inf:
+            self.report(place, f'must be above 0 and finite, got {value}')
+        elif place[-1] == 'ema_decay' and not 0 <= value <= 1:
+            self.report(place, f'must be 0 (no average) to 1, got {value}')
 
     def wrong_kind(self, place: Place, kind: Any, value: Any) -> None:
         remedy = ''
@@ -242,6 +246,14 @@ class _Check:
             elif parameter.default is parameter.empty or name in needed:
                 self.report(place, f'{given["type"]} needs {name}')
 
+    def check_upscale(self, place: Place, network: Any) -> None:
+        parameter = arguments_of(network)[0].get('upscale') if network is not None else None
+        if parameter is None or parameter.default is parameter.empty:
+            return
+        upscale, scale = self.value(place).get('upscale', parameter.default), self.data.get('scale')
+        if fits(upscale, float) and fits(scale, float) and upscale != scale:
+            self.report((*place, 'upscale'), f'is {upscale}, but scale is {scale}')
+
     def check_datasets(self) -> None:
         if not self.is_mapping(('datasets',), optional=True):
             return
@@ -261,7 +273,7 @@ class _Check:
             needed = {'name', *reads.intersection(NEEDED_BY_DATASETS)}
             if kind == 'train':
                 needed |= {'batch_size_per_gpu', 'num_worker_per_gpu', *reads.intersection(NEEDED_IN_TRAINING)}
-            for key in sorted(needed.difference(dataset)):
+            for key in sorted(key for key in needed if dataset.get(key) is None):
                 self.report(place, f'{dataset["type"]} needs {key}')
             everywhere = below((), keys_read(sys.modules['basicsr.data'])) | {*DATASET_KINDS}
             others = below((), read_by_any(DATASET_REGISTRY)) | NOT_READ
@@ -306,11 +318,16 @@ class _Check:
             elif key == 'scheduler':
                 if self.is_mapping(place) and (found := self.chosen((*place, 'type'), SCHEDULERS, key)):
                     self.check_arguments(place, value, found, skip=('optimizer', 'last_epoch'))
+                    self.check_periods(place, value.get('periods'), train.get('total_iter'))
             elif str(key).startswith('optim_'):
                 if self.is_mapping(place) and (found := self.chosen((*place, 'type'), optimizers, 'optimizer')):
                     self.check_arguments(place, value, found, skip=('params',), needed=('lr',))
             elif str(key).endswith('_opt') and value is not None:
                 self.check_loss(place)
+
+    def check_periods(self, place: Place, periods: Any, total: Any) -> None:
+        if fits(periods, list[float]) and fits(total, float) and sum(periods) < total - 1:
+            self.report((*place, 'periods'), f'end at iteration {sum(periods)}, before total_iter: {total}')
 
     def check_loss(self, place: Place) -> None:
         if not self.is_mapping(place):

@@ -26,7 +26,7 @@ def complete(options: Options, is_train: bool, auto_resume: bool, debug: bool, r
     if debug and not opt['name'].startswith('debug'):
         opt['name'] = f'debug_{opt["name"]}'
     if opt.get('num_gpu', 'auto') == 'auto' or not torch.cuda.is_available():
-        opt['num_gpu'] = torch.cuda.device_count()
+        opt['num_gpu'] = torch.cuda.device_count() if torch.cuda.is_available() else 0
     opt.setdefault('manual_seed', None)
 
     opt['datasets'] = {phase: dataset for phase, dataset in opt['datasets'].items() if dataset is not None}

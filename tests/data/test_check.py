@@ -191,3 +191,15 @@ def test_damage_that_a_header_does_not_show_is_named_when_read(root, pairs):
     loader = validation_loader(dataset, opt, {'num_gpu': 0, 'dist': False, 'manual_seed': 0})
     with pytest.raises(UserError, match=r'cannot read sample 1 \(gone of .*HR\.lmdb.*\)'):
         list(loader)
+
+
+def test_data_sets_of_other_layouts_are_left_to_themselves(tmp_path):
+    """BasicSR's data set of videos has a folder for each clip."""
+    for clip in ('000', '011'):
+        made = write_pairs(tmp_path / clip, 3)
+        for folder in ('HR', 'LR'):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (made / folder).rename(tmp_path / folder / clip)
+    more = {'cache_data': False, 'num_frame': 3, 'padding': 'replicate'}
+    dataset, notes = build_checked({**options(tmp_path, 'val', name='REDS4'), 'type': 'VideoTestDataset', **more})
+    assert (len(dataset), notes) == (6, [])

@@ -107,6 +107,13 @@ def test_hub_in_reach_is_used(monkeypatch, vgg19):
     assert torch.isclose(loss(PRED, TARGET), expected)
 
 
+@pytest.mark.parametrize('content', [b'', b'<html>not found</html>', b'PK\x03\x04'])
+def test_damaged_weights_say_what_to_put_where(tmp_path, content):
+    (tmp_path / 'vgg.pth').write_bytes(content)
+    with pytest.raises(ValueError, match=r'vgg\.pth is damaged, or no file of weights; fetch https://'):
+        VGGPerceptualLoss(weights=str(tmp_path / 'vgg.pth'))
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'other.pth')
     with pytest.raises(ValueError, match=r'is no vgg19: it has no features\.0\.bias'):

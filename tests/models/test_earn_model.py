@@ -175,3 +175,31 @@ def test_waits_for_the_device_only_to_log(opt):
         assert SyncCounter.waits == 0
         model.get_current_log()
         assert SyncCounter.waits == 2
+
+
+def test_a_term_may_have_any_name_but_none_twice(opt):
+    """perceptual_opt is logged as percep; alone, the name is free."""
+    percep = {'type': 'VGGPerceptualLoss', 'layer_weights': {'conv1_1': 1.0}, 'weights': 'random'}
+    model = build(opt, losses={'percep': percep, 'l1': {'type': 'L1Loss'}})
+    step(model)
+    assert list(model.get_current_log()) == ['l_percep', 'l_l1']
+    with pytest.raises(ValueError, match=r'train\.losses\.pix: pixel_opt is the term pix'):
+        build(opt, losses={'pix': {'type': 'L1Loss'}}, pixel_opt={'type': 'MSELoss'})
+
+
+@pytest.mark.parametrize(
+    ('loss', 'smallest'),
+    [
+        ({'type': 'SSIMLoss', 'num_scale': 3}, 44),
+        ({'type': 'VGGPerceptualLoss', 'vgg_type': 'vgg16', 'layer_weights': {'pool5': 1.0}, 'weights': 'random'}, 32),
+    ],
+)
+def test_patches_too_small_for_a_loss_are_told_before_the_start(opt, loss, smallest):
+    opt['datasets']['train']['gt_size'] = smallest - 1
+    with pytest.raises(ValueError, match=f'the loss big needs a gt_size of at least {smallest}, got {smallest - 1}'):
+        build(opt, losses={'big': loss})
+    opt['datasets']['train']['gt_size'] = smallest
+    model = build(opt, losses={'big': loss})
+    size = smallest // 2
+    step(model, data=batch(shape=(1, 3, size, size)))
+    assert math.isfinite(model.get_current_log()['l_big'])

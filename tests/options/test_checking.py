@@ -36,7 +36,13 @@ WRONG = {
     'network_g:num_feat=1.5': 'network_g.num_feat: must be a whole number, got 1.5',
     'network_g:use_asca=1': 'network_g.use_asca: must be true or false, got 1',
     'train:ema_decayy=0.9': 'train.ema_decayy: is not known here; did you mean ema_decay?',
-    'train:total_iter=-3': 'train.total_iter: must be above 0, got -3',
+    'train:total_iter=-3': 'train.total_iter: must be above 0 and finite, got -3',
+    'train:total_iter=.inf': 'train.total_iter: must be above 0 and finite, got inf',
+    'train:ema_decay=1.5': 'train.ema_decay: must be 0 (no average) to 1, got 1.5',
+    'train:scheduler={type: CosineAnnealingRestartLR, periods: [2, 2]}': (
+        'train.scheduler.periods: end at iteration 4, before total_iter: 6'
+    ),
+    'network_g:upscale=4': 'network_g.upscale: is 4, but scale is 2',
     'train:optim_g:type=Adan': "train.optim_g.type: no optimizer 'Adan'; did you mean Adam?",
     'train:optim_g:lr="1e-4"': (
         "train.optim_g.lr: must be a number or Tensor, got '1e-4'; YAML takes 1e-4 as text, write !!float 1e-4"
@@ -52,7 +58,7 @@ WRONG = {
     'datasets:train:type=PairImageDataset': (
         "datasets.train.type: no data set 'PairImageDataset' is registered; did you mean PairedImageDataset?"
     ),
-    'datasets:train:batch_size_per_gpu=0': 'datasets.train.batch_size_per_gpu: must be above 0, got 0',
+    'datasets:train:batch_size_per_gpu=0': 'datasets.train.batch_size_per_gpu: must be above 0 and finite, got 0',
     'datasets:train:use_hflip=yep': "datasets.train.use_hflip: must be true or false, got 'yep'",
     'datasets:train:dataroot_gt=nowhere/HR': 'datasets.train.dataroot_gt: nowhere/HR does not exist',
     'datasets:train:dataroot_gt=3': 'datasets.train.dataroot_gt: must be text, got 3',
@@ -66,7 +72,7 @@ WRONG = {
         "val.metrics.psnr.type: no metric 'calculate_pnsr' is registered; did you mean calculate_psnr?"
     ),
     'logger:print_frequ=3': 'logger.print_frequ: is not known here; did you mean print_freq?',
-    'logger:print_freq=0': 'logger.print_freq: must be above 0, got 0',
+    'logger:print_freq=0': 'logger.print_freq: must be above 0 and finite, got 0',
     'path:pretrain_network_g=no.pth': 'path.pretrain_network_g: no.pth does not exist',
     'path:pretrained_network_g=no.pth': (
         'path.pretrained_network_g: is not known here; did you mean pretrain_network_g?'
@@ -121,6 +127,11 @@ def test_missing_sections_and_arguments(tmp_path):
     assert 'line 1: datasets: is missing' in found
     assert 'line 1: train: is missing' in found
     assert 'line 2: network_g: EDSR needs num_in_ch' in found
+
+
+def test_what_is_needed_is_not_nothing(tmp_path, tiny):
+    told = problems(tmp_path, tiny, force=['datasets:train:dataroot_lq=~'])
+    assert [line.partition(': ')[2] for line in told] == ['datasets.train: PairedImageDataset needs dataroot_lq']
 
 
 def test_adamw_is_for_our_models(tmp_path, tiny):
