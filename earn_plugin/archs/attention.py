@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from earn_plugin.archs.blocks import Bottleneck
 
@@ -48,6 +49,96 @@ class PixelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.bottleneck(x).sigmoid()
+
+
+class ChannelAttention(nn.Module):
+    """CA: scales each channel by what a bottleneck makes of all channels' means.
+
+    Source: RCAN, "Image Super-Resolution Using Very Deep Residual Channel Attention Networks" (ECCV 2018), section
+    3.3; without biases it is the squeeze-and-excitation of Hu et al. (CVPR 2018).
+    """
+
+    def __init__(self, num_feat: int, reduction: int = 16, bias: bool = True):
+        super().__init__()
+        self.bottleneck = Bottleneck(num_feat, reduction, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.bottleneck(x.mean((2, 3), keepdim=True)).sigmoid()
+
+
+class NonLocalAttention(nn.Module):
+    """Every pixel adds up what all pixels hold, weighted by how alike they are, and adds it to itself.
+
+    The weights of H·W pixels for H·W pixels are never stored, neither in training: that would be 17 GB at 256×256.
+
+    Source: Wang et al., "Non-local Neural Networks" (CVPR 2018), equations 2 to 6.
+
+    Args:
+        num_feat: channels; values have half of them.
+        mode: 'gaussian' compares the features themselves, 'embedded' two projections of them to half the channels.
+        softmax_over: the weights sum to 1 over the 'keys' that a pixel looks at, or, as in RNAN, over the 'queries'
+            that look at it.
+        zero_init: whether the projection back starts at 0, so that the whole starts as the identity.
+    """
+
+    modes = ('gaussian', 'embedded')
+
+    def __init__(self, num_feat: int, mode: str = 'gaussian', softmax_over: str = 'keys', zero_init: bool = False):
+        super().__init__()
+        self.softmax_over = softmax_over
+        self.value = nn.Conv2d(num_feat, num_feat // 2, 1)
+        self.project = nn.Conv2d(num_feat // 2, num_feat, 1)
+        if zero_init:
+            nn.init.zeros_(self.project.weight)
+            nn.init.zeros_(self.project.bias)
+        embedded = mode == 'embedded'
+        self.query = nn.Conv2d(num_feat, num_feat // 2, 1) if embedded else nn.Identity()
+        self.key = nn.Conv2d(num_feat, num_feat // 2, 1) if embedded else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key = self.query(x), self.key(x)
+        if self.softmax_over == 'queries':
+            return self.project(attend(attention_over_queries, query, key, self.value(x))) + x
+        if query.shape[1] == self.value.out_channels:
+            return self.project(attend(attention_over_keys, query, key, self.value(x))) + x
+        # the fused attention wants values as wide as keys; a weighted mean and a 1×1 conv may change places
+        return self.project(self.value(attend(attention_over_keys, query, key, x))) + x
+
+
+def attend(attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention between all pixels of an image, N×C×H×W each; half precision is computed in float32."""
+    with torch.autocast(query.device.type, enabled=False):
+        rows = [tensor.float() if tensor.itemsize == 2 else tensor for tensor in (query, key, value)]
+        out = attention(*(tensor.flatten(2).transpose(1, 2) for tensor in rows))
+    return out.transpose(1, 2).unflatten(2, query.shape[2:]).to(query.dtype)
+
+
+def attention_over_keys(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax over keys of query·key, times value: N×L×C each → N×L×C. The dot products are not scaled."""
+    heads = (tensor.contiguous()[:, None] for tensor in (query, key, value))
+    return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
+
+
+# Keys times queries that are weighed at once: small enough for a processor's cache, large enough to keep a GPU busy.
+CHUNK = {'cpu': 2**20, 'other': 2**26}
+
+
+def attention_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same with the softmax over the queries of each key, N×L×C each → N×L×C, some keys after the other."""
+    number, length, _ = query.shape
+    chunk = max(1, CHUNK['cpu' if query.device.type == 'cpu' else 'other'] // (number * length))
+    out = torch.zeros_like(query)
+    for keys, values in zip(key.split(chunk, 1), value.split(chunk, 1), strict=True):
+        if torch.is_grad_enabled():  # the weights are made again on the way back
+            out = out + checkpoint(weighed_by_queries, query, keys, values, use_reentrant=False)
+        else:
+            out += weighed_by_queries(query, keys, values)
+    return out
+
+
+def weighed_by_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    weights = (key @ query.transpose(1, 2)).softmax(2)  # N×keys×queries
+    return weights.transpose(1, 2) @ value
 
 
 class LocalAttentionFunction(torch.autograd.Function):

@@ -37,6 +37,19 @@ def check_channels(num_in_ch: int, num_out_ch: int, rgb_mean: tuple[float, ...])
             )
 
 
+def check_same(num_in_ch: int, num_out_ch: int) -> None:
+    """Raise ValueError unless input and output have the same number of channels."""
+    check_positive(num_in_ch=num_in_ch, num_out_ch=num_out_ch)
+    if num_in_ch != num_out_ch:
+        raise ValueError(f'num_out_ch must equal num_in_ch ({num_in_ch}), which is added to it, got {num_out_ch}')
+
+
+def check_range(img_range: float) -> None:
+    """Raise ValueError unless the range is above 0."""
+    if not img_range > 0:
+        raise ValueError(f'img_range must be above 0, got {img_range}; images are in [0, 1], most papers have 255')
+
+
 class MeanShift(nn.Module):
     """Move images from [0, 1] to the network's range around the data set's mean, and back.
 
@@ -71,6 +84,31 @@ class ResidualBlock(nn.Module):
         return out.relu() if self.relu_out else out
 
 
+class ResidualAttentionUnit(nn.Module):
+    """conv, ReLU, conv, attention, + input: RCAN's RCAB, with any attention. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int, attention: nn.Module):
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(self.conv2(self.conv1(x).relu())) + x
+
+
+class ResidualGroup(nn.Module):
+    """Blocks in a row, conv, + input: RCAN's group. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int, blocks: list[nn.Module]):
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.conv = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.blocks(x)) + x
+
+
 class EfficientResidualBlock(nn.Module):
     """Two grouped 3×3 convs and a 1×1 conv, a ReLU after each and the skip before the last.
 
@@ -92,9 +130,11 @@ class EfficientResidualBlock(nn.Module):
 class Bottleneck(nn.Sequential):
     """1×1 conv c → c/reduction, ReLU, 1×1 conv back: the middle of most channel and pixel attentions."""
 
-    def __init__(self, num_feat: int, reduction: int):
+    def __init__(self, num_feat: int, reduction: int, bias: bool = True):
         squeezed = num_feat // reduction
-        super().__init__(nn.Conv2d(num_feat, squeezed, 1), nn.ReLU(), nn.Conv2d(squeezed, num_feat, 1))
+        super().__init__(
+            nn.Conv2d(num_feat, squeezed, 1, bias=bias), nn.ReLU(), nn.Conv2d(squeezed, num_feat, 1, bias=bias)
+        )
 
 
 class Upsampler(nn.Sequential):

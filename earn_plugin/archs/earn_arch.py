@@ -13,6 +13,7 @@ from earn_plugin.archs.blocks import (
     check_choice,
     check_multiple,
     check_positive,
+    check_range,
 )
 
 
@@ -134,8 +135,7 @@ class EARN(nn.Module):
         check_choice((True, False), use_asca=use_asca, use_skip=use_skip, use_local_attention=use_local_attention)
         if window_size % 2 == 0:
             raise ValueError(f'window_size must be odd, got {window_size}; try {window_size + 1}')
-        if not img_range > 0:
-            raise ValueError(f'img_range must be above 0, got {img_range}; the paper has 255')
+        check_range(img_range)
 
         self.use_skip = use_skip
         self.shift = MeanShift(rgb_mean, img_range)

@@ -1,0 +1,117 @@
+"""HAN: "Single Image Super-Resolution via a Holistic Attention Network" (Niu et al., ECCV 2020)."""
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from earn_plugin.archs.attention import ChannelAttention
+from earn_plugin.archs.blocks import (
+    MeanShift,
+    ResidualAttentionUnit,
+    ResidualGroup,
+    Upsampler,
+    check_channels,
+    check_choice,
+    check_multiple,
+    check_positive,
+    check_range,
+)
+
+
+class LayerAttention(nn.Module):
+    """LAM, equations 3 and 4: mixes the outputs of L layers, N×L×C×H×W → N×(L·C)×H×W. Starts as no mixing."""
+
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, layers: Tensor) -> Tensor:
+        rows = layers.flatten(2)
+        energy = rows @ rows.transpose(1, 2)
+        attention = (energy.amax(2, keepdim=True) - energy).softmax(2)
+        mixed = (attention @ rows).view_as(layers)
+        return (self.gamma * mixed + layers).flatten(1, 2)
+
+
+class ChannelSpatialAttention(nn.Module):
+    """CSAM, equations 5 and 6: a 3-D conv over channels, rows and columns makes the mask. Starts as the identity ·1."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 1, 3, 1, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = self.conv(x[:, None])[:, 0].sigmoid()
+        return x * (self.gamma * mask) + x
+
+
+@ARCH_REGISTRY.register()
+class HAN(nn.Module):
+    """Holistic attention network: RCAN's groups, attention over all their outputs and over channels and pixels.
+
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them, both attentions
+    at γ = 0.
+
+    Source: Niu et al., "Single Image Super-Resolution via a Holistic Attention Network" (ECCV 2020), section 3.
+
+    Args:
+        num_in_ch, num_out_ch: channels of the images, as many as ``rgb_mean`` has values.
+        num_feat: channels of the features, a multiple of ``reduction``.
+        num_group: residual groups; the paper has 10, and any number works.
+        num_block: channel attention blocks in a group.
+        upscale: 2, 3, 4 or 8.
+        reduction: of the channel attention.
+        img_range, rgb_mean: the network works on (x − rgb_mean) · img_range.
+
+    Raises:
+        ValueError: names an argument that the network cannot serve.
+    """
+
+    def __init__(
+        self,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_feat: int = 64,
+        num_group: int = 10,
+        num_block: int = 20,
+        upscale: int = 4,
+        reduction: int = 16,
+        img_range: float = 255.0,
+        rgb_mean: tuple[float, ...] = (0.4488, 0.4371, 0.4040),
+    ):
+        super().__init__()
+        check_positive(num_feat=num_feat, num_group=num_group, num_block=num_block, reduction=reduction)
+        check_multiple(reduction, 'reduction', num_feat=num_feat)
+        check_choice((2, 3, 4, 8), upscale=upscale)
+        check_channels(num_in_ch, num_out_ch, rgb_mean)
+        check_range(img_range)
+
+        self.shift = MeanShift(rgb_mean, img_range)
+        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
+        self.groups = nn.ModuleList(
+            ResidualGroup(
+                num_feat,
+                [ResidualAttentionUnit(num_feat, ChannelAttention(num_feat, reduction)) for _ in range(num_block)],
+            )
+            for _ in range(num_group)
+        )
+        self.conv_after_groups = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.layer_attention = LayerAttention()
+        self.conv_layers = nn.Conv2d(num_feat * (num_group + 1), num_feat, 3, 1, 1)
+        self.channel_spatial_attention = ChannelSpatialAttention()
+        self.conv_fuse = nn.Conv2d(2 * num_feat, num_feat, 3, 1, 1)
+        self.upsample = Upsampler(upscale, num_feat)
+        self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.conv_first(self.shift(x))
+        outputs = []
+        deep = shallow
+        for group in [*self.groups, self.conv_after_groups]:
+            deep = group(deep)
+            outputs.append(deep)
+        layers = torch.stack(outputs[::-1], dim=1)  # the newest first, as the authors' weights expect
+        deep = torch.cat([self.channel_spatial_attention(deep), self.conv_layers(self.layer_attention(layers))], dim=1)
+        deep = self.conv_fuse(deep) + shallow
+        return self.shift.undo(self.conv_last(self.upsample(deep)))

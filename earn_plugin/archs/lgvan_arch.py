@@ -1,0 +1,130 @@
+"""LGVAN: "Local-Global Visual Attention Network", NTIRE 2023 challenge on efficient super-resolution, team 18."""
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from earn_plugin.archs.blocks import check_choice, check_multiple, check_positive, check_same
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each pixel. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int):
+        super().__init__(num_feat, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class StripConv(nn.Module):
+    """Depthwise 1×k, then k×1. Keeps N×C×H×W.
+
+    The authors pad the 1×k conv vertically and the k×1 conv horizontally, and their weights expect it: the outermost
+    k//2 columns hold nothing but the second bias. Where the image is narrower than k, all of them do.
+    """
+
+    def __init__(self, num_feat: int, kernel_size: int):
+        super().__init__()
+        pad = kernel_size // 2
+        self.row = nn.Conv2d(num_feat, num_feat, (1, kernel_size), 1, (pad, 0), groups=num_feat)
+        self.column = nn.Conv2d(num_feat, num_feat, (kernel_size, 1), 1, (0, pad), groups=num_feat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[3] < self.row.kernel_size[1]:
+            return self.column.bias[:, None, None].to(x.dtype).expand_as(x)
+        return self.column(self.row(x))
+
+
+class LocalGlobalAttention(nn.Module):
+    """LGCA: features weighted by a large receptive field made of small depthwise convs. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int):
+        super().__init__()
+        self.proj_in = nn.Conv2d(num_feat, num_feat, 1)
+        self.local = nn.Conv2d(num_feat, num_feat, 5, 1, 2, groups=num_feat)
+        self.wide = nn.Conv2d(num_feat, num_feat, 5, 1, 6, dilation=3, groups=num_feat)
+        self.strip5 = StripConv(num_feat, 5)
+        self.strip3 = StripConv(num_feat, 3)
+        self.proj_out = nn.Conv2d(num_feat, num_feat, 1)
+
+    def forward(self, u: Tensor) -> Tensor:
+        x = self.proj_in(u)
+        return u * self.proj_out(self.wide(self.local(x)) + self.strip5(x) + self.strip3(x) + x)
+
+
+class Attention(nn.Module):
+    """x + scale · f(norm(x)) with f: 1×1 conv, GELU, LGCA, 1×1 conv. Starts as the identity. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(1, num_feat, 1, 1))
+        self.norm = ChannelNorm(num_feat)
+        self.proj_in = nn.Conv2d(num_feat, num_feat, 1)
+        self.gate = LocalGlobalAttention(num_feat)
+        self.proj_out = nn.Conv2d(num_feat, num_feat, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.proj_out(self.gate(F.gelu(self.proj_in(self.norm(x)))))
+
+
+class FeedForward(nn.Module):
+    """x + scale · f(norm(x)) with f: twice the channels, depthwise 3×3, GELU, back. Starts as the identity."""
+
+    def __init__(self, num_feat: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(1, num_feat, 1, 1))
+        self.norm = ChannelNorm(num_feat)
+        self.expand = nn.Conv2d(num_feat, 2 * num_feat, 1)
+        self.depthwise = nn.Conv2d(2 * num_feat, 2 * num_feat, 3, 1, 1, groups=2 * num_feat, bias=False)
+        self.reduce = nn.Conv2d(2 * num_feat, num_feat, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.expand(self.norm(x))
+        return x + self.scale * self.reduce(F.gelu(self.depthwise(wide) + wide))
+
+
+@ARCH_REGISTRY.register()
+class LGVAN(nn.Module):
+    """Local-global visual attention network: few parameters, a wide view by strip and dilated convs.
+
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them, every residual
+    branch at scale 0.
+
+    Source: team 18 of "NTIRE 2023 Challenge on Efficient Super-Resolution: Methods and Results" (CVPRW 2023).
+
+    Args:
+        num_in_ch, num_out_ch: channels of the images, the same.
+        num_feat: channels of the features, a multiple of 2.
+        num_block: attention blocks, each an attention and a feed-forward part.
+        upscale: 2, 3 or 4.
+
+    Raises:
+        ValueError: names an argument that the network cannot serve.
+    """
+
+    def __init__(
+        self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 32, num_block: int = 9, upscale: int = 4
+    ):
+        super().__init__()
+        check_same(num_in_ch, num_out_ch)
+        check_positive(num_feat=num_feat, num_block=num_block)
+        check_multiple(2, 'the conv after the body has 2 groups', num_feat=num_feat)
+        check_choice((2, 3, 4), upscale=upscale)
+
+        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
+        self.body = nn.Sequential(
+            *[nn.Sequential(Attention(num_feat), FeedForward(num_feat)) for _ in range(num_block)]
+        )
+        self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=2)
+        steps = [2, 2] if upscale == 4 else [upscale]
+        layers = [layer for s in steps for layer in (nn.Conv2d(num_feat, num_feat * s**2, 1), nn.PixelShuffle(s))]
+        self.upsample = nn.Sequential(*layers)
+        self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.conv_first(x)
+        out = self.upsample(self.conv_after_body(self.body(shallow)) + shallow)
+        skip = F.interpolate(x, size=out.shape[2:], mode='bilinear', align_corners=False)
+        return self.conv_last(F.leaky_relu(out, 0.2)) + skip

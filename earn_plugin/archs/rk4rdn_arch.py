@@ -1,0 +1,132 @@
+"""RK4-RDN: "Dual-Attention GAN with ODE inspired architecture for Super Resolution" (Gao)."""
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
+from earn_plugin.archs.blocks import Upsampler, check_choice, check_multiple, check_positive, check_same
+
+ATTENTIONS = ('none', 'spatial', 'channel', 'dual')
+COEFFICIENTS = {1: {}, 2: {'one_half': 1 / 2}, 4: {'one_half': 1 / 2, 'one_third': 1 / 3, 'one_sixth': 1 / 6}}
+
+
+class DenseLayers(nn.Module):
+    """3×3 convs with ReLU, each concatenated to its input, and a 1×1 conv back. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int, num_grow_ch: int, num_layer: int):
+        super().__init__()
+        widths = range(num_feat, num_feat + num_grow_ch * num_layer, num_grow_ch)
+        self.layers = nn.ModuleList(nn.Conv2d(width, num_grow_ch, 3, 1, 1) for width in widths)
+        self.fuse = nn.Conv2d(num_feat + num_grow_ch * num_layer, num_feat, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat([x, layer(x).relu()], dim=1)
+        return self.fuse(x)
+
+
+class RungeKuttaBlock(nn.Module):
+    """One step of y' = f(y) by a Runge-Kutta method with learned coefficients. Keeps N×C×H×W.
+
+    f is the dense layers, then spatial, then channel attention. Its coefficients start at the textbook's values.
+    """
+
+    def __init__(
+        self, num_feat: int, num_grow_ch: int, num_layer: int, order: int, attention: str, mode: str, reduction: int
+    ):
+        super().__init__()
+        parts: list[nn.Module] = [DenseLayers(num_feat, num_grow_ch, num_layer)]
+        if attention in ('spatial', 'dual'):
+            parts.append(NonLocalAttention(num_feat, mode))
+        if attention in ('channel', 'dual'):
+            parts.append(ChannelAttention(num_feat, reduction, bias=False))
+        self.function = nn.Sequential(*parts)
+        self.order = order
+        for name, value in COEFFICIENTS[order].items():
+            self.register_parameter(name, nn.Parameter(torch.tensor([value])))
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.function
+        k1 = f(x)
+        if self.order == 1:
+            return x + k1
+        if self.order == 2:
+            return x + self.one_half * (k1 + f(x + k1))
+        k2 = f(x + self.one_half * k1)
+        k3 = f(x + self.one_half * k2)
+        k4 = f(x + k3)
+        return x + self.one_sixth * (k1 + k4) + self.one_third * (k2 + k3)
+
+
+@ARCH_REGISTRY.register()
+class RK4RDN(nn.Module):
+    """Residual dense network whose blocks are steps of an ordinary differential equation, with dual attention.
+
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them.
+
+    Source: Gao, "Dual-Attention GAN with ODE inspired architecture for Super Resolution", section 4; Zhang et al.,
+    "Residual Dense Network for Image Super-Resolution" (CVPR 2018), for the frame.
+
+    Args:
+        num_in_ch, num_out_ch: channels of the images, the same.
+        num_feat: channels of the features, a multiple of ``reduction`` and of 2.
+        num_grow_ch: channels that each dense layer adds.
+        num_block: steps of the equation.
+        num_layer: dense layers in a block.
+        upscale: 2, 3 or 4.
+        order: of the method: 1 (Euler), 2 (Heun) or 4 (Runge-Kutta).
+        attention: 'none', 'spatial', 'channel' or 'dual'.
+        non_local_mode: of the spatial attention, 'gaussian' or 'embedded'.
+        reduction: of the channel attention.
+
+    Raises:
+        ValueError: names an argument that the network cannot serve.
+    """
+
+    def __init__(
+        self,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_feat: int = 64,
+        num_grow_ch: int = 16,
+        num_block: int = 4,
+        num_layer: int = 6,
+        upscale: int = 4,
+        order: int = 4,
+        attention: str = 'dual',
+        non_local_mode: str = 'gaussian',
+        reduction: int = 8,
+    ):
+        super().__init__()
+        check_same(num_in_ch, num_out_ch)
+        check_positive(num_feat=num_feat, num_grow_ch=num_grow_ch, num_block=num_block, num_layer=num_layer)
+        check_positive(reduction=reduction)
+        check_choice((2, 3, 4), upscale=upscale)
+        check_choice(tuple(COEFFICIENTS), order=order)
+        check_choice(ATTENTIONS, attention=attention)
+        check_choice(NonLocalAttention.modes, non_local_mode=non_local_mode)
+        if attention in ('channel', 'dual'):
+            check_multiple(reduction, 'reduction', num_feat=num_feat)
+        if attention in ('spatial', 'dual'):
+            check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
+
+        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
+        self.conv_second = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.body = nn.ModuleList(
+            RungeKuttaBlock(num_feat, num_grow_ch, num_layer, order, attention, non_local_mode, reduction)
+            for _ in range(num_block)
+        )
+        self.fuse = nn.Sequential(nn.Conv2d(num_feat * num_block, num_feat, 1), nn.Conv2d(num_feat, num_feat, 3, 1, 1))
+        self.upsample = Upsampler(upscale, num_feat)
+        self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.conv_first(x)
+        deep = self.conv_second(shallow)
+        outputs = []
+        for block in self.body:
+            deep = block(deep)
+            outputs.append(deep)
+        deep = self.fuse(torch.cat(outputs, dim=1)) + shallow
+        return self.conv_last(self.upsample(deep))

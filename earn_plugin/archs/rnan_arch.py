@@ -1,0 +1,108 @@
+"""RNAN: "Residual Non-local Attention Networks for Image Restoration" (Zhang et al., ICLR 2019)."""
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from earn_plugin.archs.attention import NonLocalAttention
+from earn_plugin.archs.blocks import (
+    MeanShift,
+    ResidualBlock,
+    Upsampler,
+    check_channels,
+    check_choice,
+    check_multiple,
+    check_positive,
+    check_range,
+)
+
+
+class MaskBranch(nn.Module):
+    """The mask, in (0, 1), that weighs the trunk: once down and up again, with a skip. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int, non_local: bool):
+        super().__init__()
+        # the authors' softmax runs over the queries, and their weights expect it
+        attention = NonLocalAttention(num_feat, 'embedded', softmax_over='queries', zero_init=True)
+        self.attention = attention if non_local else nn.Identity()
+        self.rb1 = ResidualBlock(num_feat)
+        self.down = nn.Conv2d(num_feat, num_feat, 3, 2, 1)
+        self.rb2 = nn.Sequential(ResidualBlock(num_feat), ResidualBlock(num_feat))
+        self.up = nn.ConvTranspose2d(num_feat, num_feat, 6, 2, 2)
+        self.rb3 = ResidualBlock(num_feat)
+        self.last = nn.Conv2d(num_feat, num_feat, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.rb1(self.attention(x))
+        out = self.up(self.rb2(self.down(skip)))
+        out = out[..., : x.shape[2], : x.shape[3]]  # an odd size comes back one larger
+        return self.last(self.rb3(out + skip)).sigmoid()
+
+
+class ResidualAttentionBlock(nn.Module):
+    """RAB, equations 5 to 7, and the conv behind it. Keeps N×C×H×W."""
+
+    def __init__(self, num_feat: int, non_local: bool):
+        super().__init__()
+        self.head = ResidualBlock(num_feat)
+        self.trunk = nn.Sequential(ResidualBlock(num_feat), ResidualBlock(num_feat))
+        self.mask = MaskBranch(num_feat, non_local)
+        self.tail = nn.Sequential(ResidualBlock(num_feat), ResidualBlock(num_feat))
+        self.conv = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        return self.conv(self.tail(self.trunk(x) * self.mask(x) + x))
+
+
+@ARCH_REGISTRY.register()
+class RNAN(nn.Module):
+    """Residual non-local attention network: the first and the last block look at the whole image.
+
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them, the non-local
+    attention as the identity.
+
+    Source: Zhang et al., "Residual Non-local Attention Networks for Image Restoration" (ICLR 2019), section 3.
+
+    Args:
+        num_in_ch, num_out_ch: channels of the images, as many as ``rgb_mean`` has values.
+        num_feat: channels of the features, a multiple of 2.
+        num_block: attention blocks, at least 2; the first and the last are non-local.
+        upscale: 2, 3 or 4.
+        img_range, rgb_mean: the network works on (x − rgb_mean) · img_range.
+
+    Raises:
+        ValueError: names an argument that the network cannot serve.
+    """
+
+    def __init__(
+        self,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_feat: int = 64,
+        num_block: int = 10,
+        upscale: int = 4,
+        img_range: float = 255.0,
+        rgb_mean: tuple[float, ...] = (0.4488, 0.4371, 0.4040),
+    ):
+        super().__init__()
+        check_positive(num_feat=num_feat, num_block=num_block)
+        check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
+        if num_block < 2:
+            raise ValueError(f'num_block must be at least 2, the first and the last, got {num_block}')
+        check_choice((2, 3, 4), upscale=upscale)
+        check_channels(num_in_ch, num_out_ch, rgb_mean)
+        check_range(img_range)
+
+        self.shift = MeanShift(rgb_mean, img_range)
+        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
+        self.block_first = ResidualAttentionBlock(num_feat, non_local=True)
+        self.body = nn.Sequential(*[ResidualAttentionBlock(num_feat, non_local=False) for _ in range(num_block - 2)])
+        self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        self.block_last = ResidualAttentionBlock(num_feat, non_local=True)
+        self.upsample = Upsampler(upscale, num_feat)
+        self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.conv_first(self.shift(x))
+        deep = self.block_last(self.conv_after_body(self.body(self.block_first(shallow))))
+        return self.shift.undo(self.conv_last(self.upsample(deep + shallow)))
