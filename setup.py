@@ -34,6 +34,7 @@ setup(
         'opencv-python',
         'Pillow',
         'pyyaml',
+        'safetensors',
         'scikit-image',
         'setuptools',  # Python 3.12 has no distutils of its own, which basicsr imports
         'torch>=2.6',  # from here on torch.load is weights-only by default

@@ -11,6 +11,11 @@ from earn_plugin import compat
 __version__ = '0.1.0'
 
 
+def load(path, **arguments):
+    """A network ready to run, on the CPU: see ``earn_plugin.convert.load``."""
+    return import_module('earn_plugin.convert').load(path, **arguments)
+
+
 def register() -> None:
     """Import every module that holds a registered class."""
     for name in ('archs', 'losses', 'models'):

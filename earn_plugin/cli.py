@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import earn_plugin
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
     what = prepare.add_subparsers(dest='what', required=True, metavar='WHAT')
     demo = what.add_parser('demo', help='make datasets/demo from the photographs that scikit-image ships; no download')
     demo.set_defaults(run=run_prepare_demo)
+
+    convert = commands.add_parser('convert', help="turn the authors' checkpoints into ours, and back")
+    convert.add_argument('source', type=Path, metavar='IN', help='an official checkpoint, or one of ours')
+    convert.add_argument('target', type=Path, metavar='OUT', help='a .pth, or a .safetensors')
+    convert.add_argument('--upscale', type=int, metavar='S', help='where the checkpoint does not tell')
+    convert.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='other arguments of the network')
+    convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose names the output has')
+    convert.set_defaults(run=run_convert)
 
     listing = commands.add_parser('list', help='what is registered, with parameter counts, and the recipes')
     listing.set_defaults(run=run_list)
@@ -102,6 +111,19 @@ def run_prepare_demo(args: argparse.Namespace) -> None:
 
     made = demo.make_demo()
     print(f'{demo.ROOT} is {"made" if made else "there already"}')
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    from earn_plugin.convert import convert
+    from earn_plugin.options.reading import parse_value
+
+    given = {'upscale': args.upscale} if args.upscale is not None else {}
+    for entry in args.set:
+        name, equals, text = entry.partition('=')
+        if not equals:
+            raise UsageError(f'--set {entry}: write NAME=VALUE, for example non_local_mode=gaussian')
+        given[name] = parse_value(text)
+    print(convert(args.source, args.target, given, to_authors=args.to == 'authors'))
 
 
 def run_list(args: argparse.Namespace) -> None:

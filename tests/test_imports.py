@@ -12,7 +12,7 @@ FLOORS = [
     {'errors', 'files', 'rng', 'signals', 'compat', ''},
     {'archs', 'losses', 'data.bicubic', 'data.check'},
     {'data', 'models', 'distributed', 'validation'},
-    {'options', 'checkpoint', 'building', 'train', 'test', 'listing', 'doctor', 'benchmark'},
+    {'options', 'checkpoint', 'convert', 'building', 'train', 'test', 'listing', 'doctor', 'benchmark'},
     {'cli'},
     {'__main__'},
 ]

@@ -1,0 +1,206 @@
+"""Recognise a checkpoint, read the network's arguments out of its shapes, rename, load strictly."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from earn_plugin import checkpoint
+from earn_plugin.convert import weights as files
+from earn_plugin.convert.sources import SOURCES, Source
+from earn_plugin.convert.weights import Weights
+from earn_plugin.errors import UsageError, UserError
+
+MOST_NAMED = 3  # names of a kind that an error lists
+
+
+class Converted(NamedTuple):
+    """A network with its weights, what its file says of it, and what there was to notice."""
+
+    network: nn.Module
+    description: dict[str, Any]
+    title: str
+    notes: list[str]
+
+
+def load(path: str | Path, **arguments: Any) -> nn.Module:
+    """A network ready to run: N×C×H×W in [0, 1] → N×C×sH×sW.
+
+    Args:
+        path: a file that training or ``basicsr convert`` wrote, or an official checkpoint of one of the papers.
+        arguments: those of the network that an official checkpoint does not tell, such as ``upscale`` of A2N's.
+
+    Returns:
+        On the CPU, in evaluation mode; with the moving average where the file has one.
+
+    Raises:
+        UserError: missing, damaged, of no network that is known, or an argument is missing or does not fit.
+    """
+    return read(Path(path), arguments).network.eval()
+
+
+def convert(source: Path, target: Path, arguments: dict[str, Any], to_authors: bool = False) -> str:
+    """Turn an official checkpoint, or one of ours, into a file that describes itself; or back into the official form.
+
+    Args:
+        source, target: torch's files, or safetensors by the ending.
+        arguments: of the network, where the file does not tell them.
+
+    Returns:
+        What was recognised and what was done.
+
+    Raises:
+        UserError: as ``load``; or the authors have no such network.
+    """
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f'{target} is the input itself; give the output another name')
+    if target.is_dir():
+        raise UsageError(f'{target} is a folder; name a file in it')
+    found = read(source, arguments)
+    if to_authors:
+        kind = source_of(found.description['arch'])
+        given = filled(found.description)
+        files.write(target, to_theirs(kind, found.network, given), {}, kind.nested)
+    else:
+        files.write(target, found.network.state_dict(), found.description, ('params',))
+    count = sum(parameter.numel() for parameter in found.network.parameters())
+    listed = ', '.join(f'{name}={value}' for name, value in found.description['arguments'].items())
+    lines = [f'{source}: {found.title}, {count:,} parameters', f'{found.description["arch"]}({listed})', *found.notes]
+    return '\n'.join([*lines, f'written to {target}' + (' as the authors have it' if to_authors else '')])
+
+
+def read(path: Path, arguments: dict[str, Any]) -> Converted:
+    weights, description, within = files.read(path)
+    notes = [f'taken from {within}'] if within else []
+    if 'arch' in description:
+        network = build(path, description['arch'], description['arguments'])
+        differing = [name for name, value in arguments.items() if description['arguments'].get(name) != value]
+        if differing:
+            raise UserError(f'{path} has {differing[0]}={description["arguments"].get(differing[0])!r}')
+        fit(path, description['arch'], network, weights)
+        return Converted(network, description, f'a checkpoint of {description["arch"]}', notes)
+    kind = recognise(path, weights)
+    settled = settle(path, kind, weights, arguments)
+    network = build(path, kind.arch, settled)
+    settled = filled({'arch': kind.arch, 'arguments': settled})
+    notes += kind.notes(weights)
+    fit(path, kind.title, network, to_ours(path, kind, network, weights, settled))
+    description = checkpoint.describe(
+        'net_g', {'network_g': {'type': kind.arch, **settled}, 'scale': settled['upscale']}
+    )
+    return Converted(network, description, f'an official checkpoint of {kind.title}', notes)
+
+
+def recognise(path: Path, weights: Weights) -> Source:
+    for kind in SOURCES:
+        if all(mark in weights for mark in kind.marks):
+            return kind
+    known = ', '.join(kind.title for kind in SOURCES)
+    raise UserError(
+        f'{path} is not recognised: its names begin with {", ".join(list(weights)[:MOST_NAMED])}. Known are the '
+        f'checkpoints of {known}, and files that training or `basicsr convert` wrote'
+    )
+
+
+def settle(path: Path, kind: Source, weights: Weights, given: dict[str, Any]) -> dict[str, Any]:
+    """The network's arguments: what the shapes tell and what was given, which must agree."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    try:
+        told, untold = kind.arguments(shapes), kind.untold(shapes)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f'{path} looks like {kind.title}, but has no {error}, or not in a shape that fits') from error
+    known = inspect.signature(ARCH_REGISTRY.get(registered(kind.arch))).parameters
+    for name, value in given.items():
+        if name not in known:
+            raise UsageError(f'{kind.arch} has no argument {name}; possible: {", ".join(known)}')
+        if name in told and told[name] != value:
+            raise UsageError(f'{path} is of {kind.title} with {name}={told[name]}, not {value!r}')
+    for name, choices in untold.items():
+        if name not in given:
+            listed = ' or '.join(f'{name}={choice}' for choice in choices)
+            flag = f'--upscale {choices[0]}' if name == 'upscale' else f'--set {name}={choices[0]}'
+            raise UsageError(f'{path} is of {kind.title}, and does not tell {name}: give {listed} (for example {flag})')
+        if given[name] not in choices:
+            listed = ' or '.join(map(str, choices))
+            raise UsageError(f'{name} of {kind.title} can be {listed} here, got {given[name]!r}')
+    return told | given
+
+
+def registered(arch: str) -> str:
+    return arch if arch in ARCH_REGISTRY else f'{arch}_basicsr'
+
+
+def build(path: Path, arch: str, arguments: dict[str, Any]) -> nn.Module:
+    if registered(arch) not in ARCH_REGISTRY:
+        raise UserError(f'{path} is of {arch}, which is not registered; import the module that has it first')
+    try:
+        return ARCH_REGISTRY.get(registered(arch))(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{path}: {arch} cannot be built: {error}') from error
+
+
+def filled(description: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with the defaults of those left out."""
+    return checkpoint.describe('net_g', {'network_g': {'type': description['arch'], **description['arguments']}})[
+        'arguments'
+    ]
+
+
+def to_ours(path: Path, kind: Source, network: nn.Module, weights: Weights, arguments: dict[str, Any]) -> Weights:
+    """The weights by our names; those that take no part are left out."""
+    wanted = {kind.theirs(name, arguments): name for name in network.state_dict()}
+    left_over = [name for name in weights if name not in wanted and not re.fullmatch(kind.unused, name)]
+    ours = {wanted.get(name, name): tensor for name, tensor in weights.items() if name in wanted or name in left_over}
+    own = network.state_dict()
+    for theirs, name in wanted.items():
+        if name in ours and ours[name].shape == kind.their_shape(theirs, tuple(own[name].shape)):
+            ours[name] = ours[name].reshape(own[name].shape)
+    missing = [theirs for theirs, name in wanted.items() if name not in ours]
+    if missing or left_over:
+        raise UserError(misfit(path, kind.title, missing, left_over))
+    return ours
+
+
+def to_theirs(kind: Source, network: nn.Module, arguments: dict[str, Any]) -> Weights:
+    """The weights by the authors' names and in their shapes, with the constants that they save."""
+    if why := kind.serves(arguments):
+        raise UserError(f"the authors' code of {kind.title} has no network with {why}")
+    weights = {kind.theirs(name, arguments): tensor for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.reshape(kind.their_shape(name, tuple(tensor.shape))) for name, tensor in weights.items()}
+    return kind.constants(arguments, weights) | weights
+
+
+def source_of(arch: str) -> Source:
+    for kind in SOURCES:
+        if kind.arch == arch:
+            return kind
+    raise UserError(f'no authors published checkpoints of {arch}; possible: {", ".join(k.arch for k in SOURCES)}')
+
+
+def fit(path: Path, title: str, network: nn.Module, weights: Weights) -> None:
+    """Load strictly.
+
+    Raises:
+        UserError: names the first weights that are missing, left over or of another shape.
+    """
+    own = network.state_dict()
+    missing, left_over = [n for n in own if n not in weights], [n for n in weights if n not in own]
+    if missing or left_over:
+        raise UserError(misfit(path, title, missing, left_over))
+    for name, tensor in own.items():
+        if weights[name].shape != tensor.shape:
+            shapes = tuple(weights[name].shape), tuple(tensor.shape)
+            raise UserError(f'{path} looks like {title}, but {name} is {shapes[0]}, where {shapes[1]} fits')
+    network.load_state_dict(weights)
+
+
+def misfit(path: Path, title: str, missing: list[str], left_over: list[str]) -> str:
+    parts = [
+        f'{what} {", ".join(names[:MOST_NAMED])}' + (f' and {len(names) - MOST_NAMED} more' * (len(names) > MOST_NAMED))
+        for what, names in (('it has no', missing), ('nothing takes', left_over))
+        if names
+    ]
+    return f'{path} looks like {title}, but {"; ".join(parts)}'
