@@ -51,6 +51,10 @@ def check_pretrained(opt: dict[str, Any]) -> None:
         if not key.startswith('pretrain_network_') or path is None:
             continue
         label = key.removeprefix('pretrain_')
+        if path.endswith('.safetensors'):
+            raise UserError(
+                f'path.{key}: BasicSR reads no safetensors; make a .pth of it: basicsr convert {path} X.pth'
+            )
         content = checkpoint.load(Path(path))
         wanted = checkpoint.describe(label.replace('network_', 'net_'), opt)
         if 'arch' not in content or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):

@@ -42,3 +42,12 @@ def test_pretrained_files_are_compared_first(tmp_path, tiny, monkeypatch):
     opt = complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
     with pytest.raises(UserError, match=r'net\.pth is of another network_g: the file has A2N, the options EARN'):
         build(opt)
+
+
+def test_safetensors_have_to_be_converted_first(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'net.safetensors').touch()
+    tiny['path']['pretrain_network_g'] = 'net.safetensors'
+    opt = complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    with pytest.raises(UserError, match=r'basicsr convert net\.safetensors X\.pth'):
+        build(opt)
