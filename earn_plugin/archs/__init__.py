@@ -7,5 +7,6 @@ from earn_plugin.archs.han_arch import HAN
 from earn_plugin.archs.lgvan_arch import LGVAN
 from earn_plugin.archs.rk4rdn_arch import RK4RDN
 from earn_plugin.archs.rnan_arch import RNAN
+from earn_plugin.archs.srgan_discriminator_arch import SRGANDiscriminator
 
-__all__ = ['A2N', 'EARN', 'HAN', 'LGVAN', 'RK4RDN', 'RNAN', 'DualAttentionRCAN']
+__all__ = ['A2N', 'EARN', 'HAN', 'LGVAN', 'RK4RDN', 'RNAN', 'DualAttentionRCAN', 'SRGANDiscriminator']
