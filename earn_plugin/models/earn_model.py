@@ -1,6 +1,7 @@
 """The training of EARN: SRModel with any number of loss terms, and no wait for the device between two log lines."""
 
 from itertools import chain
+from operator import itemgetter
 
 import torch
 from basicsr.losses import build_loss
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 OPTIMIZERS = {'Adam': torch.optim.Adam, 'AdamW': torch.optim.AdamW}
+NEVER = torch.iinfo(torch.int64).max
 
 
 @MODEL_REGISTRY.register()
@@ -21,7 +23,8 @@ class EARNModel(SRModel):
 
     ``train: losses:`` maps names to losses with their options; each is logged as l_NAME. BasicSR's ``pixel_opt`` and
     ``perceptual_opt`` may stand beside it or alone. The loss is the sum of all; weights are the losses' own
-    ``loss_weight``. ``optim_g`` may be Adam or AdamW. The exponential moving average includes buffers.
+    ``loss_weight``. ``optim_g`` may be Adam or AdamW; ``grad_clip_g`` is the largest norm of all its gradients
+    together. The exponential moving average includes buffers.
     """
 
     def init_training_settings(self) -> None:
@@ -41,7 +44,7 @@ class EARNModel(SRModel):
         self.criteria |= {key: build_loss(options).to(self.device) for key, options in losses.items()}
         self.check_patches()
         self.log_dict = {}
-        self.first_bad = None
+        self.first_bad: dict[tuple[str, ...], Tensor] = {}
 
     def check_patches(self) -> None:
         patch = self.opt.get('datasets', {}).get('train', {}).get('gt_size')
@@ -54,6 +57,10 @@ class EARNModel(SRModel):
         if optim_type in OPTIMIZERS:
             return OPTIMIZERS[optim_type](params, lr, **kwargs)
         return super().get_optimizer(optim_type, params, lr, **kwargs)
+
+    def setup_optimizers(self) -> None:
+        super().setup_optimizers()
+        clip_before_steps(self.optimizer_g, self.opt['train'].get('grad_clip_g'))
 
     def loss_terms(self) -> dict[str, Tensor]:
         """Each term of the loss of ``self.output`` against ``self.gt``, weighted, by the name it is logged under."""
@@ -71,31 +78,33 @@ class EARNModel(SRModel):
         return terms
 
     def optimize_parameters(self, current_iter: int) -> None:
+        self.log_dict = self.update(current_iter)
+        self._note_bad(current_iter)
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def update(self, current_iter: int) -> dict[str, Tensor]:
+        """One step of the optimiser; returns what is logged of it, without its graph. Losses have names in l_."""
         self.optimizer_g.zero_grad()
         self.output = self.net_g(self.lq)
         terms = self.loss_terms()
         sum(terms.values()).backward()
         self.optimizer_g.step()
-        self.log_dict = {name: term.detach() for name, term in terms.items()}
-        self._note_bad(current_iter)
-        if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
+        return {name: term.detach() for name, term in terms.items()}
 
     def _note_bad(self, current_iter: int) -> None:
-        """Remember on the device in which iteration each term was first not finite."""
-        bad = ~torch.stack([term.float().isfinite().all() for term in self.log_dict.values()])
-        never = torch.full_like(bad, torch.iinfo(torch.int64).max, dtype=torch.int64)
-        now = torch.where(bad, current_iter, never)
-        self.first_bad = now if self.first_bad is None else torch.minimum(self.first_bad, now)
+        """Remember on the device in which iteration each loss was first not finite."""
+        names = tuple(name for name in self.log_dict if name.startswith('l_'))  # not every iteration has all of them
+        bad = ~torch.stack([self.log_dict[name].float().isfinite().all() for name in names])
+        now = torch.where(bad, current_iter, torch.full_like(bad, NEVER, dtype=torch.int64))
+        self.first_bad[names] = torch.minimum(now, self.first_bad.get(names, now))
 
     def first_non_finite(self) -> tuple[int, str] | None:
-        """Iteration and name of the first term that was not finite since the last call. Waits for the device."""
-        if self.first_bad is None:
-            return None
-        iterations = self.first_bad.tolist()
-        self.first_bad = None
-        iteration, name = min(zip(iterations, self.log_dict, strict=True))
-        return None if iteration == torch.iinfo(torch.int64).max else (iteration, name)
+        """Iteration and name of the first loss that was not finite since the last call. Waits for the device."""
+        noted, self.first_bad = self.first_bad, {}
+        found = (pair for names, first in noted.items() for pair in zip(first.tolist(), names, strict=True))
+        iteration, name = min(found, key=itemgetter(0), default=(NEVER, ''))  # of equals, the first to be computed
+        return None if iteration == NEVER else (iteration, name)
 
     def get_current_log(self) -> dict[str, float]:
         """The last iteration's terms as numbers, averaged over the processes. Waits for the device."""
@@ -121,3 +130,16 @@ class EARNModel(SRModel):
     def print_network(self, net: nn.Module) -> None:
         count = sum(parameter.numel() for parameter in net.parameters())
         get_root_logger().info(f'{type(self.get_bare_model(net)).__name__} has {count:,} parameters.')
+
+
+def clip_before_steps(optimizer: torch.optim.Optimizer, max_norm: float | None) -> None:
+    """From now on, scale the gradients before each step so that their norm, over all of them, is at most ``max_norm``.
+
+    None leaves them as they are.
+    """
+
+    def clip(optimizer, args, kwargs) -> None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group['params']], max_norm)
+
+    if max_norm is not None:
+        optimizer.register_step_pre_hook(clip)

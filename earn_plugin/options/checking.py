@@ -46,6 +46,10 @@ KINDS = {
     ('train', 'total_iter'): float,
     ('train', 'warmup_iter'): float,
     ('train', 'ema_decay'): float,
+    ('train', 'grad_clip_g'): float,
+    ('train', 'grad_clip_d'): float,
+    ('train', 'net_d_iters'): int,
+    ('train', 'net_d_init_iters'): int,
     ('val', 'val_freq'): float,
     ('val', 'save_img'): bool,
     ('val', 'pbar'): bool,
@@ -72,6 +76,9 @@ DATASET_KINDS = {  # with what the data loader and the training loop read
 }
 POSITIVE = {
     'total_iter',
+    'grad_clip_g',
+    'grad_clip_d',
+    'net_d_iters',
     'val_freq',
     'print_freq',
     'save_checkpoint_freq',
@@ -138,8 +145,9 @@ class _Check:
             known |= keys_read(model)
             others = read_by_any(MODEL_REGISTRY)
             self.check_keys((), self.data, below((), known), below((), others) | NOT_READ)
-            if self.data.get('network_g') is None and ('network_g',) in keys_read(model):
-                self.report(('network_g',), 'is missing')
+            for key in ('network_g', *(('network_d',) if self.is_train else ())):
+                if self.data.get(key) is None and (key,) in keys_read(model):
+                    self.report((key,), 'is missing')
             for place in (('train',), ('val',), ('logger',), ('path',), ('dist_params',)):
                 if self.is_mapping(place, optional=True):
                     self.check_keys(place, self.value(place), below(place, known), below(place, others))
@@ -306,7 +314,7 @@ class _Check:
             return
         train = self.data['train']
         reads = below(('train',), keys_read(model)) if model is not None else ()
-        for key in ('total_iter', *(key for key in ('optim_g', 'scheduler') if key in reads)):
+        for key in ('total_iter', *(key for key in ('optim_g', 'optim_d', 'gan_opt', 'scheduler') if key in reads)):
             if train.get(key) is None:
                 self.report(('train',), f'needs {key}')
         optimizers = OPTIMIZERS if model is not None and issubclass(model, EARNModel) else {'Adam': OPTIMIZERS['Adam']}

@@ -67,6 +67,17 @@ def test_the_gradient_is_that_of_the_sum(opt):
         assert torch.allclose(ours.grad, expected.grad, rtol=1e-4, atol=1e-8)
 
 
+def test_gradients_are_clipped_by_their_norm(opt):
+    free, clipped = build(opt), build(opt, grad_clip_g=0.01)
+    for model in (free, clipped):
+        step(model)
+    grads = [[p.grad for p in model.net_g.parameters()] for model in (free, clipped)]
+    norm = nn.utils.get_total_norm(grads[0])
+    assert norm > 0.01
+    for a, b in zip(*grads, strict=True):
+        assert torch.allclose(a * 0.01 / norm, b, rtol=1e-4, atol=1e-9)
+
+
 def test_basicsrs_own_options_still_work(opt):
     """The same seed and the same pixel loss give SRModel's weights to the bit, and its averages but for rounding."""
     train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}}

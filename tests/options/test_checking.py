@@ -42,6 +42,8 @@ WRONG = {
     'train:scheduler={type: CosineAnnealingRestartLR, periods: [2, 2]}': (
         'train.scheduler.periods: end at iteration 4, before total_iter: 6'
     ),
+    'train:grad_clip_g=0': 'train.grad_clip_g: must be above 0 and finite, got 0',
+    'train:net_d_iters=0': 'train.net_d_iters: must be above 0 and finite, got 0',
     'network_g:upscale=4': 'network_g.upscale: is 4, but scale is 2',
     'train:optim_g:type=Adan': "train.optim_g.type: no optimizer 'Adan'; did you mean Adam?",
     'train:optim_g:lr="1e-4"': (
@@ -129,6 +131,22 @@ def test_missing_sections_and_arguments(tmp_path):
     assert 'line 2: network_g: EDSR needs num_in_ch' in found
 
 
+def test_a_gan_needs_all_of_its_parts(tmp_path, tiny):
+    tiny['model_type'] = 'EARNGANModel'
+    assert [line.partition(': ')[2] for line in problems(tmp_path, tiny)] == [
+        'network_d: is missing',
+        'train: needs gan_opt',
+        'train: needs optim_d',
+    ]
+    tiny['network_d'] = {'type': 'SRGANDiscriminator'}
+    tiny['train'].update(gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla'}, optim_d={'type': 'AdamW', 'lr': 1e-3})
+    tiny['train'].update(grad_clip_g=0.01, grad_clip_d=0.01, net_d_iters=2, net_d_init_iters=100)
+    assert problems(tmp_path, tiny) == []
+    assert check(read(write_options(tmp_path, tiny)), True) == []
+    (found,) = problems(tmp_path, tiny, force=['train:grad_clip_dd=0.01'])
+    assert found.endswith('train.grad_clip_dd: is not known here; did you mean grad_clip_d?')
+
+
 def test_what_is_needed_is_not_nothing(tmp_path, tiny):
     told = problems(tmp_path, tiny, force=['datasets:train:dataroot_lq=~'])
     assert [line.partition(': ')[2] for line in told] == ['datasets.train: PairedImageDataset needs dataroot_lq']
@@ -143,10 +161,11 @@ def test_adamw_is_for_our_models(tmp_path, tiny):
 
 def test_keys_that_other_types_read_are_notes(tmp_path, tiny):
     tiny['datasets']['train'].update(use_shuffle=True, interval_list=[1])
-    tiny['train']['net_d_iters'] = 1
+    tiny['train'].update(net_d_iters=1, grad_clip_d=0.01)
     notes = check(read(write_options(tmp_path, tiny)), True)
     assert [note.split(': ')[1] for note in notes] == [
         'train.net_d_iters has no effect',
+        'train.grad_clip_d has no effect',
         'datasets.train.use_shuffle has no effect',
         'datasets.train.interval_list has no effect',
     ]

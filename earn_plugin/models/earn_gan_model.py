@@ -1,0 +1,62 @@
+"""Adversarial training: SRGANModel with EARNModel's loss terms and its care for the device."""
+
+import torch
+from basicsr.models.srgan_model import SRGANModel
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
+
+from earn_plugin.models.earn_model import EARNModel, clip_before_steps
+
+
+@MODEL_REGISTRY.register()
+class EARNGANModel(EARNModel, SRGANModel):
+    """EARNModel against a discriminator.
+
+    The generator's loss is the sum of EARNModel's terms and l_g_gan. ``network_d``, ``gan_opt``, ``optim_d``,
+    ``net_d_iters`` and ``net_d_init_iters`` are as in SRGANModel; ``grad_clip_d`` is EARNModel's ``grad_clip_g`` for
+    the discriminator. Logged of the discriminator are its losses (l_d_real, l_d_fake), the means of its logits
+    (out_d_real, out_d_fake) and of their sigmoids (d_real, d_fake): with the gan_type vanilla or wgan_softplus the
+    probabilities that it gives real and generated images of being real.
+
+    Source: SRGAN, "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network" (CVPR 2017).
+    """
+
+    def init_training_settings(self) -> None:
+        if taken := {'g_gan', 'd_real', 'd_fake'}.intersection(self.opt['train'].get('losses') or {}):
+            raise ValueError(f'train.losses.{min(taken)}: a term of the GAN has that name; take another')
+        super().init_training_settings()
+
+    def setup_optimizers(self) -> None:
+        super().setup_optimizers()
+        clip_before_steps(self.optimizer_d, self.opt['train'].get('grad_clip_d'))
+
+    def check_patches(self) -> None:
+        super().check_patches()
+        patch = self.opt.get('datasets', {}).get('train', {}).get('gt_size')
+        size = getattr(self.get_bare_model(self.net_d), 'input_size', patch)  # of BasicSR's VGGStyleDiscriminator
+        if patch and size != patch:
+            raise ValueError(f'the discriminator needs a gt_size of {size}, got {patch}')
+
+    def loss_terms(self) -> dict[str, Tensor]:
+        return super().loss_terms() | {'l_g_gan': self.cri_gan(self.net_d(self.output), True, is_disc=False)}
+
+    def update(self, current_iter: int) -> dict[str, Tensor]:
+        if current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters:
+            self.net_d.requires_grad_(False)
+            log = super().update(current_iter)
+            self.net_d.requires_grad_(True)
+        else:
+            log = {}
+            self.optimizer_g.zero_grad()
+            with torch.no_grad():
+                self.output = self.net_g(self.lq)
+            self.optimizer_g.step()  # moves nothing, but torch warns of schedulers that go on before any step
+        self.optimizer_d.zero_grad()
+        for name, images, is_real in (('real', self.gt, True), ('fake', self.output.detach(), False)):
+            logits = self.net_d(images)
+            loss = self.cri_gan(logits, is_real, is_disc=True)
+            loss.backward()  # one by one, so that only one graph is held
+            logits = logits.detach()
+            log |= {f'l_d_{name}': loss.detach(), f'out_d_{name}': logits.mean(), f'd_{name}': logits.sigmoid().mean()}
+        self.optimizer_d.step()
+        return log

@@ -1,0 +1,248 @@
+import copy
+import math
+
+import pytest
+import torch
+from basicsr.models.srgan_model import SRGANModel
+from torch import nn
+
+from earn_plugin.models.earn_gan_model import EARNGANModel
+from earn_plugin.options.checking import check
+from earn_plugin.options.completing import complete
+from earn_plugin.options.reading import read
+from tests.conftest import command, write_options
+from tests.models.test_earn_model import SyncCounter, batch, build, step
+from tests.runs import losses, same, state_of
+
+OF_THE_GAN = ['l_g_gan', 'l_d_real', 'out_d_real', 'd_real', 'l_d_fake', 'out_d_fake', 'd_fake']
+
+
+@pytest.fixture
+def gan(tiny):
+    """Options of a tiny GAN."""
+    tiny['model_type'] = 'EARNGANModel'
+    tiny['network_d'] = {'type': 'SRGANDiscriminator', 'num_feat': 4}
+    tiny['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-3}
+    tiny['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1}
+    return tiny
+
+
+@pytest.fixture
+def opt(tmp_path, gan, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return complete(read(write_options(tmp_path, gan)), True, False, False, 0, 1)
+
+
+@pytest.mark.parametrize('limit', [None, 0.01])
+def test_a_step_is_that_of_a_gan_written_by_hand(opt, limit):
+    model = build(opt, ema_decay=0, grad_clip_g=limit, grad_clip_d=limit)
+    net_g, net_d = copy.deepcopy(model.net_g), copy.deepcopy(model.net_d)
+    step(model)
+
+    bce, l1 = nn.functional.binary_cross_entropy_with_logits, nn.functional.l1_loss
+    ones = torch.ones(2, 1)
+
+    def clipped(parameters):
+        if limit:
+            assert nn.utils.clip_grad_norm_(parameters, limit) > limit
+
+    output = net_g(model.lq)
+    loss_g = l1(output, model.gt) + model.criteria['ssim'](output, model.gt) + 0.1 * bce(net_d(output), ones)
+    loss_g.backward()
+    clipped(list(net_g.parameters()))
+    net_d.zero_grad()
+    real, fake = net_d(model.gt), net_d(output.detach())
+    (bce(real, ones) + bce(fake, 0 * ones)).backward()
+    clipped(list(net_d.parameters()))
+
+    for ours, expected in ((model.net_g, net_g), (model.net_d, net_d)):
+        for a, b in zip(ours.parameters(), expected.parameters(), strict=True):
+            assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-7 * (limit or 1))
+    for a, b in zip(model.net_d.buffers(), net_d.buffers(), strict=True):
+        assert torch.allclose(a, b)
+    log = model.get_current_log()
+    assert log['l_g_gan'] + log['l_pix'] + log['l_ssim'] == pytest.approx(loss_g.item())
+    for name, logits in (('real', real), ('fake', fake)):
+        assert log[f'out_d_{name}'] == pytest.approx(logits.mean().item(), rel=1e-4)
+        assert log[f'd_{name}'] == pytest.approx(logits.sigmoid().mean().item())
+
+
+def test_weights_move_by_their_own_optimisers(opt):
+    """Each learning rate moves its network alone: the generator's loss leaves no step in the discriminator."""
+    for still, moving in (('optim_d', 'net_g'), ('optim_g', 'net_d')):
+        model = build(opt, **{still: {'type': 'Adam', 'lr': 0.0}})
+        before = {name: copy.deepcopy(list(getattr(model, name).parameters())) for name in ('net_g', 'net_d')}
+        step(model)
+        for name, parameters in before.items():
+            moved = not all(map(torch.equal, parameters, getattr(model, name).parameters()))
+            assert moved == (name == moving)
+
+
+@pytest.mark.filterwarnings('ignore:Detected call of `lr_scheduler')  # of SRGANModel, while its generator waits
+@pytest.mark.parametrize('discriminator', ['SRGANDiscriminator', 'UNetDiscriminatorSN'])
+@pytest.mark.parametrize('turns', [{}, {'net_d_iters': 2, 'net_d_init_iters': 2}])
+def test_srgan_models_options_give_its_weights_to_the_bit(opt, discriminator, turns):
+    opt['network_d'] = {'type': discriminator, 'num_in_ch': 3, 'num_feat': 4}
+    train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}, **turns}
+    ours, theirs = build(opt, **train), build({**opt, 'model_type': 'SRGANModel'}, **train)
+    assert (type(ours), type(theirs)) == (EARNGANModel, SRGANModel)
+    names = ('l_g_gan', 'l_d_real', 'out_d_real', 'l_d_fake', 'out_d_fake')
+    for iteration in range(1, 5):
+        for model in (ours, theirs):
+            step(model, iteration, batch(iteration))
+        logs = ours.get_current_log(), theirs.get_current_log()
+        assert [logs[0].get(name) for name in names] == [logs[1].get(name) for name in names]
+        assert logs[0].get('l_pix') == logs[1].get('l_g_pix')
+        assert ('l_pix' in logs[0]) == (not turns or iteration == 4)
+    for name in ('net_g', 'net_d'):
+        assert same(*(dict(getattr(model, name).state_dict()) for model in (ours, theirs)))
+    for a, b in zip(ours.net_g_ema.parameters(), theirs.net_g_ema.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_any_number_of_terms_each_logged(opt):
+    terms = {
+        'mse': {'type': 'MSELoss'},
+        'tv': {'type': 'TVLoss', 'loss_weight': 1e-3},
+        'fft': {'type': 'FrequencyLoss', 'loss_weight': 0.1},
+    }
+    model = build(opt, losses=terms, pixel_opt={'type': 'L1Loss'})
+    step(model)
+    log = model.get_current_log()
+    assert list(log) == ['l_pix', 'l_mse', 'l_tv', 'l_fft', *OF_THE_GAN]
+    assert all(isinstance(value, float) for value in log.values())
+    assert log['l_mse'] == pytest.approx((model.output - model.gt).square().mean().item())
+
+
+def test_the_adversarial_term_alone(opt):
+    model = build(opt, losses=None)
+    step(model)
+    assert list(model.get_current_log()) == OF_THE_GAN
+
+
+def test_a_term_cannot_have_a_name_of_the_gans(opt):
+    with pytest.raises(ValueError, match=r'train\.losses\.d_fake: a term of the GAN has that name'):
+        build(opt, losses={'d_fake': {'type': 'L1Loss'}})
+
+
+@pytest.mark.parametrize('name', ['Adam', 'AdamW'])
+def test_optimizers(opt, name):
+    settings = {'type': name, 'lr': 1e-3, 'betas': [0.9, 0.99], 'weight_decay': 0.1}
+    model = build(opt, optim_g=settings, optim_d=dict(settings))
+    assert [type(optimizer) for optimizer in model.optimizers] == [getattr(torch.optim, name)] * 2
+    step(model)
+
+
+def test_the_ode_papers_recipe(gan, opt, tmp_path):
+    """Adam 1e-3 for both, MSE + 0.006·VGG16 MSE + 0.001·adversarial + TV, gradient norms of at most 0.01."""
+    recipe = {
+        'optim_g': {'type': 'Adam', 'lr': 1e-3},
+        'optim_d': {'type': 'Adam', 'lr': 1e-3},
+        'grad_clip_g': 0.01,
+        'grad_clip_d': 0.01,
+        'losses': {
+            'pix': {'type': 'MSELoss'},
+            'percep': {
+                'type': 'VGGPerceptualLoss',
+                'vgg_type': 'vgg16',
+                'layer_weights': {'pool5': 1.0},
+                'weights': 'random',
+                'loss_weight': 0.006,
+            },
+            'tv': {'type': 'TVLoss', 'p': 2, 'loss_weight': 4e-8},
+        },
+        'gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.001},
+    }
+    gan['train'].update(copy.deepcopy(recipe))
+    assert check(read(write_options(tmp_path, gan)), True) == []
+    model = build(opt, **recipe)
+    step(model)
+    for network in (model.net_g, model.net_d):
+        norm = nn.utils.get_total_norm([p.grad for p in network.parameters()])
+        assert norm <= 0.01 * (1 + 1e-5)
+    assert list(model.get_current_log()) == ['l_pix', 'l_percep', 'l_tv', *OF_THE_GAN]
+
+
+def test_a_discriminator_of_one_size_needs_patches_of_that_size(opt):
+    opt['network_d'] = {'type': 'VGGStyleDiscriminator', 'num_in_ch': 3, 'num_feat': 4}
+    with pytest.raises(ValueError, match='the discriminator needs a gt_size of 128, got 32'):
+        build(opt)
+    opt['datasets']['train']['gt_size'] = 128
+    build(opt)
+
+
+def test_the_first_term_that_is_not_finite_is_found_later(opt):
+    """Also where not every iteration has the same terms."""
+    bad = batch()
+    bad['gt'][0, 0, 0, 0] = math.nan
+    model = build(opt, net_d_iters=2)
+    for iteration in range(1, 7):
+        step(model, iteration, bad if iteration == 4 else batch(iteration))
+    assert model.first_non_finite() == (4, 'l_pix')
+    assert model.first_non_finite() is None
+
+    model = build(opt, net_d_iters=2)
+    for iteration in range(1, 7):
+        step(model, iteration, bad if iteration == 3 else batch(iteration))
+    assert model.first_non_finite() == (3, 'l_d_real')
+
+    model = build(opt)
+    model.net_d.net[0].bias.data[0] = math.nan
+    step(model)
+    assert model.first_non_finite() == (1, 'l_g_gan')
+
+
+def test_logits_may_be_anything_while_the_losses_are_finite(opt):
+    model = build(opt)
+    step(model)
+    model.log_dict['out_d_real'] = torch.tensor(math.inf)
+    model._note_bad(2)
+    assert model.first_non_finite() is None
+
+
+def test_waits_for_the_device_only_to_log(opt):
+    model = build(opt, grad_clip_g=0.01, grad_clip_d=0.01)
+    step(model)
+    SyncCounter.waits = 0
+    model.feed_data(batch())
+    for optimizer in model.optimizers:
+        # Adam's step count is a number on the CPU, whatever the device of the weights; what comes before it stays
+        (clip,) = optimizer._optimizer_step_pre_hooks.values()
+        optimizer.step = lambda clip=clip, optimizer=optimizer: clip(optimizer, (), {})
+    with SyncCounter():
+        model.optimize_parameters(2)
+        assert SyncCounter.waits == 0
+        model.get_current_log()
+        assert SyncCounter.waits == 2 + len(OF_THE_GAN)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(gan, tmp_path):
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    for folder in (one, two):
+        folder.mkdir()
+    gan['train'].update(grad_clip_g=0.5, grad_clip_d=0.5, net_d_iters=2)
+    gan['train']['total_iter'] = 6
+    command('train', '-opt', write_options(one, gan), cwd=one)
+    options = write_options(two, gan)
+    command('train', '-opt', options, '--force_yml', 'train:total_iter=3', cwd=two)
+    command('train', '-opt', options, '--auto_resume', cwd=two)
+    whole, resumed = state_of(one, 6), state_of(two, 6)
+    assert {name: set(networks) for name, networks in whole['networks'].items()} == {
+        'net_g': {'params', 'params_ema'},
+        'net_d': {'params'},
+    }
+    for part in ('networks', 'optimizers', 'schedulers', 'rngs', 'position', 'best_metric_results'):
+        assert same(whole[part], resumed[part]), part
+    assert losses(one) == losses(two)
+    assert len(losses(one)) == 6
+    assert 'd_fake' in losses(one)[6]
+
+
+@pytest.mark.slow
+def test_a_discriminator_that_runs_away_stops_training_by_the_terms_name(gan, tmp_path):
+    gan['train']['optim_d']['lr'] = 1e30
+    gan['train']['total_iter'] = 50
+    del gan['val']
+    printed = command('train', '-opt', write_options(tmp_path, gan), cwd=tmp_path, expect=1)
+    assert 'l_g_gan is not finite in iteration' in printed
