@@ -83,8 +83,10 @@ def test_any_size_works(name, arguments, upscale):
 
 @every
 def test_a_larger_image_works(name, arguments):
+    network = small(name, upscale=2, **arguments)
     with torch.inference_mode():
-        assert small(name, upscale=2, **arguments)(torch.rand(1, 3, 48, 64)).shape == (1, 3, 96, 128)
+        for batch in (1, 3):
+            assert network(torch.rand(batch, 3, 48, 64)).shape == (batch, 3, 96, 128)
 
 
 @every_scale
