@@ -110,7 +110,8 @@ def attend(attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     with torch.autocast(query.device.type, enabled=False):
         rows = [tensor.float() if tensor.itemsize == 2 else tensor for tensor in (query, key, value)]
         out = attention(*(tensor.flatten(2).transpose(1, 2) for tensor in rows))
-    return out.transpose(1, 2).unflatten(2, query.shape[2:]).to(query.dtype)
+    # contiguous, because torch.compile foresees wrong strides for a conv of one transposed image, and reads beside it
+    return out.transpose(1, 2).contiguous().unflatten(2, query.shape[2:]).to(query.dtype)
 
 
 def attention_over_keys(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ def attention_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The same with the softmax over the queries of each key, N×L×C each → N×L×C, some keys after the other."""
     number, length, _ = query.shape
     chunk = max(1, CHUNK['cpu' if query.device.type == 'cpu' else 'other'] // (number * length))
-    out = torch.zeros_like(query)
+    out = torch.zeros_like(value)
     for keys, values in zip(key.split(chunk, 1), value.split(chunk, 1), strict=True):
         if torch.is_grad_enabled():  # the weights are made again on the way back
             out = out + checkpoint(weighed_by_queries, query, keys, values, use_reentrant=False)

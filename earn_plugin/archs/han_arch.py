@@ -27,9 +27,11 @@ class LayerAttention(nn.Module):
 
     def forward(self, layers: Tensor) -> Tensor:
         rows = layers.flatten(2)
-        energy = rows @ rows.transpose(1, 2)
+        with torch.autocast(rows.device.type, enabled=False):  # sums over whole images, too large for float16
+            wide = rows.float() if rows.itemsize == 2 else rows
+            energy = wide @ wide.transpose(1, 2)
         attention = (energy.amax(2, keepdim=True) - energy).softmax(2)
-        mixed = (attention @ rows).view_as(layers)
+        mixed = (attention.to(rows.dtype) @ rows).view_as(layers)
         return (self.gamma * mixed + layers).flatten(1, 2)
 
 

@@ -88,7 +88,7 @@ class RNAN(nn.Module):
         check_positive(num_feat=num_feat, num_block=num_block)
         check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
         if num_block < 2:
-            raise ValueError(f'num_block must be at least 2, the first and the last, got {num_block}')
+            raise ValueError(f'num_block must be at least 2 (the first and the last), got {num_block}')
         check_choice((2, 3, 4), upscale=upscale)
         check_channels(num_in_ch, num_out_ch, rgb_mean)
         check_range(img_range)

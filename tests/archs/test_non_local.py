@@ -1,0 +1,151 @@
+"""The non-local attention against its plain form, which stores the weights of all pixels for all pixels."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from earn_plugin.archs import attention
+from earn_plugin.archs.attention import NonLocalAttention
+
+MODES = [(mode, over) for mode in ('gaussian', 'embedded') for over in ('keys', 'queries')]
+every_mode = pytest.mark.parametrize(('mode', 'over'), MODES)
+
+
+def plain(module: NonLocalAttention, x: Tensor, mode: str, over: str) -> Tensor:
+    """Image by image with an N×N matrix: w = softmax of qᵢ·kⱼ over j or, as in RNAN, over i; yᵢ = Σⱼ wᵢⱼ vⱼ."""
+    outputs = []
+    for image in x:
+        pixels = image.flatten(1).T  # N×C
+        query = key = pixels
+        if mode == 'embedded':
+            query = pixels @ module.query.weight[:, :, 0, 0].T + module.query.bias
+            key = pixels @ module.key.weight[:, :, 0, 0].T + module.key.bias
+        value = pixels @ module.value.weight[:, :, 0, 0].T + module.value.bias
+        energy = (query @ key.T).exp()
+        weights = energy / energy.sum(1 if over == 'keys' else 0, keepdim=True)
+        out = (weights @ value) @ module.project.weight[:, :, 0, 0].T + module.project.bias + pixels
+        outputs.append(out.T.reshape(image.shape))
+    return torch.stack(outputs)
+
+
+def output_and_gradients(module, forward, x: Tensor) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    module.zero_grad()
+    out = forward(x)
+    # a loss under which every value has a weight of its own
+    (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
+    return [out.detach(), x.grad, *(parameter.grad for parameter in module.parameters())]
+
+
+def assert_equals_plain(mode: str, over: str, num_feat: int, shape: tuple[int, int, int], scale: float = 1.0) -> None:
+    torch.manual_seed(0)
+    module = NonLocalAttention(num_feat, mode, over).double()
+    batch, height, width = shape
+    x = torch.randn(batch, num_feat, height, width, dtype=torch.float64) * scale
+    ours = output_and_gradients(module, module, x)
+    expected = output_and_gradients(module, lambda x: plain(module, x, mode, over), x)
+    assert len(ours) == (10 if mode == 'embedded' else 6)
+    for one, other in zip(ours, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():  # another path for the queries
+        assert torch.allclose(module(x), expected[0], rtol=1e-10, atol=1e-10)
+
+
+@every_mode
+@pytest.mark.parametrize('shape', [(1, 1, 1), (2, 5, 7), (2, 1, 9), (2, 16, 13)])
+def test_output_and_gradients_equal_the_plain_form(mode, over, shape):
+    assert_equals_plain(mode, over, 8, shape)
+
+
+@pytest.mark.parametrize('mode', NonLocalAttention.modes)
+@pytest.mark.parametrize('values', [1, 2 * 35, 4 * 2 * 35, 34 * 2 * 35])
+def test_chunks_of_keys_change_nothing(mode, values, monkeypatch):
+    """One key at a time, also where more are asked for than there is room; four; all but one."""
+    monkeypatch.setitem(attention.CHUNK, 'cpu', values)
+    assert_equals_plain(mode, 'queries', 8, (2, 5, 7))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mode_and_over=st.sampled_from(MODES),
+    num_feat=st.sampled_from([2, 4, 6, 16]),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8)),
+    values=st.integers(1, 2**12),
+    scale=st.sampled_from([1e-3, 1.0, 2.0]),
+)
+def test_any_size_and_any_chunks_equal_the_plain_form(mode_and_over, num_feat, shape, values, scale):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(attention.CHUNK, 'cpu', values)
+        assert_equals_plain(*mode_and_over, num_feat, shape, scale)
+
+
+def test_starts_as_the_identity_where_the_projection_starts_at_zero():
+    module = NonLocalAttention(8, 'embedded', 'queries', zero_init=True)
+    x = torch.randn(2, 8, 5, 7)
+    assert torch.equal(module(x), x)
+    assert not torch.equal(NonLocalAttention(8)(x), x)
+
+
+@pytest.mark.parametrize('half', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('function', [attention.attention_over_keys, attention.attention_over_queries])
+def test_half_precision_is_weighed_in_float32(function, half):
+    """Also dot products beyond 65504, float16's largest number."""
+    torch.manual_seed(0)
+    for size in (1, 200):
+        rows = [(torch.randn(2, 8, 6, 5) * size).to(half) for _ in range(3)]
+        expected = attention.attend(function, *(row.float() for row in rows))
+        assert torch.isfinite(expected).all()
+        assert torch.equal(attention.attend(function, *rows), expected.to(half))
+
+
+class Largest(TorchDispatchMode):
+    """Records the operators and the size of the largest tensor that any of them makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+        self.operators = set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        self.operators.add(str(operator))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.numel = max(self.numel, leaf.untyped_storage().nbytes() // leaf.itemsize)
+        return result
+
+
+@every_mode
+def test_no_tensor_holds_the_weights_of_all_pixels_for_all_pixels(mode, over, monkeypatch):
+    pixels, num_feat = 64 * 64, 8
+    monkeypatch.setitem(attention.CHUNK, 'cpu', 2**17)
+    module = NonLocalAttention(num_feat, mode, over)
+    x = torch.randn(1, num_feat, 64, 64, requires_grad=True)
+    with Largest() as inference, torch.no_grad():
+        module(x)
+    with Largest() as training:
+        module(x).sum().backward()
+    for seen in (inference, training):
+        assert seen.numel <= max(2**17, num_feat * pixels) < pixels**2 / 100
+    # the fused kernel keeps its block of weights to itself; the form named math would store them all
+    flash = {name for name in training.operators if 'flash_attention' in name}
+    assert len(flash) == (2 if over == 'keys' else 0), training.operators  # forward and backward
+    assert not any('attention_math' in name for name in training.operators)
+
+
+def test_the_plain_form_would_be_noticed():
+    """The probe sees what the fused kernel avoids."""
+    module = NonLocalAttention(8)
+    with Largest() as seen, torch.no_grad():
+        plain(module, torch.randn(1, 8, 16, 16), 'gaussian', 'keys')
+    assert seen.numel == 256**2
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_the_result_lies_in_memory_as_an_image(batch):
+    """A transposed one of a single image makes torch.compile read beside the tensor."""
+    assert NonLocalAttention(8).eval()(torch.rand(batch, 8, 3, 5)).is_contiguous()

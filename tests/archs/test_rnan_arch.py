@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from earn_plugin.archs.attention import NonLocalAttention
+from earn_plugin.archs.rnan_arch import RNAN
+
+
+def small(**arguments) -> RNAN:
+    """In float64, with non-local attentions that do something."""
+    torch.manual_seed(0)
+    network = RNAN(**{'num_feat': 4, 'num_block': 4, 'img_range': 1.0, **arguments}).double()
+    for module in network.modules():
+        if isinstance(module, NonLocalAttention):
+            nn.init.normal_(module.project.weight)
+            nn.init.normal_(module.project.bias)
+    return network
+
+
+def test_has_the_authors_parameters():
+    assert sum(p.numel() for p in RNAN().parameters()) == 9_254_979
+
+
+@pytest.mark.parametrize('num_block', [2, 3, 10])
+def test_only_the_first_and_the_last_block_are_non_local(num_block):
+    network = RNAN(num_feat=4, num_block=num_block)
+    blocks = [network.block_first, *network.body, network.block_last]
+    non_local = [any(isinstance(module, NonLocalAttention) for module in block.modules()) for block in blocks]
+    assert non_local == [True, *[False] * (num_block - 2), True]
+
+
+def test_non_local_attention_starts_as_the_identity():
+    network = RNAN(num_feat=4, num_block=2)
+    for block in (network.block_first, network.block_last):
+        assert not block.mask.attention.project.weight.any()
+        assert not block.mask.attention.project.bias.any()
+        x = torch.randn(1, 4, 5, 3)
+        assert torch.equal(block.mask.attention(x), x)
+
+
+def plain_residual(x, block):
+    return block.conv2(block.conv1(x).clamp(min=0)) + x
+
+
+def plain_non_local(x, attention):
+    """With the softmax over the first axis of N×Q×K, that of the queries, as the authors have it."""
+    query, key, value = (conv(x).flatten(2) for conv in (attention.query, attention.key, attention.value))
+    weights = torch.einsum('ncq,nck->nqk', query, key).softmax(1)
+    out = torch.einsum('nqk,nck->ncq', weights, value)
+    return attention.project(out.unflatten(2, x.shape[2:])) + x
+
+
+def plain_block(x, block, non_local):
+    mask = block.mask
+    r = plain_residual(x, block.head)
+    trunk = plain_residual(plain_residual(r, block.trunk[0]), block.trunk[1])
+    e = plain_residual(plain_non_local(r, mask.attention) if non_local else r, mask.rb1)
+    down = F.conv2d(e, mask.down.weight, mask.down.bias, stride=2, padding=1)
+    down = plain_residual(plain_residual(down, mask.rb2[0]), mask.rb2[1])
+    up = F.conv_transpose2d(down, mask.up.weight, mask.up.bias, stride=2, padding=2)
+    assert mask.up.kernel_size == (6, 6)
+    weights = mask.last(plain_residual(up[:, :, : e.shape[2], : e.shape[3]] + e, mask.rb3)).sigmoid()
+    h = plain_residual(plain_residual(trunk * weights + r, block.tail[0]), block.tail[1])
+    return block.conv(h)  # no skip around the block
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 4), (7, 5), (6, 8)])
+@pytest.mark.parametrize('which', ['block_first', 'body', 'block_last'])
+def test_block_equals_the_plain_formula(which, size):
+    network = small()
+    block = network.body[0] if which == 'body' else getattr(network, which)
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    assert torch.allclose(block(x), plain_block(x, block, which != 'body'), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(('upscale', 'steps'), [(2, [2]), (3, [3]), (4, [2, 2])])
+def test_network_equals_the_plain_formula(upscale, steps):
+    network = small(upscale=upscale, img_range=255.0)
+    images = torch.rand(2, 3, 5, 4, dtype=torch.float64)
+    mean = torch.tensor([114.44400024414062, 111.46049499511719, 103.02000427246094], dtype=torch.float64)
+    shallow = network.conv_first(images * 255 - mean[:, None, None])
+    out = plain_block(shallow, network.block_first, True)
+    for block in network.body:
+        out = plain_block(out, block, False)
+    out = plain_block(network.conv_after_body(out), network.block_last, True) + shallow
+    for conv, step in zip(list(network.upsample)[::2], steps, strict=True):
+        out = F.pixel_shuffle(conv(out), step)
+    expected = (network.conv_last(out) + mean[:, None, None]) / 255
+    assert torch.allclose(network(images), expected, rtol=0, atol=1e-12)
