@@ -41,7 +41,7 @@ setup(
         'torchvision',
         'tqdm',
     ],
-    extras_require={'dev': ['hypothesis', 'pytest', 'ruff']},
+    extras_require={'dev': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff']},
     entry_points={'console_scripts': ['basicsr = earn_plugin.cli:main']},
     classifiers=[
         'Programming Language :: Python :: 3.10',

@@ -1,5 +1,9 @@
 """Shared by the tests: golden cases, tiny data sets on disk, options of a tiny network, the command in a process."""
 
+import os
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # the tests themselves run side by side; read when torch is imported
+
 import copy
 import json
 import subprocess

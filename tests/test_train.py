@@ -358,7 +358,6 @@ def torchrun(folder: Path, *arguments: str, program: tuple[str, ...] = ('-m', 'e
         stderr=subprocess.STDOUT,
         text=True,
         timeout=300,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )
     assert done.returncode == expect, done.stdout
     return done.stdout
