@@ -26,10 +26,23 @@ def test_a_command_is_taken(command):
         assert find(args.opt).is_file()
 
 
-def test_the_readme_names_every_recipe():
+def expand(name: str) -> list[str]:
+    """As a shell does: 'train_HAN_x{2,3}' → train_HAN_x2, train_HAN_x3."""
+    braces = re.search(r'\{(.+?)\}', name)
+    if not braces:
+        return [name]
+    return [
+        expanded
+        for part in braces[1].split(',')
+        for expanded in expand(name[: braces.start()] + part + name[braces.end() :])
+    ]
+
+
+def test_the_readme_names_every_recipe_and_no_other():
     assert commands()
-    for path in recipes():
-        assert path.stem in README
+    rows = re.findall(r'^\| (`(?:demo|train|test)_.+?) \|', README, re.MULTILINE)
+    named = [name for row in rows for code in re.findall(r'`(.+?)`', row) for name in expand(code)]
+    assert sorted(named) == sorted(path.stem for path in recipes())
 
 
 def test_ci_installs_as_the_readme_says():

@@ -1,4 +1,4 @@
-"""Every options file is sound, and the paper's recipe starts unedited on a tree made as datasets/README.md says."""
+"""Every options file is sound, and everything in it is built, on a tree made as datasets/README.md says."""
 
 import re
 from pathlib import Path
@@ -9,75 +9,246 @@ import torch
 from basicsr.archs import build_network
 from torchvision import models
 
-from earn_plugin.data.prepare import subimages
-from earn_plugin.options.checking import _Check
+from earn_plugin.building import build
+from earn_plugin.data.demo import make_demo
+from earn_plugin.data.loading import build_checked
+from earn_plugin.data.prepare import make_lr, subimages
+from earn_plugin.errors import UserError
+from earn_plugin.losses.vgg_loss import weights_file
+from earn_plugin.options.checking import check
+from earn_plugin.options.completing import complete
 from earn_plugin.options.reading import read, recipes
 from tests.conftest import ROOT, command
 
+# name → scale → parameters, as far as the papers or the authors' networks tell
+PARAMETERS = {
+    'EARN': {2: 2_033_731, 3: 2_218_371, 4: 2_181_443},
+    'RNAN': {4: 9_254_979},
+    'LGVAN': {4: 118_243},
+    'A2N': {2: 1_036_443, 3: 1_036_443, 4: 1_047_459},
+    'A2N-M': {2: 831_643, 3: 831_643, 4: 842_659},
+    'HAN': {2: 15_924_033, 4: 16_071_745},
+    'RK4RDN': {4: 827_783 - 16_640},  # the authors' file, without projections that their network never uses
+    'RK4RDN_GAN': {4: 827_783 - 16_640},
+}
+SCALES = {name: (2, 3, 4, 8) if name == 'HAN' else (2, 3, 4) for name in PARAMETERS}
+PUBLISHED = [(name, scale) for name, scales in SCALES.items() for scale in scales]
 
-def test_there_are_the_recipes_of_the_paper_and_a_demo():
+
+def data_of(name: str) -> dict:
+    return read(ROOT / f'options/{name}.yml').data
+
+
+def test_each_network_has_its_recipes():
     names = {path.stem for path in recipes()}
-    assert {'train_EARN_x2', 'train_EARN_x3', 'train_EARN_x4', 'test_EARN_x4', 'demo_EARN_x4'} <= names
-
-
-@pytest.mark.parametrize('path', recipes(), ids=lambda path: path.stem)
-def test_a_recipe_is_sound(path):
-    """But for data and weights that are not there; the name is the file's, the network can be built."""
-    options = read(path)
-    assert options.data['name'] == path.stem
-    checked = _Check(options, is_train=not path.stem.startswith('test_'))
-    checked.run()
-    assert [text for _, text in checked.problems if 'does not exist' not in text and 'weights of' not in text] == []
-    assert checked.notes == []
-    with torch.device('meta'):
-        build_network(options.data['network_g'])
+    demos = {
+        f'demo_{name}_x4' for name in ('EARN', 'RNAN', 'LGVAN', 'A2N', 'HAN', 'RK4RDN', 'DualAttentionRCAN', 'GAN')
+    }
+    pairs = {f'{part}_{name}_x{scale}' for part in ('train', 'test') for name, scale in PUBLISHED}
+    assert names == demos | pairs
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_settings_are_the_papers(scale):
-    opt = read(ROOT / f'options/train_EARN_x{scale}.yml').data
-    train = opt['datasets']['train']
-    assert (opt['scale'], opt['network_g']['upscale'], train['gt_size']) == (scale, scale, 48 * scale)
-    assert train['batch_size_per_gpu'] == 32
+def test_earn_has_the_papers_settings(scale):
+    opt = data_of(f'train_EARN_x{scale}')
     assert opt['train']['optim_g'] == {'type': 'Adam', 'lr': 1e-4, 'betas': [0.9, 0.999], 'eps': 1e-8}
     assert opt['train']['total_iter'] == 500 * 1000
     assert opt['train']['scheduler'] == {'type': 'MultiStepLR', 'milestones': [200 * 1000, 400 * 1000], 'gamma': 0.5}
     weights = {name: loss['loss_weight'] for name, loss in opt['train']['losses'].items()}
     assert weights == {'pix': 1.5, 'ssim': 0.6, 'percep': 0.4}
+
+
+SETTINGS = {  # data, LR patch, batch, learning rate, halved after how many iterations, losses
+    'EARN': ('DIV2K', 48, 32, 1e-4, 200_000, ['L1Loss', 'SSIMLoss', 'VGGPerceptualLoss']),
+    'RNAN': ('DIV2K', 48, 16, 1e-4, 200_000, ['L1Loss']),
+    'LGVAN': ('DF2K', 64, 128, 5e-4, 200_000, ['L1Loss', 'FrequencyLoss']),
+    'A2N': ('DIV2K', 64, 32, 5e-4, 200_000, ['L1Loss']),
+    'A2N-M': ('DIV2K', 64, 32, 5e-4, 200_000, ['L1Loss']),
+    'HAN': ('DIV2K', 48, 16, 1e-4, 200_000, ['L1Loss']),
+    'RK4RDN': ('DIV2K', 48, 16, 1e-4, 200_000, ['L1Loss']),
+    'RK4RDN_GAN': ('VOC2012', 88, 32, 1e-3, None, ['MSELoss', 'VGGPerceptualLoss', 'TVLoss']),
+}
+
+
+@pytest.mark.parametrize(('name', 'scale'), PUBLISHED)
+def test_settings_are_the_papers(name, scale):
+    opt = data_of(f'train_{name}_x{scale}')
+    data, train = opt['datasets']['train'], opt['train']
+    where, patch, batch, lr, halved, losses = SETTINGS[name]
+    crop = patch - patch % scale if where == 'VOC2012' else patch * scale  # an HR crop there
+    assert (data['name'], data['gt_size'], data['batch_size_per_gpu']) == (where, crop, batch)
+    assert (opt['scale'], opt['network_g']['upscale']) == (scale, scale)
+    assert train['optim_g']['lr'] == lr
+    assert [loss['type'] for loss in train['losses'].values()] == losses
+    assert train['scheduler']['type'] == 'MultiStepLR'
+    assert train['scheduler']['milestones'] == (list(range(halved, train['total_iter'], halved)) if halved else [])
     assert {metric['crop_border'] for metric in opt['val']['metrics'].values()} == {scale}
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_the_gan_has_the_papers_settings(scale):
+    opt = data_of(f'train_RK4RDN_GAN_x{scale}')['train']
+    assert opt['optim_g'] == opt['optim_d'] == {'type': 'Adam', 'lr': 1e-3, 'betas': [0.9, 0.999]}
+    assert (opt['grad_clip_g'], opt['grad_clip_d']) == (0.01, 0.01)
+    assert opt['total_iter'] == 100 * -(-16_700 // 32)
+    weights = {name: loss['loss_weight'] for name, loss in opt['losses'].items()}
+    assert weights == {'pix': 1.0, 'percep': 0.006, 'tv': 4e-8}
+    assert opt['gan_opt']['loss_weight'] == 0.001
+
+
+@pytest.mark.parametrize(('name', 'scale'), PUBLISHED)
+def test_what_is_tested_is_what_was_trained(name, scale):
+    trained, tested = data_of(f'train_{name}_x{scale}'), data_of(f'test_{name}_x{scale}')
+    assert tested['network_g'] == trained['network_g']
+    assert tested['path']['pretrain_network_g'] == f'experiments/train_{name}_x{scale}/models/net_g_latest.pth'
+    averages = 'ema_decay' in trained['train']
+    assert tested['path'].get('param_key_g', 'params') == ('params_ema' if averages else 'params')
+
+
+@pytest.mark.parametrize(('name', 'scale'), PUBLISHED)
+def test_a_network_has_the_papers_parameters(name, scale):
+    """Where the paper's number is not known: as many as at another scale, but for the upsampling."""
+
+    def parameters(scale):
+        with torch.device('meta'):
+            return dict(build_network(data_of(f'train_{name}_x{scale}')['network_g']).named_parameters())
+
+    def count(scale, skip='-'):
+        return sum(p.numel() for key, p in parameters(scale).items() if not key.startswith(skip))
+
+    known = PARAMETERS[name]
+    if scale in known:
+        assert count(scale) == known[scale]
+    else:
+        assert count(scale, skip='upsample.') == count(4, skip='upsample.')
 
 
 def readme_code(number: int) -> str:
     return re.findall(r'```python\n(.+?)```', (ROOT / 'datasets/README.md').read_text(), re.DOTALL)[number]
 
 
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """A small DIV2K and Set5, made by the code in datasets/README.md."""
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """Small data sets, made by the code in datasets/README.md, and VGGs with random weights."""
     from skimage import data
 
-    from earn_plugin.data.prepare import make_lr
+    root = tmp_path_factory.mktemp('tree')
+    retina, cat = data.retina()[:1212, :1200, ::-1], data.chelsea()[:103, :101, ::-1]
 
+    def write(path: str, image) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(path, image)
+
+    def follow(number: int, **other: str) -> None:
+        code = readme_code(number)
+        for old, new in other.items():
+            code = code.replace(old, new)
+        exec(compile(code, 'datasets/README.md', 'exec'), {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        make_demo()
+        for number, square in enumerate(subimages(retina, 480, 360), 1):
+            write(f'datasets/DIV2K/DIV2K_train_HR/{number:04d}.png', square)
+        write('datasets/DIV2K/DIV2K_train_HR/0800.png', retina)
+        write('datasets/DIV2K/DIV2K_valid_HR/0801.png', retina[:120, :240])
+        write('datasets/Flickr2K/Flickr2K_HR/000001.png', retina[:480, :600])
+        for part in ('DIV2K/DIV2K_train', 'DIV2K/DIV2K_valid', 'Flickr2K/Flickr2K'):
+            for scale in (2, 3, 4):
+                hr = Path(f'datasets/{part}_HR')
+                make_lr(hr, Path(f'datasets/{part}_LR_bicubic/X{scale}'), scale, suffix=f'x{scale}')
+        for name in ('Set5', 'Set14', 'B100', 'Urban100'):
+            write(f'datasets/{name}/HR/cat.png', cat)
+        for name, height in (('2007_000027', 103), ('2007_000032', 71), ('2007_000033', 97)):
+            write(f'datasets/VOC2012/JPEGImages/{name}.jpg', cat[:height])
+
+        follow(0)
+        for name in ('Set5', 'Set14', 'B100', 'Urban100'):
+            follow(1, Set5=name)
+        for number in (2, 3, 4):
+            follow(number)
+        for vgg in ('vgg16', 'vgg19'):
+            features = getattr(models, vgg)(weights=None, num_classes=1, init_weights=False).features
+            state = {f'features.{key}': value for key, value in features.state_dict().items()}
+            weights_file(vgg, None).parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, weights_file(vgg, None))
+    return root
+
+
+@pytest.fixture
+def tree(made, tmp_path, monkeypatch):
+    """A working directory with these data and weights, and no experiments."""
+    (tmp_path / 'datasets').symlink_to(made / 'datasets')
+    (tmp_path / 'experiments').mkdir()
+    (tmp_path / 'experiments/pretrained_models').symlink_to(made / 'experiments/pretrained_models')
     monkeypatch.chdir(tmp_path)
-    div2k = Path('datasets/DIV2K')
-    (div2k / 'DIV2K_train_HR').mkdir(parents=True)
-    retina = data.retina()[:1200, :1200, ::-1]
-    for number, square in enumerate(subimages(retina, 480, 360), 1):
-        cv2.imwrite(str(div2k / f'DIV2K_train_HR/{number:04d}.png'), square)
-    cv2.imwrite(str(div2k / 'DIV2K_train_HR/0800.png'), retina)
-    for scale in (2, 3, 4):
-        make_lr(div2k / 'DIV2K_train_HR', div2k / f'DIV2K_train_LR_bicubic/X{scale}', scale, suffix=f'x{scale}')
-    exec(compile(readme_code(0), 'datasets/README.md', 'exec'), {})
-    Path('datasets/Set5/HR').mkdir(parents=True)
-    cv2.imwrite('datasets/Set5/HR/cat.png', data.chelsea()[:103, :101, ::-1])
-    exec(compile(readme_code(1), 'datasets/README.md', 'exec'), {})
-    assert cv2.imread('datasets/Set5/LRbicx4/cat.png').shape == (24, 24, 3)
-    torch.manual_seed(0)
-    vgg = models.vgg19(weights=None, num_classes=1)
-    del vgg.classifier
-    Path('experiments/pretrained_models').mkdir(parents=True)
-    torch.save(vgg.state_dict(), 'experiments/pretrained_models/vgg19-dcbb9e9d.pth')
     return tmp_path
+
+
+def test_the_data_are_as_the_readme_says(tree):
+    def sizes(lmdb: str) -> dict[str, str]:
+        lines = Path(f'datasets/{lmdb}.lmdb/meta_info.txt').read_text().splitlines()
+        return {line.split()[0].removesuffix('.png'): line.split()[1] for line in lines}
+
+    assert cv2.imread('datasets/Set5/LRbicx4/cat.png').shape == (24, 24, 3)
+    assert cv2.imread('datasets/Set14/LRbicx8/cat.png').shape == (12, 12, 3)
+    assert set(sizes('DIV2K/DIV2K_train_HRmod8_sub').values()) == {'(480,480,3)'}
+    assert set(sizes('DIV2K/DIV2K_train_LRbicx8_sub').values()) == {'(60,60,3)'}
+    assert {'0001_s001', '000001_s001', '000001_s002'} < sizes('DF2K/DF2K_train_LR_bicubic_X3_sub').keys()
+    assert sizes('VOC2012/GTmod12') == {'2007_000027': '(96,96,3)', '2007_000033': '(96,96,3)'}
+    assert sizes('VOC2012/LRbicx3') == {'2007_000027': '(32,32,3)', '2007_000033': '(32,32,3)'}
+
+
+def write_networks(opt: dict, path: str) -> None:
+    """A file of a network of these options, as a training leaves it."""
+    state = build_network(opt['network_g']).state_dict()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'params': state, 'params_ema': state}, path)
+
+
+@pytest.mark.parametrize('path', recipes(), ids=lambda path: path.stem)
+def test_all_of_a_recipe_is_built(tree, path):
+    """Options are checked, data sets read, networks, losses and optimisers built, the networks' files loaded."""
+    options = read(path)
+    assert options.data['name'] == path.stem
+    is_train = not path.stem.startswith('test_')
+    pretrained = options.data['path'].get('pretrain_network_g')
+    if pretrained:
+        write_networks(data_of(Path(pretrained).parts[1]), pretrained)
+    assert check(options, is_train) == []
+    opt = complete(options, is_train, False, False, 0, 1)
+    for dataset_opt in opt['datasets'].values():
+        dataset, notes = build_checked(dataset_opt)
+        assert notes == []
+        sample = dataset[0]
+        if dataset_opt['phase'] == 'train':
+            assert sample['gt'].shape == (3, dataset_opt['gt_size'], dataset_opt['gt_size'])
+        assert sample['gt'].shape[1] == sample['lq'].shape[1] * opt['scale']
+    model = build(opt)
+    if is_train:
+        optimizers = [key for key in opt['train'] if key.startswith('optim_')]
+        assert len(model.optimizers) == len(model.schedulers) == len(optimizers)
+        assert list(model.criteria) == list(read(path).data['train']['losses'])
+
+
+@pytest.mark.parametrize('scale', [3, 4, 8])
+def test_han_starts_from_its_network_for_x2(tree, scale):
+    """All is taken but what the upsampling has of other sizes, or more of."""
+    options = read(ROOT / f'options/train_HAN_x{scale}.yml')
+    small = {'num_feat': 16, 'num_group': 2, 'num_block': 1}
+    options.data['network_g'] |= small
+    first = {'network_g': data_of('train_HAN_x2')['network_g'] | small}
+    write_networks(first, options.data['path']['pretrain_network_g'])
+    taken = torch.load(options.data['path']['pretrain_network_g'])['params']
+    state = build(complete(options, True, False, False, 0, 1)).net_g.state_dict()
+    fresh = {key for key, value in state.items() if key not in taken or not torch.equal(value, taken[key])}
+    names = {3: ['0.weight', '0.bias'], 4: ['2.weight', '2.bias'], 8: ['2.weight', '2.bias', '4.weight', '4.bias']}
+    assert fresh == {f'upsample.{name}' for name in names[scale]}
+
+
+def test_han_says_what_it_starts_from(tree):
+    with pytest.raises(UserError, match=r'pretrain_network_g: experiments/train_HAN_x2/\S+ does not exist'):
+        check(read(ROOT / 'options/train_HAN_x4.yml'), is_train=True)
 
 
 @pytest.mark.slow
