@@ -8,6 +8,7 @@ from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 
 from earn_plugin import checkpoint
+from earn_plugin.convert.weights import is_description
 from earn_plugin.data import demo
 from earn_plugin.errors import UserError
 from earn_plugin.options.reading import Options
@@ -57,7 +58,7 @@ def check_pretrained(opt: dict[str, Any]) -> None:
             )
         content = checkpoint.load(Path(path))
         wanted = checkpoint.describe(label.replace('network_', 'net_'), opt)
-        if 'arch' not in content or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):
+        if not is_description(content) or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):
             continue
         differing = []
         if content['arch'] != wanted['arch']:

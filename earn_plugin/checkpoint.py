@@ -171,12 +171,14 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f'{path} does not exist') from None
     except Exception as error:  # damage makes torch raise whatever the bytes suggest
-        if found := re.search(r'Unsupported global: GLOBAL (\S+)', str(error)):
+        if found := re.search(r'nsupported (?:global: )?GLOBAL (\S+)', str(error)):
             raise UserError(
                 f'{path} is refused: it holds more than tensors and plain data ({found[1]}), and loading that could '
                 'run code; save the weights alone, with torch.save(network.state_dict(), …)'
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if 'weights_only' in reason:  # torch's advice to run what is in the file
+            reason = f'{type(error).__name__} in a weights-only load'
         raise UserError(f'{path} cannot be loaded: it is damaged, or no checkpoint ({reason})') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} holds {type(content).__name__}, not a checkpoint')

@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument('source', type=Path, metavar='IN', help='an official checkpoint, or one of ours')
     convert.add_argument('target', type=Path, metavar='OUT', help='a .pth, or a .safetensors')
     convert.add_argument('--upscale', type=int, metavar='S', help='where the checkpoint does not tell')
-    convert.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='other arguments of the network')
+    convert.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='other arguments of the network'
+    )
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose names the output has')
     convert.set_defaults(run=run_convert)
 
@@ -122,7 +124,9 @@ def run_convert(args: argparse.Namespace) -> None:
         name, equals, text = entry.partition('=')
         if not equals:
             raise UsageError(f'--set {entry}: write NAME=VALUE, for example non_local_mode=gaussian')
-        given[name] = parse_value(text)
+        if name in given:
+            raise UsageError(f'--set {entry}: {name} is given twice')
+        given[name] = parse_value(text, '--set')
     print(convert(args.source, args.target, given, to_authors=args.to == 'authors'))
 
 

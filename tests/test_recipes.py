@@ -92,7 +92,7 @@ def test_the_gan_has_the_papers_settings(scale):
     assert (opt['grad_clip_g'], opt['grad_clip_d']) == (0.01, 0.01)
     assert opt['total_iter'] == 100 * -(-16_700 // 32)
     weights = {name: loss['loss_weight'] for name, loss in opt['losses'].items()}
-    assert weights == {'pix': 1.0, 'percep': 0.006, 'tv': 4e-8}
+    assert weights == {'pix': 1.0, 'percep': 0.006, 'tv': 2e-8}
     assert opt['gan_opt']['loss_weight'] == 0.001
 
 

@@ -1,6 +1,7 @@
 """Recognise a checkpoint, read the network's arguments out of its shapes, rename, load strictly."""
 
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,9 +56,9 @@ def convert(source: Path, target: Path, arguments: dict[str, Any], to_authors: b
     Raises:
         UserError: as ``load``; or the authors have no such network.
     """
-    if target.exists() and source.exists() and target.samefile(source):
+    if os.path.exists(target) and os.path.exists(source) and target.samefile(source):  # pathlib's raises for odd names
         raise UsageError(f'{target} is the input itself; give the output another name')
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UsageError(f'{target} is a folder; name a file in it')
     found = read(source, arguments)
     if to_authors:
@@ -86,7 +87,7 @@ def read(path: Path, arguments: dict[str, Any]) -> Converted:
     settled = settle(path, kind, weights, arguments)
     network = build(path, kind.arch, settled)
     settled = filled({'arch': kind.arch, 'arguments': settled})
-    notes += kind.notes(weights)
+    notes += kind.notes(settled, weights)
     fit(path, kind.title, network, to_ours(path, kind, network, weights, settled))
     description = checkpoint.describe(
         'net_g', {'network_g': {'type': kind.arch, **settled}, 'scale': settled['upscale']}
@@ -110,8 +111,12 @@ def settle(path: Path, kind: Source, weights: Weights, given: dict[str, Any]) ->
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     try:
         told, untold = kind.arguments(shapes), kind.untold(shapes)
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise UserError(f'{path} looks like {kind.title}, but has no {error}, or not in a shape that fits') from error
+    except KeyError as error:
+        raise UserError(f'{path} looks like {kind.title}, but has no {error}') from error
+    except (IndexError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f'{path} looks like {kind.title}, but the shapes of its weights are of no such network'
+        ) from error
     known = inspect.signature(ARCH_REGISTRY.get(registered(kind.arch))).parameters
     for name, value in given.items():
         if name not in known:

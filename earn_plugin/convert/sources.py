@@ -63,7 +63,8 @@ class Source:
         """What they save and we need not: for the way back."""
         return {}
 
-    def notes(self, weights: dict[str, Tensor]) -> list[str]:
+    def notes(self, arguments: dict[str, Any], weights: dict[str, Tensor]) -> list[str]:
+        """What the converted network does otherwise than the checkpoint says."""
         return []
 
 
@@ -81,17 +82,22 @@ class Shifted(Source):
 
     def constants(self, arguments, weights):
         mean = torch.tensor(arguments.get('rgb_mean', DIV2K_MEAN)) * arguments.get('img_range', 255.0)
-        weight = torch.eye(len(mean))[:, :, None, None]
-        return {'sub_mean.weight': weight, 'sub_mean.bias': -mean, 'add_mean.weight': weight, 'add_mean.bias': mean}
+        fixed = {}
+        for name, sign in (('sub_mean', -1), ('add_mean', 1)):
+            fixed[f'{name}.weight'], fixed[f'{name}.bias'] = torch.eye(len(mean))[:, :, None, None], sign * mean
+        return fixed
 
-    def notes(self, weights):
-        fixed = self.constants({}, weights)
-        differing = [
-            name
-            for name, value in fixed.items()
-            if name in weights and not torch.allclose(weights[name].float(), value, rtol=0, atol=1e-3)
+    def notes(self, arguments, weights):
+        return [
+            f'{name} differs from the fixed mean shift of the network, which is used instead'
+            for name, value in self.constants(arguments, weights).items()
+            if name in weights and not self.same(weights[name], value)
         ]
-        return [f'{name} differs from the fixed mean shift of DIV2K, which is used instead' for name in differing]
+
+    @staticmethod
+    def same(weight: Tensor, value: Tensor) -> bool:
+        value = value.to(weight.dtype).double()  # half precision keeps 3 digits of it
+        return weight.shape == value.shape and torch.allclose(weight.double(), value, rtol=0, atol=1e-3)
 
 
 class HAN(Shifted):
@@ -120,6 +126,9 @@ class HAN(Shifted):
             self.squeezed: framed['num_feat'] // shapes['body.0.body.0.body.3.conv_du.0.weight'][0],
         }
 
+    def serves(self, arguments):
+        return '' if arguments['num_group'] == 10 else f'num_group {arguments["num_group"]}, only with 10'
+
 
 class RCAN(HAN):
     """Into BasicSR's own RCAN."""
@@ -135,6 +144,9 @@ class RCAN(HAN):
         (r'^conv_after_body\.', 'body.{num_group}.'),
     )
     squeezed = 'squeeze_factor'
+
+    def serves(self, arguments):
+        return ''
 
 
 BRANCHES: Renames = (  # of the residual attention blocks of RNAN and of EARN's code

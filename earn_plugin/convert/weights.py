@@ -24,10 +24,14 @@ def read(path: Path) -> tuple[Weights, dict[str, Any], str]:
     Raises:
         UserError: missing, damaged, no file of weights, or one that would run code.
     """
+    content: Any
     if path.suffix == '.safetensors':
-        return *read_safetensors(path), ''
-    content: Any = checkpoint.load(path)
-    description = {key: content[key] for key in DESCRIPTION if key in content}
+        content, description = read_safetensors(path)
+    else:
+        content = checkpoint.load(path)
+        description = {key: content[key] for key in DESCRIPTION if key in content}
+    if not is_description(description):  # others write an arch, too
+        description = {}
     within = []
     while key := next((key for key in NESTED if isinstance(content.get(key), dict)), None):
         within.append(key)
@@ -42,7 +46,11 @@ def read(path: Path) -> tuple[Weights, dict[str, Any], str]:
     return content, description, '.'.join(within)
 
 
-def read_safetensors(path: Path) -> tuple[Weights, dict[str, Any]]:
+def is_description(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get('arch'), str) and isinstance(value.get('arguments'), dict)
+
+
+def read_safetensors(path: Path) -> tuple[Weights, Any]:
     try:
         with safe_open(path, framework='pt') as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
@@ -59,11 +67,17 @@ def write(path: Path, weights: Weights, description: dict[str, Any], nested: tup
 
     Args:
         nested: the keys under which a torch file has them, the same under each; none for the weights alone.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-    with whole_file(path) as file:
-        if path.suffix == '.safetensors':
-            metadata = {'format': 'pt', 'earn_plugin': json.dumps(description)}
-            file.write(save(weights, metadata if description else {'format': 'pt'}))
-        else:
-            torch.save(dict.fromkeys(nested, weights) | description if nested else weights, file)
+    try:
+        with whole_file(path) as file:
+            if path.suffix == '.safetensors':
+                metadata = {'format': 'pt', 'earn_plugin': json.dumps(description)}
+                file.write(save(weights, metadata if description else {'format': 'pt'}))
+            else:
+                torch.save(dict.fromkeys(nested, weights) | description if nested else weights, file)
+    except (OSError, RuntimeError) as error:  # torch makes the latter of a full disk
+        raise UserError(f'cannot write {path}: {error}') from error

@@ -17,7 +17,9 @@ Path = tuple[str, ...]
 def keys_read(thing) -> frozenset[Path]:
     """Paths of the option keys that a class (with its bases), a function or a module reads: ('train', 'ema_decay')."""
     if inspect.isclass(thing):
-        own = [base for base in thing.__mro__ if base.__module__.partition('.')[0] not in ('builtins', 'torch')]
+        own = [
+            base for base in thing.__mro__ if base.__module__.partition('.')[0] not in ('builtins', 'torch', 'typing')
+        ]
         if len(own) > 1 or own != [thing]:
             return frozenset().union(*(_keys_in_source(base) for base in own))
     return _keys_in_source(thing)

@@ -165,7 +165,7 @@ def override(options: Options, entries: list[str]) -> None:
         options.overrides[place] = entry
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str, flag: str = '--force_yml') -> Any:
     """The value of an override: YAML, and also 1e-4 and None as everybody writes them.
 
     Raises:
@@ -176,7 +176,7 @@ def parse_value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f'--force_yml: {text} is no YAML value ({getattr(error, "problem", error)})') from None
+        raise UsageError(f'{flag}: {text} is no YAML value ({getattr(error, "problem", error)})') from None
     if isinstance(value, str) and value == text:
         try:
             return float(value)

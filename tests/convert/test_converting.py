@@ -1,5 +1,6 @@
 """The authors' checkpoints become ours, with their outputs, and go back unchanged."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_the_way_back_gives_the_same_file(golden, tmp_path, name):
 NETWORKS = {
     'A2N': [{'num_block': 1, 'upscale': s, 'variant': v} for s in (2, 3, 4) for v in ('A2N', 'A2N-M')],
     'LGVAN': [{'num_feat': 4, 'num_block': 2, 'upscale': s} for s in (2, 3, 4)],
-    'HAN': [{'num_feat': 8, 'num_group': g, 'num_block': 1, 'reduction': 4, 'upscale': 8} for g in (1, 3, 12)],
+    'HAN': [{'num_feat': 8, 'num_group': 10, 'num_block': b, 'reduction': 4, 'upscale': 8} for b in (1, 3)],
     'RCAN': [
         {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_group': 2, 'num_block': b, 'squeeze_factor': 4}
         for b in (1, 2)
@@ -186,19 +187,56 @@ def test_the_first_names_that_do_not_fit_are_told(tmp_path, lgvan):
     )
     assert 'is not recognised: its names begin with fc.weight' in told(tmp_path, {'fc.weight': torch.zeros(2)})
     assert 'cannot be built' in told(tmp_path, {**lgvan, 'conv_last.weight': torch.zeros(4, 16, 3, 3)})
+    assert 'the shapes of its weights are of no such network' in told(
+        tmp_path, {**lgvan, 'conv_first.weight': torch.zeros(3)}
+    )
     for content in ({}, {'epoch': 3}, {'params': {}}, {'params': {'a': [1]}}):
         assert 'holds no weights by name' in told(tmp_path, content)
 
 
+@pytest.mark.parametrize('more', [{'arch': 'HAN'}, {'arch': ['x']}, {'arch': 'x', 'arguments': None}])
+def test_what_others_write_beside_the_weights_is_no_description(tmp_path, lgvan, more):
+    torch.save({'state_dict': lgvan, 'epoch': 3, **more}, tmp_path / 'x.pth')
+    assert type(load(tmp_path / 'x.pth')).__name__ == 'LGVAN'
+
+
+def test_prefixes_in_safetensors_and_their_metadata(tmp_path, lgvan):
+    prefixed = {f'module.{name}': tensor for name, tensor in lgvan.items()}
+    for text in ('null', '[]', '{"arch": 3}'):
+        save_file(prefixed, tmp_path / 'x.safetensors', {'earn_plugin': text})
+        assert torch.equal(load(tmp_path / 'x.safetensors').conv_last.bias, lgvan['conv_last.bias'])
+    save_file({}, tmp_path / 'x.safetensors')
+    with pytest.raises(UserError, match='holds no weights by name'):
+        load(tmp_path / 'x.safetensors')
+
+
+def test_where_nothing_can_be_written_is_told(tmp_path, lgvan):
+    path = write(tmp_path / 'x.pth', lgvan)
+    for target in (path / 'y.pth', tmp_path / ('y' * 300)):
+        with pytest.raises(UserError, match='cannot write'):
+            convert(path, target, {})
+
+
+def test_the_way_back_may_be_safetensors(golden, tmp_path):
+    convert(write(tmp_path / 'x.pth', golden('han_x2_f16b2').weights), tmp_path / 'y.pth', {})
+    convert(tmp_path / 'y.pth', tmp_path / 'z.safetensors', {}, to_authors=True)
+    assert error_of(golden('han_x2_f16b2'), load(tmp_path / 'z.safetensors')) < 1e-9
+
+
 class Harmful:
+    def __init__(self, function=Path.touch, argument=Path('pwned')):
+        self.called = function, (argument,)
+
     def __reduce__(self):
-        return (Path.touch, (Path('pwned'),))
+        return self.called
 
 
 def test_a_pickle_with_code_is_refused_not_run(tmp_path, monkeypatch, lgvan):
     monkeypatch.chdir(tmp_path)
     message = told(tmp_path, {**lgvan, 'extra': Harmful()})
     assert 'is refused: it holds more than tensors and plain data (getattr), and loading that' in message
+    message = told(tmp_path, {**lgvan, 'extra': Harmful(os.system, 'touch pwned')})
+    assert 'is refused: it holds more than tensors and plain data (posix.system), and loading that' in message
     assert not Path('pwned').exists()
 
 
@@ -214,6 +252,10 @@ def test_a_trained_mean_shift_is_noticed(golden, tmp_path):
     mean = 255 * torch.tensor([0.4488, 0.4371, 0.4040])
     fixed = {'sub_mean.weight': torch.eye(3)[:, :, None, None], 'sub_mean.bias': -mean}
     assert 'differs' not in convert(write(tmp_path / 'x.pth', weights | fixed), tmp_path / 'y.pth', {})
+    half = {name: tensor.half() for name, tensor in (weights | fixed).items()}
+    torch.save(half, tmp_path / 'x.pth')
+    assert 'differs' not in convert(tmp_path / 'x.pth', tmp_path / 'y.pth', {})
+    assert 'sub_mean.bias differs' in convert(tmp_path / 'x.pth', tmp_path / 'y.pth', {'img_range': 1.0})
     trained = weights | fixed | {'sub_mean.bias': -mean + 0.5}
     assert 'sub_mean.bias differs from the fixed mean shift' in convert(
         write(tmp_path / 'x.pth', trained), tmp_path / 'y.pth', {}
@@ -239,6 +281,11 @@ def test_the_authors_have_no_such_network(tmp_path):
     torch.save({'params': network.state_dict(), 'arch': 'EDSR', 'arguments': arguments}, tmp_path / 'x.pth')
     with pytest.raises(UserError, match='no authors published checkpoints of EDSR; possible: A2N'):
         convert(tmp_path / 'x.pth', tmp_path / 'y.pth', {}, to_authors=True)
+    arguments = {'num_feat': 4, 'num_group': 3, 'num_block': 1, 'reduction': 2}
+    network = build_network({'type': 'HAN', **arguments})
+    torch.save({'params': network.state_dict(), 'arch': 'HAN', 'arguments': arguments}, tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='has no network with num_group 3, only with 10'):
+        convert(tmp_path / 'x.pth', tmp_path / 'y.pth', {}, to_authors=True)
 
 
 @pytest.mark.slow
@@ -254,7 +301,11 @@ def test_the_command(golden, tmp_path):
     gaussian = write(tmp_path / 'rk.pth', golden('rkrdn_rk2_dual_x2').weights)
     printed = command('convert', gaussian, 'o.pth', '--set', 'non_local_mode=gaussian', 'order=2', cwd=tmp_path)
     assert 'order=2, attention=dual, non_local_mode=gaussian' in printed
+    split = ('--set', 'non_local_mode=gaussian', '--set', 'attention=dual')
+    assert 'order=2, attention=dual' in command('convert', gaussian, 'o.pth', *split, cwd=tmp_path)
     assert 'write NAME=VALUE' in command('convert', gaussian, 'o.pth', '--set', 'order', cwd=tmp_path, expect=2)
+    twice = ('--upscale', '2', '--set', 'upscale=3')
+    assert 'upscale is given twice' in command('convert', gaussian, 'o.pth', *twice, cwd=tmp_path, expect=2)
 
 
 OFFICIAL = [
