@@ -1,7 +1,7 @@
 """Recognise a checkpoint, read the network's arguments out of its shapes, rename, load strictly."""
 
+import contextlib
 import inspect
-import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,10 +56,11 @@ def convert(source: Path, target: Path, arguments: dict[str, Any], to_authors: b
     Raises:
         UserError: as ``load``; or the authors have no such network.
     """
-    if os.path.exists(target) and os.path.exists(source) and target.samefile(source):  # pathlib's raises for odd names
-        raise UsageError(f'{target} is the input itself; give the output another name')
-    if os.path.isdir(target):
-        raise UsageError(f'{target} is a folder; name a file in it')
+    with contextlib.suppress(OSError):  # what is not there is no folder, and what cannot be there is told in the end
+        if target.is_dir():
+            raise UsageError(f'{target} is a folder; name a file in it')
+        if target.samefile(source):
+            raise UsageError(f'{target} is the input itself; give the output another name')
     found = read(source, arguments)
     if to_authors:
         kind = source_of(found.description['arch'])
