@@ -5,6 +5,7 @@ import pytest
 
 import earn_plugin
 from earn_plugin import cli
+from earn_plugin.cli import networks, running
 from earn_plugin.errors import UsageError, UserError
 from tests.conftest import ROOT, command, start
 
@@ -32,7 +33,7 @@ def test_help_imports_nothing_heavy():
 
 def test_basicsrs_flags_are_taken_as_they_are(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, 'run_train', lambda args: seen.append(args))
+    monkeypatch.setattr(running, 'run_train', lambda args: seen.append(args))
     for rank in ('--local_rank', '--local-rank'):
         flags = ['-opt', 'x.yml', '--launcher', 'pytorch', '--auto_resume', '--debug', f'{rank}=1']
         assert cli.main(['train', *flags, '--force_yml', 'a:b=c', 'd=e']) == 0
@@ -47,7 +48,7 @@ def test_mistakes_have_no_traceback_and_an_exit_code(monkeypatch, capsys, error,
     def fail(args):
         raise error
 
-    monkeypatch.setattr(cli, 'run_list', fail)
+    monkeypatch.setattr(networks, 'run_list', fail)
     assert cli.main(['list']) == code
     printed = capsys.readouterr().err
     assert printed.startswith('basicsr list: ')
@@ -58,7 +59,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def fail(args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, 'run_list', fail)
+    monkeypatch.setattr(networks, 'run_list', fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(['list'])
 

@@ -12,7 +12,8 @@ FLOORS = [
     {'errors', 'files', 'rng', 'signals', 'compat', ''},
     {'archs', 'losses', 'data.bicubic', 'data.check'},
     {'data', 'models', 'distributed', 'validation'},
-    {'options', 'checkpoint', 'convert', 'building', 'train', 'test', 'listing', 'doctor', 'benchmark'},
+    {'options', 'checkpoint', 'convert', 'building', 'train', 'test', 'listing', 'doctor', 'inference'},
+    {'benchmark', 'ntire'},
     {'cli'},
     {'__main__'},
 ]

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earn_plugin.archs import attention
-from earn_plugin.benchmark import peak_memory, unfolded_attention
+from earn_plugin.benchmark.attention import unfolded_attention
+from earn_plugin.benchmark.measuring import peak_memory
 
 
 def load(module, case):

@@ -1,17 +1,11 @@
-"""What the project is fast at, measured beside the plain form, in one run and by turns."""
-
-import statistics
-import time
-import weakref
-from collections.abc import Callable
+"""EARN's local attention, measured beside its unfolded form, in one run and by turns."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from earn_plugin.archs.attention import LocalAttention
+from earn_plugin.benchmark.measuring import medians, peak_memory
 from earn_plugin.errors import UsageError
 
 
@@ -28,53 +22,6 @@ def unfolded_attention(attention: LocalAttention, x: Tensor) -> Tensor:
     key = torch.cat([rows, columns], dim=1).flatten(4)
     weights = (query.unsqueeze(-1) * key).sum(1, keepdim=True).softmax(-1)
     return (weights * value).sum(-1)
-
-
-class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made while it is entered; ``peak`` is the most at one time."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self._known = weakref.WeakSet()
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        result = operator(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._release, size).atexit = False
-
-    def _release(self, size: int) -> None:
-        self.now -= size
-
-
-def peak_memory(run: Callable[[], object]) -> int:
-    """Bytes of the tensors that a call makes, at the moment when they are the most."""
-    with PeakMemory() as memory:
-        run()
-    return memory.peak
-
-
-def medians(forms: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each form, run by turns after a first turn that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(repeats + 1):
-        for name, run in forms.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def benchmark_attention(size: tuple[int, int, int, int], repeats: int) -> None:

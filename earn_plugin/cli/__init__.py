@@ -1,0 +1,38 @@
+"""The basicsr command: parse, dispatch, nothing else. What a command needs is imported when it runs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import earn_plugin
+from earn_plugin.cli import benchmarking, networks, ntire, preparing, running
+from earn_plugin.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 or 143 when stopped."""
+    args = parser().parse_args(arguments)
+    command = ' '.join(filter(None, (args.command, getattr(args, 'what', None))))
+    try:
+        return args.run(args) or 0
+    except UserError as error:
+        print(f'basicsr {command}: {error}', file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f'basicsr {command}: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, head or less, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog='basicsr', description='Train and test super-resolution networks: EARN and its kin, in BasicSR.'
+    )
+    top.add_argument('--version', action='version', version=f'earn_plugin {earn_plugin.__version__}')
+    commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for group in (running, preparing, networks, benchmarking, ntire):
+        group.add_commands(commands)
+    return top

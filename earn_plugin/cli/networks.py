@@ -1,0 +1,51 @@
+"""basicsr convert | list | doctor: networks, their checkpoints and the machine."""
+
+import argparse
+from pathlib import Path
+
+from earn_plugin.errors import UsageError
+
+
+def add_commands(commands) -> None:
+    convert = commands.add_parser('convert', help="turn the authors' checkpoints into ours, and back")
+    convert.add_argument('source', type=Path, metavar='IN', help='an official checkpoint, or one of ours')
+    convert.add_argument('target', type=Path, metavar='OUT', help='a .pth, or a .safetensors')
+    convert.add_argument('--upscale', type=int, metavar='S', help='where the checkpoint does not tell')
+    convert.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='other arguments of the network'
+    )
+    convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose names the output has')
+    convert.set_defaults(run=run_convert)
+
+    listing = commands.add_parser('list', help='what is registered, with parameter counts, and the recipes')
+    listing.set_defaults(run=run_list)
+
+    doctor = commands.add_parser('doctor', help='check versions, devices, disk; each finding with its remedy')
+    doctor.set_defaults(run=run_doctor)
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    from earn_plugin.convert import convert
+    from earn_plugin.options.reading import parse_value
+
+    given = {'upscale': args.upscale} if args.upscale is not None else {}
+    for entry in args.set:
+        name, equals, text = entry.partition('=')
+        if not equals:
+            raise UsageError(f'--set {entry}: write NAME=VALUE, for example non_local_mode=gaussian')
+        if name in given:
+            raise UsageError(f'--set {entry}: {name} is given twice')
+        given[name] = parse_value(text, '--set')
+    print(convert(args.source, args.target, given, to_authors=args.to == 'authors'))
+
+
+def run_list(args: argparse.Namespace) -> None:
+    from earn_plugin.listing import show
+
+    show()
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    from earn_plugin.doctor import examine
+
+    return examine()
