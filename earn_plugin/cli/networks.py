@@ -24,18 +24,26 @@ def add_commands(commands) -> None:
     doctor.set_defaults(run=run_doctor)
 
 
-def run_convert(args: argparse.Namespace) -> None:
-    from earn_plugin.convert import convert
+def settings_of(entries: list[str], given: dict | None = None) -> dict:
+    """NAME=VALUE, … of --set as arguments of a network, beside those given already."""
     from earn_plugin.options.reading import parse_value
 
-    given = {'upscale': args.upscale} if args.upscale is not None else {}
-    for entry in args.set:
+    settings = dict(given or {})
+    for entry in entries:
         name, equals, text = entry.partition('=')
         if not equals:
             raise UsageError(f'--set {entry}: write NAME=VALUE, for example non_local_mode=gaussian')
-        if name in given:
+        if name in settings:
             raise UsageError(f'--set {entry}: {name} is given twice')
-        given[name] = parse_value(text, '--set')
+        settings[name] = parse_value(text, '--set')
+    return settings
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    from earn_plugin.convert import convert
+
+    given = {'upscale': args.upscale} if args.upscale is not None else {}
+    given = settings_of(args.set, given)
     print(convert(args.source, args.target, given, to_authors=args.to == 'authors'))
 
 

@@ -1,0 +1,69 @@
+"""A network as commands name it: a checkpoint, or a registered name; as trained, or in its faster form."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from earn_plugin.convert import converting
+from earn_plugin.errors import UsageError, UserError
+
+ENDINGS = ('.pth', '.pt', '.safetensors')
+
+
+class Found(NamedTuple):
+    """A network on the CPU, in evaluation mode, and what builds it again: ``arch(**arguments)``."""
+
+    network: nn.Module
+    arch: str
+    arguments: dict[str, Any]
+
+    @property
+    def form(self) -> str:
+        return 'inference form' if self.arguments.get('deploy') else 'as trained'
+
+
+def find_network(what: str, arguments: dict[str, Any] | None = None, deploy: bool = False) -> Found:
+    """The network of a checkpoint, or a registered one with the weights it starts with.
+
+    Args:
+        what: a checkpoint (.pth, .pt, .safetensors), or a registered name, such as LGVAN.
+        arguments: of the network; with a checkpoint only those that it does not tell.
+        deploy: in the inference form.
+
+    Raises:
+        UserError: no such network or file, arguments that do not fit, or the network has no inference form.
+    """
+    if what.endswith(ENDINGS):
+        read = converting.read(Path(what), arguments or {})
+        network, arch, given = read.network, read.description['arch'], read.description['arguments']
+    else:
+        arch = converting.registered(what)
+        if arch not in ARCH_REGISTRY:
+            raise UsageError(
+                f'{what} is neither a registered network (`basicsr list` shows them) nor a checkpoint '
+                f'({", ".join(ENDINGS)})'
+            )
+        try:
+            network, arch, given = ARCH_REGISTRY.get(arch)(**(arguments or {})), what, dict(arguments or {})
+        except (TypeError, ValueError) as error:
+            raise UsageError(f'{what} cannot be built: {error}; give its arguments by --set NAME=VALUE') from error
+    found = Found(network.eval(), arch, given)
+    return inference_form(found) if deploy else found
+
+
+def inference_form(found: Found) -> Found:
+    """The same function in the form that the network's ``fuse()`` gives; that form itself as it is.
+
+    A network that has such a form takes ``deploy=True`` for it, and ``fuse()`` returns it with the weights turned.
+
+    Raises:
+        UserError: the network has none.
+    """
+    if found.arguments.get('deploy'):
+        return found
+    if not hasattr(found.network, 'fuse'):
+        able = ', '.join(sorted(name.removesuffix('_basicsr') for name, arch in ARCH_REGISTRY if hasattr(arch, 'fuse')))
+        raise UserError(f'{found.arch} has no inference form; those that have one: {able}')
+    return Found(found.network.fuse().eval(), found.arch, {**found.arguments, 'deploy': True})

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.inference.networks import find_network
+
+
+def test_a_registered_name():
+    found = find_network('A2N', {'upscale': 2, 'num_block': 1})
+    assert (found.arch, found.arguments, found.form) == ('A2N', {'upscale': 2, 'num_block': 1}, 'as trained')
+    assert not found.network.training
+
+
+def test_a_network_of_basicsr():
+    assert find_network('SRVGGNetCompact').arch == 'SRVGGNetCompact'
+
+
+@pytest.mark.parametrize('what', ['LGVAM', 'models/LGVAN'])
+def test_what_is_not_known_is_told(what):
+    with pytest.raises(UsageError, match='neither a registered network'):
+        find_network(what)
+
+
+def test_arguments_that_do_not_fit():
+    with pytest.raises(UsageError, match='A2N cannot be built: .*upscale'):
+        find_network('A2N', {'upscale': 7})
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match='net.pth'):
+        find_network(str(tmp_path / 'net.pth'))
+
+
+def test_no_inference_form():
+    with pytest.raises(UserError, match='A2N has no inference form'):
+        find_network('A2N', {'upscale': 2, 'num_block': 1}, deploy=True)
+
+
+def test_a_checkpoint(tmp_path):
+    found = find_network('LGVAN', {'num_feat': 4, 'num_block': 1})
+    description = {'arch': found.arch, 'arguments': found.arguments, 'scale': 4}
+    torch.save({'params': found.network.state_dict()} | description, tmp_path / 'net.pth')
+    read = find_network(str(tmp_path / 'net.pth'))
+    x = torch.rand(1, 3, 5, 7)
+    assert torch.equal(read.network(x), found.network(x))
