@@ -22,12 +22,12 @@ def test_what_is_not_known_is_told(what):
 
 
 def test_arguments_that_do_not_fit():
-    with pytest.raises(UsageError, match='A2N cannot be built: .*upscale'):
+    with pytest.raises(UsageError, match=r'A2N cannot be built: .*upscale'):
         find_network('A2N', {'upscale': 7})
 
 
 def test_no_checkpoint(tmp_path):
-    with pytest.raises(UserError, match='net.pth'):
+    with pytest.raises(UserError, match=r'net\.pth'):
         find_network(str(tmp_path / 'net.pth'))
 
 
