@@ -29,6 +29,7 @@ setup(
     package_data={'earn_plugin.recipes': ['*.yml'], 'earn_plugin.datasets': ['README.md']},
     install_requires=[
         'basicsr==1.4.2; python_version < "3.13"',  # else some pips try to build it before they look at python_requires
+        'filelock',
         'fvcore',  # one of the two counters of NTIRE
         'lmdb',
         'numpy',

@@ -1,6 +1,7 @@
 """basicsr prepare: what makes and checks data."""
 
 import argparse
+from pathlib import Path
 
 
 def add_commands(commands) -> None:
@@ -10,9 +11,95 @@ def add_commands(commands) -> None:
     demo = what.add_parser('demo', help='make datasets/demo from the photographs that scikit-image ships; no download')
     demo.set_defaults(run=run_demo)
 
+    lr = what.add_parser('lr', help="make LR images to the byte as MATLAB's bicubic does")
+    lr.add_argument('hr_folder', type=Path, metavar='HR_DIR')
+    lr.add_argument('lr_folder', type=Path, metavar='LR_DIR')
+    lr.add_argument('--scale', type=int, required=True, help='2, 3, 4, …')
+    lr.add_argument(
+        '--border',
+        choices=('replicate', 'symmetric'),
+        default='replicate',
+        help='replicate: as the LR files of RCAN (the default); symmetric: as those of the EDSR benchmark',
+    )
+    lr.add_argument('--suffix', default='', help='x4: 0001.png becomes 0001x4.png; the same name by default')
+    lr.add_argument('--cropped', type=Path, metavar='DIR', help='write the HR images cut to a multiple of the scale')
+    add_jobs(lr)
+    lr.set_defaults(run=run_lr)
+
+    sub = what.add_parser('subimages', help='cut images into squares')
+    sub.add_argument('folder', type=Path, metavar='DIR')
+    sub.add_argument('sub_folder', type=Path, metavar='SUB_DIR')
+    add_cutting(sub, size=480, step=240)
+    add_jobs(sub)
+    sub.set_defaults(run=run_subimages)
+
+    lmdb = what.add_parser('lmdb', help='make an LMDB of images, or of their sub-images')
+    lmdb.add_argument('folder', type=Path, metavar='DIR')
+    lmdb.add_argument('lmdb', type=Path, metavar='X.lmdb')
+    add_cutting(lmdb)
+    lmdb.add_argument(
+        '--encoding', choices=('png', 'bmp'), default='png', help='bmp: twice the room, hardly any time to decode'
+    )
+    add_jobs(lmdb)
+    lmdb.set_defaults(run=run_lmdb)
+
+
+def add_cutting(command: argparse.ArgumentParser, size: int | None = None, step: int | None = None) -> None:
+    cut = f'{size} and {step}' if size else 'whole images'
+    command.add_argument('--size', type=int, default=size, help=f'side of the squares in HR ({cut} by default)')
+    command.add_argument('--step', type=int, default=step, help='from one square to the next in HR')
+    command.add_argument('--scale', type=int, default=1, help='DIR holds LR of this scale: size and step shrink by it')
+    command.add_argument('--suffix', default='', help='that the names end in, and sub-images shall not: x4')
+    command.add_argument('--multiple', type=int, default=1, help='cut images to a multiple first: 12 for ×2 ×3 ×4')
+    command.add_argument('--skip_small', action='store_true', help='leave out images smaller than the size')
+
+
+def add_jobs(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--jobs', type=int, metavar='N', help='threads; all cores by default')
+
 
 def run_demo(args: argparse.Namespace) -> None:
     from earn_plugin.data import demo
 
-    made = demo.make_demo()
-    print(f'{demo.ROOT} is {"made" if made else "there already"}')
+    tell(demo.ROOT, demo.make_demo())
+
+
+def run_lr(args: argparse.Namespace) -> None:
+    from earn_plugin.data.prepare import make_cropped, make_lr
+
+    if args.cropped:
+        tell(args.cropped, make_cropped(args.hr_folder, args.cropped, args.scale, args.jobs))
+    made = make_lr(args.hr_folder, args.lr_folder, args.scale, args.border, args.suffix, args.jobs)
+    tell(args.lr_folder, made)
+
+
+def run_subimages(args: argparse.Namespace) -> None:
+    from earn_plugin.data.prepare import make_subimages
+
+    tell(args.sub_folder, make_subimages(args.folder, args.sub_folder, **cutting(args), jobs=args.jobs))
+
+
+def run_lmdb(args: argparse.Namespace) -> None:
+    from earn_plugin.data.prepare import make_lmdb
+
+    made = make_lmdb(args.folder, args.lmdb, **cutting(args), encoding=args.encoding, jobs=args.jobs)
+    tell(args.lmdb, made)
+
+
+def cutting(args: argparse.Namespace) -> dict:
+    from earn_plugin.errors import UsageError
+
+    for name, value in (('--size', args.size), ('--step', args.step)):
+        if value is not None and (args.scale < 1 or value % args.scale):
+            raise UsageError(f'{name} {value} is that of HR, and no multiple of --scale {args.scale}')
+    return {
+        'size': args.size and args.size // args.scale,
+        'step': args.step and args.step // args.scale,
+        'suffix': args.suffix,
+        'multiple': args.multiple,
+        'skip_small': args.skip_small,
+    }
+
+
+def tell(path: Path, made: bool) -> None:
+    print(f'{path} is {"made" if made else "there already"}')

@@ -1,6 +1,5 @@
 """The demo data set: real photographs that are on the machine already, inside scikit-image's wheel."""
 
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -65,7 +64,4 @@ def _read(name: str, photograph: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _sub_lmdb(folder: Path, lmdb: Path, scale: int) -> None:
-    squares = lmdb.with_suffix('')
-    prepare.make_subimages(folder, squares, SUB_SIZE // scale, SUB_STEP // scale)
-    prepare.make_lmdb(squares, lmdb)
-    shutil.rmtree(squares)
+    prepare.make_lmdb(folder, lmdb, SUB_SIZE // scale, SUB_STEP // scale)

@@ -1,114 +1,304 @@
-"""Folders of images made into what training reads: sub-images, LR images, LMDB. Each result is whole or not there."""
+"""Folders of images made into what training reads: LR images, sub-images, LMDBs.
 
-import contextlib
-import io
-import sys
-from collections.abc import Iterable
+Each is there whole or not at all, is made by many threads, and goes on where it was killed. What is there already, made
+from the same images with the same settings, is left as it is, and the function returns False.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
+import lmdb as lmdb_library
 import numpy as np
-from basicsr.utils.lmdb_util import make_lmdb_from_imgs
-from tqdm import tqdm
 
-from earn_plugin.data.bicubic import crop_to_multiple, imresize
-from earn_plugin.data.check import read_header
-from earn_plugin.errors import UserError
-from earn_plugin.files import whole_folder
+from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
+from earn_plugin.data.check import Header, read_header
+from earn_plugin.data.images import decode, encode, images_in, read_image, write_image
+from earn_plugin.data.making import Files, Work, each, is_made, making, recipe_of, sha256
+from earn_plugin.data.store import Store
+from earn_plugin.errors import UsageError, UserError
+
+__all__ = ['images_in', 'make_cropped', 'make_lmdb', 'make_lr', 'make_subimages', 'read_image', 'write_image']
+
+PNG = b'\x89PNG'
+ENCODINGS = ('png', 'bmp')
+MOST_NAMED = 10
+Piece = tuple[str, np.ndarray]  # a name without ending, and an image
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The files of a folder, sorted, hidden ones left out.
+def make_lr(
+    hr_folder: Path, lr_folder: Path, scale: int, border: str = 'replicate', suffix: str = '', jobs: int | None = None
+) -> bool:
+    """LR images as MATLAB's bicubic makes them: NAME.png → NAMEsuffix.png.
+
+    Args:
+        hr_folder: 8-bit images; each is cut to a multiple of the scale at its right and bottom first.
+        scale: 2, 3, …
+        border: 'replicate' or 'symmetric', see ``imresize``.
+        jobs: threads; all cores by default.
 
     Raises:
-        UserError: no folder, or none in it.
+        UserError: images that cannot be read, with all their names; or ``lr_folder`` is there and something else.
     """
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.')) if folder.is_dir() else []
-    if not paths:
-        raise UserError(f'no images in {folder}')
-    return paths
+    _positive(scale=scale, jobs=jobs)
+    if border not in BORDERS:
+        raise UsageError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
+
+    def shrink(path: Path) -> Iterable[Piece]:
+        image = crop_to_multiple(read_image(path), scale)
+        try:
+            yield f'{path.stem}{suffix}', imresize(image, Fraction(1, scale), border)
+        except ValueError as error:
+            raise UserError(f'{path}: {error}') from error
+
+    settings = {'what': 'LR', 'scale': scale, 'border': border, 'suffix': suffix}
+    return _make_files(hr_folder, lr_folder, settings, shrink, scale, jobs, only_8_bit=True)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """H×W×3, BGR, uint8.
+def make_cropped(folder: Path, cropped_folder: Path, multiple: int, jobs: int | None = None) -> bool:
+    """The images cut to a multiple of ``multiple`` at their right and bottom, as PNG: what fits the LR to the pixel.
 
     Raises:
-        UserError: the file cannot be decoded.
+        UserError: as ``make_lr``.
     """
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-    if image is None:
-        raise UserError(f'{path} cannot be decoded: it is damaged, or not an image')
-    return image
+    _positive(multiple=multiple, jobs=jobs)
+
+    def crop(path: Path) -> Iterable[Piece]:
+        yield path.stem, crop_to_multiple(read_image(path), multiple)
+
+    settings = {'what': 'cropped', 'multiple': multiple}
+    return _make_files(folder, cropped_folder, settings, crop, multiple, jobs)
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode('.png', image)[1].tobytes())
+def make_subimages(
+    folder: Path,
+    sub_folder: Path,
+    size: int,
+    step: int,
+    suffix: str = '',
+    multiple: int = 1,
+    skip_small: bool = False,
+    jobs: int | None = None,
+) -> bool:
+    """Sub-images of a folder of images: NAMEsuffix.png → NAME_s001.png, NAME_s002.png, …
+
+    Run on HR with size 480 and step 240 and on LR ×4 with 120 and 60 and the LR's suffix, the names pair.
+
+    Args:
+        size, step: of the squares, in pixels; the last ones lie flush with the right and the bottom.
+        multiple: what HR is cut to first; needed where the scale does not divide it, so that the last squares fit.
+        skip_small: leave out images smaller than ``size``.
+
+    Raises:
+        UserError: an image smaller than ``size``, or as ``make_lr``.
+    """
+    _positive(size=size, step=step, multiple=multiple, jobs=jobs)
+
+    def cut(path: Path) -> Iterable[Piece]:
+        return subimages(crop_to_multiple(read_image(path), multiple), path.stem.removesuffix(suffix), size, step)
+
+    settings = {
+        'what': 'sub-images',
+        'size': size,
+        'step': step,
+        'suffix': suffix,
+        'multiple': multiple,
+        'skip_small': skip_small,
+    }
+    smallest = -(-size // multiple) * multiple
+    return _make_files(folder, sub_folder, settings, cut, smallest, jobs, skip_small=skip_small)
 
 
-def make_lr(hr_folder: Path, lr_folder: Path, scale: int, border: str = 'replicate', suffix: str = '') -> None:
-    """LR images of a folder of HR images, NAME.png → NAMEsuffix.png; HR is cut to a multiple of the scale first."""
-    with whole_folder(lr_folder) as made:
-        for path in progress(images_in(hr_folder), f'LR ×{scale}'):
-            image = crop_to_multiple(read_image(path), scale)
-            write_image(made / f'{path.stem}{suffix}.png', imresize(image, Fraction(1, scale), border))
+def make_lmdb(
+    folder: Path,
+    lmdb: Path,
+    size: int | None = None,
+    step: int | None = None,
+    suffix: str = '',
+    multiple: int = 1,
+    skip_small: bool = False,
+    encoding: str = 'png',
+    jobs: int | None = None,
+) -> bool:
+    """An LMDB of a folder of images, or of their sub-images, as BasicSR reads it: keys are names without their ending.
+
+    PNG files go in byte for byte, others as PNG.
+
+    Args:
+        lmdb: ends in .lmdb.
+        size, step, suffix, multiple, skip_small: as in ``make_subimages``, which is then not needed before.
+        encoding: 'bmp' stores the decoded 8-bit values: about twice the room, and next to no time for decoding.
+
+    Raises:
+        UserError: names that BasicSR's LMDBs cannot hold, or as ``make_subimages``.
+    """
+    if lmdb.suffix != '.lmdb':
+        raise UsageError(f'{lmdb} must end in .lmdb: so BasicSR knows an LMDB')
+    if encoding not in ENCODINGS:
+        raise UsageError(f'encoding must be one of {", ".join(ENCODINGS)}, got {encoding!r}')
+    if (size is None) != (step is None):
+        raise UsageError(f'size and step belong together, got {size} and {step}')
+    _positive(size=size, step=step, multiple=multiple, jobs=jobs)
+    sources = images_in(folder)
+    settings = {
+        'what': 'LMDB',
+        'size': size,
+        'step': step,
+        'suffix': suffix,
+        'multiple': multiple,
+        'skip_small': skip_small,
+        'encoding': encoding,
+    }
+    recipe = recipe_of(sources, **settings)
+    if is_made(lmdb, recipe):
+        return False
+    _check_keys(path.stem.removesuffix(suffix) for path in sources)
+    sources = _usable(sources, -(-(size or 1) // multiple) * multiple, jobs, encoding == 'bmp', skip_small)
+
+    def values(path: Path) -> list[tuple[str, bytes, tuple[int, ...]]]:
+        content = path.read_bytes()
+        image = decode(content, path)  # also where the bytes are kept: what is damaged must not get in
+        name = path.stem.removesuffix(suffix)
+        if size is None and multiple == 1 and encoding == 'png' and content.startswith(PNG):
+            return [(name, content, image.shape)]
+        image = crop_to_multiple(image, multiple)
+        pieces = [(name, image)] if size is None else subimages(image, name, size, step)
+        return [(key, encode(piece, f'.{encoding}'), piece.shape) for key, piece in pieces]
+
+    with making(lmdb, recipe) as work:
+        remaining = [path for path in sources if path.name not in work.done]
+        store = Store(work.folder)
+        put: dict[str, Files] = {}
+        try:
+            for path, found in each(remaining, values, 'LMDB', len(work.done), jobs):
+                for key, value, _ in found:
+                    store.put(key, value)
+                put[path.name] = {key: [len(v), sha256(v), (*shape, 1)[:3]] for key, v, shape in found}
+                if store.is_due:
+                    _commit(store, work, put)
+            _commit(store, work, put)
+        except lmdb_library.DiskError as error:
+            raise OSError(str(error)) from error
+        finally:
+            store.close()
+        shapes = [(key, shape) for path in sources for key, (_, _, shape) in work.done[path.name].items()]
+        lines = ''.join(f'{key}.png ({",".join(map(str, shape))}) 1\n' for key, shape in shapes)
+        (work.folder / 'meta_info.txt').write_text(lines, encoding='ascii')
+    return True
 
 
-def subimages(image: np.ndarray, size: int, step: int) -> Iterable[np.ndarray]:
+def _commit(store: Store, work: Work, put: dict[str, Files]) -> None:
+    store.commit()
+    for source, files in put.items():
+        work.note(source, files)
+    put.clear()
+
+
+def subimages(image: np.ndarray, name: str, size: int, step: int) -> Iterable[Piece]:
     """The squares of side ``size`` at every ``step``, and those flush with the right and bottom; row by row."""
 
     def starts(length: int) -> list[int]:
         return sorted({*range(0, length - size + 1, step), length - size}) if length >= size else []
 
+    number = 0
     for top in starts(image.shape[0]):
         for left in starts(image.shape[1]):
-            yield image[top : top + size, left : left + size]
+            number += 1
+            yield f'{name}_s{number:03d}', image[top : top + size, left : left + size]
 
 
-def make_subimages(folder: Path, sub_folder: Path, size: int, step: int, suffix: str = '') -> None:
-    """Sub-images of a folder of images: NAMEsuffix.png → NAME_s001.png, NAME_s002.png, …
+def _make_files(
+    folder: Path,
+    target: Path,
+    settings: dict,
+    pieces: Callable[[Path], Iterable[Piece]],
+    smallest: int,
+    jobs: int | None,
+    only_8_bit: bool = False,
+    skip_small: bool = False,
+) -> bool:
+    """A PNG for each piece of each image of a folder."""
+    sources = images_in(folder)
+    recipe = recipe_of(sources, **settings)
+    if is_made(target, recipe):
+        return False
+    sources = _usable(sources, smallest, jobs, only_8_bit, skip_small)
 
-    Run on HR with size 480 and step 240 and on LR ×4 with 120 and 60 and the LR's suffix, the names pair.
+    with making(target, recipe) as work:
+        lost = [
+            source
+            for source, files in work.done.items()
+            if any(not _has_size(work.folder / name, size) for name, (size, _) in files.items())
+        ]
+        for source in lost:  # a power cut keeps the journal's line and loses the file
+            del work.done[source]
+
+        def write(path: Path) -> Files:
+            files = {}
+            for name, piece in pieces(path):
+                content = encode(piece)
+                (work.folder / f'{name}.png').write_bytes(content)
+                files[f'{name}.png'] = [len(content), sha256(content)]
+            return files
+
+        remaining = [path for path in sources if path.name not in work.done]
+        for path, files in each(remaining, write, settings['what'], len(work.done), jobs):
+            work.note(path.name, files)
+    return True
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _usable(sources: Sequence[Path], smallest: int, jobs: int | None, only_8_bit: bool, skip_small: bool) -> list[Path]:
+    """The sources that are large enough, after a look at all headers.
 
     Raises:
-        UserError: an image smaller than ``size``.
+        UserError: what cannot be used, all of it.
     """
-    with whole_folder(sub_folder) as made:
-        for path in progress(images_in(folder), 'sub-images'):
-            image = read_image(path)
-            squares = list(subimages(image, size, step))
-            if not squares:
-                raise UserError(f'{path} is {image.shape[0]}×{image.shape[1]}, smaller than a sub-image of {size}')
-            for number, square in enumerate(squares, 1):
-                write_image(made / f'{path.stem.removesuffix(suffix)}_s{number:03d}.png', square)
+    usable, findings, stems = [], [], {}
+    for path, header in each(sources, _header, 'headers', jobs=jobs):
+        if path.stem in stems:
+            findings.append(f'{path.name} and {stems[path.stem]} would get the same name')
+        stems[path.stem] = path.name
+        if isinstance(header, str):
+            findings.append(f'{path.name} {header}')
+        elif only_8_bit and '16' in header.kind:
+            findings.append(f'{path.name} is {header.kind}: convert it to 8 bits')
+        elif min(header.height, header.width) >= smallest:
+            usable.append(path)
+        elif not skip_small:
+            findings.append(f'{path.name} is {header.height}×{header.width}, smaller than {smallest}×{smallest}')
+    if not findings and not usable:
+        findings.append(f'all its images are smaller than {smallest}')
+    if findings:
+        hint = ' (--skip_small leaves small ones out)' if any('smaller' in finding for finding in findings) else ''
+        raise UserError(_listed(f'{sources[0].parent} cannot be used as it is{hint}', findings))
+    return usable
 
 
-def make_lmdb(folder: Path, lmdb: Path) -> None:
-    """An LMDB of a folder of images by BasicSR's own writer; the keys are the names without their extension."""
-    paths = images_in(folder)
-    headers = [read_header(path) for path in paths]
-    # BasicSR guesses from the first image how much room all need; this is how much they can need at most
-    room = sum(3 * h.height * h.width + 4096 for h in headers) * 11 // 10 + 2**20
-    names = [path.name for path in paths]
-    keys = [path.stem for path in paths]
-    with whole_folder(lmdb) as made, quiet():
-        make_lmdb_from_imgs(str(folder), str(made / 'x.lmdb'), names, keys, map_size=room)
-        for file in (made / 'x.lmdb').iterdir():
-            file.rename(made / file.name)
-        (made / 'x.lmdb').rmdir()
+def _header(path: Path) -> Header | str:
+    try:
+        return read_header(path)
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
-def progress(items: list, what: str) -> Iterable:
-    """The items, with a progress bar on a terminal."""
-    return tqdm(items, desc=what, unit='image', disable=None)
+def _check_keys(names: Iterable[str]) -> None:
+    wrong = [name for name in names if not name.isascii() or '.' in name or len(name) > 500]
+    if wrong:
+        raise UserError(
+            _listed("BasicSR's LMDBs take ASCII names of at most 500 letters, without a dot; rename", wrong)
+        )
 
 
-@contextlib.contextmanager
-def quiet():
-    """Keep BasicSR's prints and bars, which it shows on files as well as on terminals, off anything but a terminal."""
-    with contextlib.ExitStack() as stack:
-        if not sys.stderr.isatty():
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        yield
+def _listed(title: str, findings: list[str]) -> str:
+    more = [f'and {len(findings) - MOST_NAMED} more'] if len(findings) > MOST_NAMED else []
+    return '\n  '.join([f'{title}:', *findings[:MOST_NAMED], *more])
+
+
+def _positive(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise UsageError(f'{name} must be at least 1, got {number}')

@@ -1,0 +1,52 @@
+"""Image files read and written, as arrays H×W (grey) or H×W×3 (BGR)."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from earn_plugin.errors import UserError
+
+PNG_LEVEL = 1  # as BasicSR's LMDBs: a third slower to write at 3, and hardly smaller
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The files of a folder, sorted, hidden ones left out.
+
+    Raises:
+        UserError: no folder, or none in it.
+    """
+    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.')) if folder.is_dir() else []
+    if not paths:
+        raise UserError(f'no images in {folder}')
+    return paths
+
+
+def decode(content: bytes, path: Path) -> np.ndarray:
+    """An image as it is, but without alpha: grey or BGR, in 8 or 16 bits, turned as its EXIF data says.
+
+    Raises:
+        UserError: it cannot be decoded; names ``path``.
+    """
+    image = None
+    if content:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None:
+        raise UserError(f'{path} cannot be decoded: it is damaged, or not an image')
+    return image
+
+
+def read_image(path: Path) -> np.ndarray:
+    """As ``decode``."""
+    return decode(path.read_bytes(), path)
+
+
+def encode(image: np.ndarray, ending: str = '.png') -> bytes:
+    """A file's content; PNG keeps every value, BMP those of 8 bits."""
+    flags = [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL] if ending == '.png' else []
+    return cv2.imencode(ending, image, flags)[1].tobytes()
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(image))

@@ -1,0 +1,200 @@
+"""A folder made image by image, by many threads, that goes on after a kill and takes its name when it is whole.
+
+Work is done in ``.NAME.partial`` beside the target. A journal there has a line for each source that is done, with what
+came of it; whatever is not in the journal counts as not there. The finished folder holds ``.manifest.json``.
+
+Threads, for decoding, encoding, resizing and hashing let go of Python's lock; and they die with the process.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from earn_plugin.errors import UserError
+from earn_plugin.files import sync_folder, whole_file
+from earn_plugin.signals import Stopped
+
+MANIFEST = '.manifest.json'
+JOURNAL = '.journal'
+Files = dict[str, list]  # name → [bytes, SHA-256, …]
+Result = TypeVar('Result')
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def recipe_of(sources: Sequence[Path], **settings: Any) -> dict[str, Any]:
+    """What a folder is made from and how: the sources' names and sizes, and the settings."""
+    listed = '\n'.join(f'{path.name} {path.stat().st_size}' for path in sources)
+    return {**settings, 'sources': len(sources), 'names_and_sizes': sha256(listed.encode())}
+
+
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """What a finished folder says of itself: recipe, count, bytes, files {name: [bytes, SHA-256]}; None without one."""
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise UserError(f'{folder / MANIFEST} is damaged ({error}); make {folder} anew') from error
+
+
+class Work:
+    """A folder in the making: ``folder`` to write into, ``done`` sources and what came of them, ``note`` for more."""
+
+    def __init__(self, folder: Path, recipe: dict[str, Any]):
+        self.folder = folder
+        self.done: dict[str, Files] = {}
+        lines = self._lines()
+        if not lines or lines[0] != {'recipe': recipe}:
+            self._clear()
+            lines = []
+        for line in lines[1:]:
+            self.done[line['source']] = line['files']
+        # what a kill or a power cut left of a last line is not taken along
+        kept = [{'recipe': recipe}, *lines[1:]]
+        (folder / JOURNAL).write_text(''.join(json.dumps(line) + '\n' for line in kept), encoding='utf-8')
+        self._journal = (folder / JOURNAL).open('a', encoding='utf-8')
+
+    def note(self, source: str, files: Files) -> None:
+        """A source is done, and all that came of it is in the folder."""
+        self.done[source] = files
+        self._journal.write(json.dumps({'source': source, 'files': files}) + '\n')
+        self._journal.flush()
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _lines(self) -> list[dict]:
+        lines = []
+        try:
+            for line in (self.folder / JOURNAL).read_text(encoding='utf-8').splitlines():
+                lines.append(json.loads(line))
+        except (FileNotFoundError, ValueError):
+            pass
+        return lines
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_made(target: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the target is there, made by this very recipe.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if not target.exists():
+        return False
+    manifest = manifest_of(target)
+    if manifest is None:
+        raise UserError(f'{target} exists, and was not made by this command: remove it, or take another name')
+    if manifest['recipe'] != recipe:
+        now, then = (
+            ', '.join(f'{key} {value}' for key, value in of.items() if value != other.get(key))
+            for of, other in ((recipe, manifest['recipe']), (manifest['recipe'], recipe))
+        )
+        raise UserError(f'{target} exists, made from other images or settings ({then}; now {now}): remove it first')
+    return True
+
+
+@contextmanager
+def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
+    """Work on a target that is not there yet; when the block ends without an error, it is.
+
+    Raises:
+        UserError: another process is at it, or the disk is full; what was done is kept for the next time.
+        Stopped: Ctrl-C; what was done is kept.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f'.{target.name}.lock'))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f'another process is making {target}; wait for it, or end it') from None
+    with lock:
+        if target.exists():
+            raise UserError(f'another process has made {target} in the meantime')
+        partial = target.with_name(f'.{target.name}.partial')
+        partial.mkdir(exist_ok=True)
+        work = Work(partial, recipe)
+        kept = 'images are done: the same command goes on from there'
+        try:
+            yield work
+            _finish(work, recipe)
+        except KeyboardInterrupt:
+            raise Stopped(signal.SIGINT, f'stopped; {len(work.done)} of {recipe["sources"]} {kept}') from None
+        except OSError as error:
+            done = f'{len(work.done)} of {recipe["sources"]} {kept}'
+            raise UserError(f'{target} could not be finished: {error}; {done}') from error
+        finally:
+            work.close()
+        (partial / JOURNAL).unlink()
+        partial.rename(target)
+        sync_folder(target.parent)
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _finish(work: Work, recipe: dict[str, Any]) -> None:
+    files = {name: entry[:2] for of_source in work.done.values() for name, entry in of_source.items()}
+    manifest = {
+        'made_by': 'earn_plugin',
+        'recipe': recipe,
+        'count': len(files),
+        'bytes': sum(size for size, _ in files.values()),
+        'files': dict(sorted(files.items())),
+    }
+    with whole_file(work.folder / MANIFEST) as file:
+        file.write(json.dumps(manifest).encode())
+    if hasattr(os, 'sync'):
+        os.sync()  # once for all files, before they take their name
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def each(
+    sources: Sequence[Path], function: Callable[[Path], Result], what: str, done: int = 0, jobs: int | None = None
+) -> Iterator[tuple[Path, Result]]:
+    """Each source with what the function makes of it, in order, by ``jobs`` threads (all cores by default).
+
+    A progress bar on a terminal counts from ``done``. Only a few results wait at any time, so memory stays small.
+    """
+    jobs = jobs or cores()
+    waiting: deque = deque()
+    remaining = iter(sources)
+    with (
+        ThreadPoolExecutor(jobs) as pool,
+        tqdm(desc=what, total=done + len(sources), initial=done, unit='image', disable=None) as bar,
+    ):
+        try:
+            for source in remaining:
+                waiting.append((source, pool.submit(function, source)))
+                if len(waiting) > 2 * jobs:
+                    break
+            while waiting:
+                source, future = waiting.popleft()
+                yield source, future.result()
+                bar.update()
+                for following in remaining:
+                    waiting.append((following, pool.submit(function, following)))
+                    break
+        finally:
+            for _, future in waiting:
+                future.cancel()
