@@ -125,7 +125,7 @@ def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f'another process is making {target}; wait for it, or end it') from None
-    with lock:
+    try:
         if target.exists():
             raise UserError(f'another process has made {target} in the meantime')
         partial = target.with_name(f'.{target.name}.partial')
@@ -145,8 +145,9 @@ def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
         (partial / JOURNAL).unlink()
         partial.rename(target)
         sync_folder(target.parent)
-    lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def _finish(work: Work, recipe: dict[str, Any]) -> None:

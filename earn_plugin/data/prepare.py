@@ -95,7 +95,8 @@ def make_subimages(
     _positive(size=size, step=step, multiple=multiple, jobs=jobs)
 
     def cut(path: Path) -> Iterable[Piece]:
-        return subimages(crop_to_multiple(read_image(path), multiple), path.stem.removesuffix(suffix), size, step)
+        squares = subimages(crop_to_multiple(read_image(path), multiple), size, step)
+        return _numbered(path.stem.removesuffix(suffix), squares)
 
     settings = {
         'what': 'sub-images',
@@ -162,7 +163,7 @@ def make_lmdb(
         if size is None and multiple == 1 and encoding == 'png' and content.startswith(PNG):
             return [(name, content, image.shape)]
         image = crop_to_multiple(image, multiple)
-        pieces = [(name, image)] if size is None else subimages(image, name, size, step)
+        pieces = [(name, image)] if size is None else _numbered(name, subimages(image, size, step))
         return [(key, encode(piece, f'.{encoding}'), piece.shape) for key, piece in pieces]
 
     with making(lmdb, recipe) as work:
@@ -194,17 +195,21 @@ def _commit(store: Store, work: Work, put: dict[str, Files]) -> None:
     put.clear()
 
 
-def subimages(image: np.ndarray, name: str, size: int, step: int) -> Iterable[Piece]:
+def subimages(image: np.ndarray, size: int, step: int) -> Iterable[np.ndarray]:
     """The squares of side ``size`` at every ``step``, and those flush with the right and bottom; row by row."""
 
     def starts(length: int) -> list[int]:
         return sorted({*range(0, length - size + 1, step), length - size}) if length >= size else []
 
-    number = 0
     for top in starts(image.shape[0]):
         for left in starts(image.shape[1]):
-            number += 1
-            yield f'{name}_s{number:03d}', image[top : top + size, left : left + size]
+            yield image[top : top + size, left : left + size]
+
+
+def _numbered(name: str, squares: Iterable[np.ndarray]) -> Iterable[Piece]:
+    """NAME_s001, NAME_s002, …: as BasicSR's script names them."""
+    for number, square in enumerate(squares, 1):
+        yield f'{name}_s{number:03d}', square
 
 
 def _make_files(

@@ -1,3 +1,5 @@
+import hashlib
+
 import cv2
 import lmdb
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 from basicsr.utils import FileClient, imfrombytes, scandir
 
 from earn_plugin.data import prepare
-from earn_plugin.errors import UserError
+from earn_plugin.data.making import manifest_of
+from earn_plugin.errors import UsageError, UserError
 from tests.conftest import photograph
 
 
@@ -82,6 +85,124 @@ def test_a_damaged_image_is_named_and_nothing_half_made_is_left(folder, tmp_path
     (folder / 'im1.png').write_bytes(b'no image')
     with pytest.raises(UserError, match=r'im1\.png is not an image'):
         prepare.make_lr(folder, tmp_path / 'X2', 2)
+    assert [p.name for p in tmp_path.iterdir()] == ['HR']
+
+
+def test_images_of_every_kind_keep_what_they_are(tmp_path):
+    kinds = {
+        'grey.png': photograph(20, 30)[..., 0],
+        'deep.png': photograph(20, 30).astype(np.uint16) * 257,
+        'colour.bmp': photograph(20, 30),
+        'see through.png': np.dstack([photograph(20, 30), photograph(20, 30)[..., 0]]),
+    }
+    (tmp_path / 'HR').mkdir()
+    for name, image in kinds.items():
+        cv2.imwrite(str(tmp_path / 'HR' / name), image)
+    prepare.make_lmdb(tmp_path / 'HR', tmp_path / 'HR.lmdb')
+    values = stored(tmp_path / 'HR.lmdb')
+    for name, image in kinds.items():
+        value = values[name.partition('.')[0]]
+        np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(value, np.uint8), cv2.IMREAD_UNCHANGED), image)
+    assert 'grey.png (20,30,1) 1' in (tmp_path / 'HR.lmdb/meta_info.txt').read_text()
+    prepare.make_cropped(tmp_path / 'HR', tmp_path / 'cropped', 8)
+    np.testing.assert_array_equal(prepare.read_image(tmp_path / 'cropped/deep.png'), kinds['deep.png'][:16, :24])
+    with pytest.raises(UserError, match=r'deep\.png is 16-bit RGB: convert it to 8 bits'):
+        prepare.make_lr(tmp_path / 'HR', tmp_path / 'LR', 2)
+
+
+def test_lmdb_of_subimages_is_that_of_their_folder(folder, tmp_path):
+    prepare.make_subimages(folder, tmp_path / 'sub', 32, 16)
+    prepare.make_lmdb(tmp_path / 'sub', tmp_path / 'sub.lmdb')
+    prepare.make_lmdb(folder, tmp_path / 'direct.lmdb', size=32, step=16)
+    assert stored(tmp_path / 'direct.lmdb') == stored(tmp_path / 'sub.lmdb')
+    texts = [(tmp_path / f'{name}.lmdb/meta_info.txt').read_text() for name in ('sub', 'direct')]
+    assert texts[0] == texts[1]
+
+
+def test_a_decoded_lmdb_holds_the_same_values(folder, tmp_path):
+    prepare.make_lmdb(folder, tmp_path / 'HR.lmdb', encoding='bmp')
+    client = FileClient('lmdb', db_paths=[str(tmp_path / 'HR.lmdb')], client_keys=['gt'])
+    for name in ('im0', 'im1', 'im2'):
+        image = imfrombytes(client.get(name, 'gt'))
+        np.testing.assert_array_equal(image, cv2.imread(str(folder / f'{name}.png')))
+
+
+def test_manifest(folder, tmp_path):
+    prepare.make_subimages(folder, tmp_path / 'sub', 32, 16)
+    manifest = manifest_of(tmp_path / 'sub')
+    files = {p.name: p.read_bytes() for p in (tmp_path / 'sub').glob('*.png')}
+    assert manifest['count'] == len(files) == 36
+    assert manifest['bytes'] == sum(map(len, files.values()))
+    assert manifest['files'] == {n: [len(c), hashlib.sha256(c).hexdigest()] for n, c in files.items()}
+    prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
+    files = manifest_of(tmp_path / 'HR.lmdb')['files']
+    assert files == {k: [len(v), hashlib.sha256(v).hexdigest()] for k, v in stored(tmp_path / 'HR.lmdb').items()}
+
+
+def test_what_is_there_is_kept_and_what_is_another_is_told(folder, tmp_path):
+    assert prepare.make_lr(folder, tmp_path / 'X2', 2)
+    before = contents(tmp_path / 'X2')
+    assert not prepare.make_lr(folder, tmp_path / 'X2', 2)
+    assert contents(tmp_path / 'X2') == before
+    with pytest.raises(
+        UserError, match=r'made from other images or settings \(border replicate; now border symmetric\)'
+    ):
+        prepare.make_lr(folder, tmp_path / 'X2', 2, 'symmetric')
+    (tmp_path / 'own').mkdir()
+    with pytest.raises(UserError, match='was not made by this command'):
+        prepare.make_lr(folder, tmp_path / 'own', 2)
+
+
+def test_lr_and_subimages_pair_where_the_scale_does_not_divide(folder, tmp_path):
+    prepare.make_cropped(folder, tmp_path / 'HRmod4', 4)
+    prepare.make_lr(folder, tmp_path / 'X4', 4)
+    prepare.make_subimages(folder, tmp_path / 'sub', 32, 16, multiple=4)
+    prepare.make_subimages(tmp_path / 'HRmod4', tmp_path / 'sub_of_cropped', 32, 16)
+    assert contents(tmp_path / 'sub').keys() == contents(tmp_path / 'sub_of_cropped').keys()
+    for path in (tmp_path / 'sub').glob('*.png'):
+        assert path.read_bytes() == (tmp_path / 'sub_of_cropped' / path.name).read_bytes()
+
+
+def test_small_images_are_left_out_when_told(folder, tmp_path):
+    prepare.write_image(folder / 'tiny.png', photograph(20, 70))
+    prepare.make_subimages(folder, tmp_path / 'sub', 32, 16, skip_small=True)
+    prepare.make_lmdb(folder, tmp_path / 'sub.lmdb', 32, 16, skip_small=True)
+    assert len(names_in(tmp_path / 'sub')) == len(stored(tmp_path / 'sub.lmdb')) == 36
+    with pytest.raises(UserError, match='all its images are smaller'):
+        prepare.make_subimages(folder, tmp_path / 'none', 64, 16, skip_small=True)
+
+
+@pytest.mark.parametrize('name', ['ümlaut', 'a.b', 'x' * 200])
+def test_names_that_an_lmdb_of_basicsr_cannot_hold(folder, tmp_path, name):
+    prepare.write_image(folder / f'{name}.png', photograph(40, 40))
+    if len(name) < 200:
+        with pytest.raises(UserError, match=f'ASCII names .*\n  {name}'):
+            prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
+    else:
+        assert prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
+
+
+def test_two_images_of_one_name(folder, tmp_path):
+    cv2.imwrite(str(folder / 'im1.jpg'), photograph(40, 40))
+    with pytest.raises(UserError, match=r'im1\.png and im1\.jpg would get the same name'):
+        prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
+
+
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda a, b: prepare.make_lr(a, b, 0),
+        lambda a, b: prepare.make_lr(a, b, 2, 'mirror'),
+        lambda a, b: prepare.make_subimages(a, b, 32, 0),
+        lambda a, b: prepare.make_lmdb(a, b),
+        lambda a, b: prepare.make_lmdb(a, b.with_suffix('.lmdb'), size=32),
+        lambda a, b: prepare.make_lmdb(a, b.with_suffix('.lmdb'), encoding='jpg'),
+        lambda a, b: prepare.make_lr(a, b, 2, jobs=0),
+    ],
+)
+def test_wrong_usage(folder, tmp_path, call):
+    with pytest.raises(UsageError):
+        call(folder, tmp_path / 'out')
     assert [p.name for p in tmp_path.iterdir()] == ['HR']
 
 
