@@ -1,6 +1,7 @@
 """basicsr benchmark: speed and memory on this machine."""
 
 import argparse
+from pathlib import Path
 
 
 def add_commands(commands) -> None:
@@ -12,8 +13,22 @@ def add_commands(commands) -> None:
     attention.add_argument('--repeats', type=int, default=7, help='timed runs of each form, alternating')
     attention.set_defaults(run=run_attention)
 
+    prepare = subject.add_parser('prepare', help="basicsr prepare beside BasicSR's own means")
+    prepare.add_argument('--hr', type=Path, default=Path('datasets/demo/train/HR'), metavar='DIR', help='images')
+    prepare.add_argument('--size', type=int, default=240, help='side of the sub-images')
+    prepare.add_argument('--step', type=int, default=120, help='from one sub-image to the next')
+    prepare.add_argument('--scale', type=int, default=4)
+    prepare.add_argument('--repeats', type=int, default=5, help='timed runs of each, by turns')
+    prepare.set_defaults(run=run_prepare)
+
 
 def run_attention(args: argparse.Namespace) -> None:
     from earn_plugin.benchmark.attention import benchmark_attention
 
     benchmark_attention(tuple(args.size), args.repeats)
+
+
+def run_prepare(args: argparse.Namespace) -> None:
+    from earn_plugin.benchmark.preparing import benchmark_prepare
+
+    benchmark_prepare(args.hr, args.size, args.step, args.scale, args.repeats)

@@ -4,12 +4,16 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
+import torch
 from basicsr.utils import FileClient, imfrombytes, scandir
+from basicsr.utils.file_client import LmdbBackend
+from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from earn_plugin.data import prepare
+from earn_plugin.data.loading import build_checked
 from earn_plugin.data.making import manifest_of
 from earn_plugin.errors import UsageError, UserError
-from tests.conftest import photograph
+from tests.conftest import photograph, write_pairs
 
 
 @pytest.fixture
@@ -69,6 +73,28 @@ def test_lmdb_is_basicsrs(folder, tmp_path, capfd):
     client = FileClient('lmdb', db_paths=[str(tmp_path / 'HR.lmdb')], client_keys=['gt'])
     image = imfrombytes(client.get('im2', 'gt'))
     np.testing.assert_array_equal(image, cv2.imread(str(folder / 'im2.png')))
+
+
+def test_basicsrs_own_reader_reads_ours_and_ours_reads_its_writers(tmp_path):
+    root = write_pairs(tmp_path, 3)
+    opt = {'name': 'x', 'type': 'PairedImageDataset', 'phase': 'val', 'scale': 2, 'io_backend': {'type': 'lmdb'}}
+    for folder in ('HR', 'LR'):
+        prepare.make_lmdb(root / folder, root / f'ours_{folder}.lmdb')
+        names = names_in(root / folder)
+        keys = [name.partition('.')[0] for name in names]
+        make_lmdb_from_imgs(str(root / folder), str(root / f'basicsrs_{folder}.lmdb'), names, keys)
+        stock = LmdbBackend(str(root / f'ours_{folder}.lmdb'))
+        for name, key in zip(names, keys, strict=True):
+            np.testing.assert_array_equal(imfrombytes(stock.get(key, 'default')), cv2.imread(str(root / folder / name)))
+    sets = []
+    for maker in ('ours', 'basicsrs'):
+        roots = {'dataroot_gt': str(root / f'{maker}_HR.lmdb'), 'dataroot_lq': str(root / f'{maker}_LR.lmdb')}
+        sets.append(build_checked({**opt, **roots})[0])
+    for index in range(3):
+        ours, basicsrs = (dataset[index] for dataset in sets)
+        assert ours['gt_path'] == basicsrs['gt_path']
+        assert torch.equal(ours['gt'], basicsrs['gt'])
+        assert torch.equal(ours['lq'], basicsrs['lq'])
 
 
 def test_lmdb_has_room_where_the_first_image_is_the_smallest(tmp_path):
