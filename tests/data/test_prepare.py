@@ -86,6 +86,7 @@ def test_basicsrs_own_reader_reads_ours_and_ours_reads_its_writers(tmp_path):
         stock = LmdbBackend(str(root / f'ours_{folder}.lmdb'))
         for name, key in zip(names, keys, strict=True):
             np.testing.assert_array_equal(imfrombytes(stock.get(key, 'default')), cv2.imread(str(root / folder / name)))
+        stock._client['default'].close()  # a process opens an LMDB once
     sets = []
     for maker in ('ours', 'basicsrs'):
         roots = {'dataroot_gt': str(root / f'{maker}_HR.lmdb'), 'dataroot_lq': str(root / f'{maker}_LR.lmdb')}
