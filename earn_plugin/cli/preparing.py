@@ -1,6 +1,7 @@
 """basicsr prepare: what makes and checks data."""
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -42,6 +43,24 @@ def add_commands(commands) -> None:
     )
     add_jobs(lmdb)
     lmdb.set_defaults(run=run_lmdb)
+
+    check = what.add_parser(
+        'check',
+        help='read every image of data sets, and list all that is wrong with them',
+        description='Read every image and list all that is wrong: names, pairs, sizes, damage, channels, bit depth, '
+        'and images to train on that are to test on, too. The exit code is 1 if there is anything.',
+    )
+    check.add_argument(
+        'data', metavar='DATA', help='an options file or recipe, or else a folder or LMDB of (HR) images'
+    )
+    check.add_argument('lr', metavar='LR', nargs='?', help='the folder or LMDB of their LR images')
+    check.add_argument('--scale', type=int, help='HR by LR; without it the scale that most pairs have')
+    check.add_argument('--filename_tmpl', metavar='TEMPLATE', help="names in LR, for example '{}x4'; without it '{}'")
+    check.add_argument(
+        '--phase', choices=('train', 'val'), help='in val HR may have some pixels more than the scale says'
+    )
+    check.add_argument('--against', metavar='DIR', nargs='+', default=[], help='images to test on, not to be in DATA')
+    check.set_defaults(run=run_check)
 
 
 def add_cutting(command: argparse.ArgumentParser, size: int | None = None, step: int | None = None) -> None:
@@ -103,3 +122,55 @@ def cutting(args: argparse.Namespace) -> dict:
 
 def tell(path: Path, made: bool) -> None:
     print(f'{path} is {"made" if made else "there already"}')
+
+
+def run_check(args: argparse.Namespace) -> int:
+    from earn_plugin.data.full_check import check_fully
+
+    report = check_fully([*datasets_of(args), *(images_to_test_on(folder) for folder in args.against)])
+    sys.stdout.reconfigure(errors='backslashreplace')  # a file's name may hold what the terminal does not
+    print(report)
+    return 1 if report.count else 0
+
+
+def datasets_of(args: argparse.Namespace) -> list[dict]:
+    """BasicSR's options of the data sets to check: those of an options file, or made for folders.
+
+    Raises:
+        UsageError: neither an options file nor a folder, or arguments that do not go together.
+    """
+    from earn_plugin.errors import UsageError
+
+    if args.scale is not None and args.scale < 1:
+        raise UsageError(f'--scale must be 1 or more, got {args.scale}')
+    if Path(args.data).is_dir():
+        if args.lr is None:
+            if args.scale or args.filename_tmpl:
+                raise UsageError('--scale and --filename_tmpl are of pairs: give the LR folder, too')
+            return [{**images_to_test_on(args.data), 'phase': 'train'}]
+        pairs = {'name': f'{args.data} and {args.lr}', 'type': 'PairedImageDataset', 'phase': args.phase or 'train'}
+        roots = {'dataroot_gt': args.data, 'dataroot_lq': args.lr}
+        return [{**pairs, **roots, 'scale': args.scale, 'filename_tmpl': args.filename_tmpl or '{}'}]
+    if args.lr is not None:
+        raise UsageError(f'there is no folder {args.data}')
+    if args.scale or args.filename_tmpl or args.phase:
+        raise UsageError('--scale, --filename_tmpl and --phase are of folders; an options file says its own')
+
+    from earn_plugin.building import make_missing_demo
+    from earn_plugin.options.checking import check_datasets
+    from earn_plugin.options.completing import complete_datasets
+    from earn_plugin.options.reading import find, read
+
+    try:
+        options = read(find(args.data))
+    except UsageError as error:
+        raise UsageError(
+            f'{error}' if Path(args.data).is_file() else f'there is no folder {args.data}, {error}'
+        ) from None
+    make_missing_demo(options)
+    check_datasets(options)
+    return complete_datasets(options.data)
+
+
+def images_to_test_on(folder: str) -> dict:
+    return {'name': folder, 'type': 'SingleImageDataset', 'phase': 'test', 'dataroot_lq': folder}

@@ -1,56 +1,17 @@
 """Image pairs checked by name, header and size before training starts, and failures to read explained."""
 
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from earn_plugin.data.headers import Header, read_header
+from earn_plugin.data.sources import Finding, Folder, lmdb_header, lmdb_shapes
 from earn_plugin.errors import UserError
 
-PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-PNG_END = b'IEND\xaeB`\x82'
-PNG_COLOURS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey with alpha', 6: 'RGBA'}
 MOST_NAMED = 10  # of one kind of finding; the rest is counted
-
-
-class Header(NamedTuple):
-    """``kind`` is empty for an 8-bit RGB image, else what the image is: 'grey', '16-bit RGB', …"""
-
-    height: int
-    width: int
-    kind: str
-
-
-def read_header(path: Path) -> Header:
-    """Size and kind of an image from the first bytes of its file, and a look at the last ones.
-
-    Raises:
-        ValueError: not an image, or cut off.
-    """
-    with path.open('rb') as file:
-        head = file.read(26)
-        if head.startswith(PNG_SIGNATURE):
-            if len(head) < 26:
-                raise ValueError('is cut off')
-            width, height, depth, colour = struct.unpack('>IIBB', head[16:26])
-            file.seek(max(0, path.stat().st_size - len(PNG_END)))
-            if file.read() != PNG_END:
-                raise ValueError('is cut off: the PNG does not end')
-            kind = PNG_COLOURS.get(colour, f'PNG colour type {colour}')
-            if depth > 8:
-                kind = f'{depth}-bit {kind}'
-            return Header(height, width, '' if kind in ('RGB', 'palette') else kind)
-        if not head:
-            raise ValueError('is empty')
-    try:
-        with Image.open(path) as image:
-            return Header(image.height, image.width, {'RGB': '', 'L': 'grey'}.get(image.mode, image.mode))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise ValueError('is not an image') from error
 
 
 class Pair(NamedTuple):
@@ -79,7 +40,7 @@ def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
     if not len(dataset):
         raise UserError(f'data set {name} is empty: no image in {opt.get("dataroot_gt") or opt.get("dataroot_lq")}')
     pairs = list(_pairs(opt, dataset))
-    problems = [problem for pair in pairs for problem in _problems(pair, opt)]
+    problems = [finding for pair in pairs for finding in pair_findings(pair, opt)]
     if problems:
         more = f'\n  and {len(problems) - MOST_NAMED} more' if len(problems) > MOST_NAMED else ''
         listed = '\n'.join(f'  {problem}' for problem in problems[:MOST_NAMED])
@@ -111,13 +72,13 @@ def check_names(opt: dict[str, Any]) -> None:
         for root in roots:
             if root.suffix != '.lmdb':
                 raise UserError(f'data set {opt["name"]}: {root} must be a folder that ends in .lmdb')
-        gt, lq = (set(_lmdb_shapes(root)) for root in roots)
+        gt, lq = (set(lmdb_shapes(root)) for root in roots)
         template = '{}'
     else:
-        files = [{p.name: p for p in root.iterdir() if p.is_file() and not p.name.startswith('.')} for root in roots]
+        files = [set(Folder(root).names) for root in roots]
         template = opt.get('filename_tmpl', '{}')
-        gt = {f'{template.format(p.stem)}{p.suffix}' for p in files[0].values()}
-        lq = set(files[1])
+        gt = {lq_name(name, template) for name in files[0]}
+        lq = files[1]
     for root, names in zip(roots, (gt, lq), strict=True):
         if not names:
             raise UserError(f'data set {opt["name"]} is empty: no image in {root}')
@@ -131,18 +92,17 @@ def check_names(opt: dict[str, Any]) -> None:
         raise UserError(f'data set {opt["name"]}: HR and LR do not pair:\n' + '\n'.join(lines) + hint)
 
 
-def _lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
-    """key → (height, width, channels), from the text that BasicSR writes beside an LMDB."""
-    shapes = {}
-    for number, line in enumerate((root / 'meta_info.txt').read_text().splitlines(), 1):
-        try:
-            name, shape = line.partition('(')[::2]
-            shapes[name.partition('.')[0]] = tuple(int(n) for n in shape.partition(')')[0].split(',') if n)
-        except ValueError:
-            raise UserError(
-                f'{root / "meta_info.txt"}: line {number} is not "name.png (height,width,channels) level": {line!r}'
-            ) from None
-    return shapes
+def lq_name(gt_name: str, template: str) -> str:
+    """The name that BasicSR gives the LR image of an HR image.
+
+    Raises:
+        UserError: the template is no format with one place.
+    """
+    path = Path(gt_name)
+    try:
+        return f'{template.format(path.stem)}{path.suffix}'
+    except (ValueError, LookupError) as error:
+        raise UserError(f"filename_tmpl must be like '{{}}x4', got {template!r}: {error}") from None
 
 
 def _pairs(opt: dict[str, Any], dataset: Any) -> Iterable[Pair]:
@@ -151,19 +111,14 @@ def _pairs(opt: dict[str, Any], dataset: Any) -> Iterable[Pair]:
         return
     if opt['io_backend']['type'] == 'lmdb':
         roots = Path(opt['dataroot_gt']), Path(opt['dataroot_lq'])
-        gt, lq = (_lmdb_shapes(root) for root in roots)
+        gt, lq = (lmdb_shapes(root) for root in roots)
         for path in paths:
             key = path['gt_path']
-            yield Pair(f'{roots[0]}:{key}', f'{roots[1]}:{key}', _lmdb_header(gt[key]), _lmdb_header(lq[key]))
+            yield Pair(f'{roots[0]}:{key}', f'{roots[1]}:{key}', lmdb_header(gt[key]), lmdb_header(lq[key]))
     elif opt['io_backend']['type'] == 'disk':
         for path in paths:
             gt, lq = Path(path['gt_path']), Path(path['lq_path'])
             yield Pair(str(gt), str(lq), _header_or_problem(gt), _header_or_problem(lq))
-
-
-def _lmdb_header(shape: tuple[int, ...]) -> Header:
-    height, width, channels = (*shape, 3)[:3]
-    return Header(height, width, {1: 'grey', 3: '', 4: 'RGBA'}.get(channels, f'of {channels} channels'))
 
 
 def _header_or_problem(path: Path) -> Header | str:
@@ -175,23 +130,25 @@ def _header_or_problem(path: Path) -> Header | str:
         return str(error)
 
 
-def _problems(pair: Pair, opt: dict[str, Any]) -> Iterable[str]:
+def pair_findings(pair: Pair, opt: dict[str, Any]) -> Iterable[Finding]:
+    """What keeps a pair from being read, and sizes that do not fit the scale or the crop."""
     for name, header in ((pair.gt_name, pair.gt), (pair.lq_name, pair.lq)):
         if isinstance(header, str):
-            yield f'{name} {header}'
+            yield Finding(name, header)
     if isinstance(pair.gt, str) or isinstance(pair.lq, str) or not opt.get('scale'):
         return
     scale, is_train = opt['scale'], opt['phase'] == 'train'
     wanted = pair.lq.height * scale, pair.lq.width * scale
     spare = pair.gt.height - wanted[0], pair.gt.width - wanted[1]
+    size = f'is {pair.gt.height}×{pair.gt.width}'
     # in validation BasicSR cuts what the scale leaves over from the bottom and the right
     if (is_train and any(spare)) or not all(0 <= s < scale for s in spare):
-        yield (
-            f'{pair.gt_name} is {pair.gt.height}×{pair.gt.width}, but ×{scale} of {pair.lq_name} '
-            f'({pair.lq.height}×{pair.lq.width}) is {wanted[0]}×{wanted[1]}'
+        yield Finding(
+            pair.gt_name,
+            f'{size}, but ×{scale} of {pair.lq_name} ({pair.lq.height}×{pair.lq.width}) is {wanted[0]}×{wanted[1]}',
         )
     elif is_train and opt.get('gt_size') and min(pair.gt.height, pair.gt.width) < opt['gt_size']:
-        yield f'{pair.gt_name} is {pair.gt.height}×{pair.gt.width}, smaller than gt_size {opt["gt_size"]}'
+        yield Finding(pair.gt_name, f'{size}, smaller than gt_size {opt["gt_size"]}')
 
 
 def explain_failure(dataset: Any, index: int, error: Exception) -> str:

@@ -12,7 +12,7 @@ import lmdb as lmdb_library
 import numpy as np
 
 from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
-from earn_plugin.data.check import Header, read_header
+from earn_plugin.data.headers import Header, read_header
 from earn_plugin.data.images import decode, encode, images_in, read_image, write_image
 from earn_plugin.data.making import Files, Work, each, is_made, making, recipe_of, sha256
 from earn_plugin.data.store import Store

@@ -103,13 +103,21 @@ def check(options: Options, is_train: bool) -> list[str]:
     """
     checked = _Check(options, is_train)
     checked.run()
-    if checked.problems:
-        count = 'a problem' if len(checked.problems) == 1 else f'{len(checked.problems)} problems'
-        listed = '\n'.join(f'  {text}' for _, text in sorted(checked.problems))
-        if checked.lacks_data:
-            listed += f'\n{DATASETS_README} says what to put there; the demo recipe (-opt demo_EARN_x4) needs nothing'
-        raise UsageError(f'{options.file} has {count}:\n{listed}')
+    checked.raise_problems()
     return checked.notes
+
+
+def check_datasets(options: Options) -> None:
+    """Check the data sets of an options file, and nothing else.
+
+    Raises:
+        UsageError: lists all problems, each with its place.
+    """
+    checked = _Check(options, is_train=False)
+    if checked.is_mapping(('datasets',)):
+        checked.check_kind(('scale',), KINDS[('scale',)])
+        checked.check_datasets()
+    checked.raise_problems()
 
 
 def below(place: Place, paths: Iterable[Place]) -> set[str]:
@@ -134,6 +142,15 @@ class _Check:
     def report(self, place: Place, message: str) -> None:
         text = f'{self.options.where(place)}: {".".join(map(str, place))}: {message}'
         self.problems.append((self.options.line(place), text))
+
+    def raise_problems(self) -> None:
+        if not self.problems:
+            return
+        count = 'a problem' if len(self.problems) == 1 else f'{len(self.problems)} problems'
+        listed = '\n'.join(f'  {text}' for _, text in sorted(self.problems))
+        if self.lacks_data:
+            listed += f'\n{DATASETS_README} says what to put there; the demo recipe (-opt demo_EARN_x4) needs nothing'
+        raise UsageError(f'{self.options.file} has {count}:\n{listed}')
 
     def run(self) -> None:
         for key in ('name', 'model_type', 'datasets', *(('train',) if self.is_train else ())):

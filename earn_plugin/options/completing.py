@@ -29,15 +29,7 @@ def complete(options: Options, is_train: bool, auto_resume: bool, debug: bool, r
         opt['num_gpu'] = torch.cuda.device_count() if torch.cuda.is_available() else 0
     opt.setdefault('manual_seed', None)
 
-    opt['datasets'] = {phase: dataset for phase, dataset in opt['datasets'].items() if dataset is not None}
-    for phase, dataset in opt['datasets'].items():
-        dataset['phase'] = phase.partition('_')[0]
-        if 'scale' in opt:
-            dataset['scale'] = opt['scale']
-        for key in ('dataroot_gt', 'dataroot_lq'):
-            if dataset.get(key) is not None:
-                dataset[key] = str(Path(dataset[key]).expanduser())
-
+    complete_datasets(opt)
     path = opt['path'] = opt.get('path') or {}
     for key, value in path.items():
         if value is not None and ('resume_state' in key or 'pretrain_network' in key):
@@ -72,3 +64,16 @@ def complete(options: Options, is_train: bool, auto_resume: bool, debug: bool, r
     else:
         opt['val'] = val if val is not None else {'save_img': False, 'suffix': None}
     return opt
+
+
+def complete_datasets(opt: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give the data sets of options their phase and scale; returns those that are not left out with ~."""
+    opt['datasets'] = {phase: dataset for phase, dataset in opt['datasets'].items() if dataset is not None}
+    for phase, dataset in opt['datasets'].items():
+        dataset['phase'] = phase.partition('_')[0]
+        if 'scale' in opt:
+            dataset['scale'] = opt['scale']
+        for key in ('dataroot_gt', 'dataroot_lq'):
+            if dataset.get(key) is not None:
+                dataset[key] = str(Path(dataset[key]).expanduser())
+    return list(opt['datasets'].values())

@@ -40,27 +40,6 @@ def root(tmp_path):
     return write_pairs(tmp_path / 'pairs', 4)
 
 
-@pytest.mark.parametrize('kind', ['png', 'jpg', 'bmp'])
-def test_headers(tmp_path, kind):
-    path = tmp_path / f'x.{kind}'
-    cv2.imwrite(str(path), photograph(6, 9))
-    assert check.read_header(path) == (6, 9, '')
-
-
-@pytest.mark.parametrize(
-    ('mode', 'kind'), [('L', 'grey'), ('RGBA', 'RGBA'), ('LA', 'grey with alpha'), ('P', ''), ('I;16', '16-bit grey')]
-)
-def test_kinds_of_png(tmp_path, mode, kind):
-    image = Image.new('I;16', (5, 4)) if mode == 'I;16' else Image.fromarray(photograph(4, 5)).convert(mode)
-    image.save(tmp_path / 'x.png')
-    assert check.read_header(tmp_path / 'x.png') == (4, 5, kind)
-
-
-def test_sixteen_bit_colour(tmp_path):
-    cv2.imwrite(str(tmp_path / 'x.png'), photograph(4, 5).astype(np.uint16) * 256)
-    assert check.read_header(tmp_path / 'x.png').kind == '16-bit RGB'
-
-
 def test_sound_pairs_have_no_notes(root, pairs):
     assert build_checked(options(root))[1] == []
     assert build_checked(options(pairs, backend='lmdb'))[1] == []

@@ -1,0 +1,151 @@
+"""Where images are: a folder or an LMDB of BasicSR's layout, listed and read by name."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import lmdb
+
+from earn_plugin.data.headers import Header
+from earn_plugin.errors import UserError
+
+
+class Finding(NamedTuple):
+    """A file, key or folder, and what is wrong with it: '… is cut off'."""
+
+    where: str
+    what: str
+
+    def __str__(self):
+        return f'{self.where} {self.what}'
+
+
+class Folder:
+    """The files of a folder, hidden ones left out, as BasicSR lists them; ``recursive`` has those below it too.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+
+    def __init__(self, root: Path, recursive: bool = False):
+        self.root = root
+        if not root.is_dir():
+            raise UserError(f'there is no folder {root}')
+        paths = root.rglob('*') if recursive else root.iterdir()
+        inside = (path.relative_to(root) for path in paths if path.is_file())
+        self.names = sorted(path.as_posix() for path in inside if not any(part[0] == '.' for part in path.parts))
+
+    def label(self, name: str) -> str:
+        return str(self.root / name)
+
+    def __contains__(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def findings(self, names: Iterable[str]) -> Iterator[Finding]:
+        """Names that BasicSR or another system will not take."""
+        lower, keys = defaultdict(list), defaultdict(list)
+        for name in names:
+            stem = name.rpartition('.')[0] or name
+            if not name.isascii():
+                yield Finding(
+                    self.label(name), "is not an ASCII name: BasicSR's LMDB refuses it, and so does cv2 on Windows"
+                )
+            if any(character.isspace() for character in name):
+                yield Finding(
+                    self.label(name), "has a space in its name: BasicSR's meta_info files end a name at a space"
+                )
+            if '.' in stem:
+                yield Finding(self.label(name), "has a dot in its name: BasicSR's LMDB ends a key at the first dot")
+            lower[name.lower()].append(name)
+            keys[stem].append(name)
+        for names_alike, why in ((lower, 'on Windows and macOS'), (keys, 'as LMDB keys')):
+            for first, *others in names_alike.values():
+                for other in others:
+                    yield Finding(self.label(other), f'has the same name as {first} {why}')
+
+
+class LMDB:
+    """An LMDB by its meta_info.txt, as BasicSR reads it. Close it: a process may open an LMDB only once.
+
+    Raises:
+        UserError: not an LMDB that BasicSR can read.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        if root.suffix != '.lmdb' or not root.is_dir():
+            raise UserError(f'{root} must be a folder that ends in .lmdb')
+        for file in ('data.mdb', 'meta_info.txt'):
+            if not (root / file).is_file():
+                raise UserError(f'{root} is no LMDB of BasicSR: it has no {file}')
+        self.shapes = lmdb_shapes(root)
+        self.names = sorted(self.shapes)
+        try:
+            self.environment = lmdb.open(str(root), readonly=True, lock=False, readahead=False)
+            with self.environment.begin() as reading:
+                self.stored = {
+                    key.decode('ascii', 'backslashreplace') for key in reading.cursor().iternext(True, False)
+                }
+        except lmdb.Error as error:
+            raise UserError(f'{root} cannot be read: {error}') from error
+
+    def label(self, name: str) -> str:
+        return f'{self.root}:{name}'
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.stored
+
+    def read(self, name: str) -> bytes:
+        with self.environment.begin() as reading:
+            content = reading.get(name.encode())
+        if content is None:
+            raise FileNotFoundError(name)
+        return content
+
+    def findings(self, names: Iterable[str]) -> Iterator[Finding]:
+        for key in sorted(self.stored.difference(self.shapes)):
+            yield Finding(self.label(key), 'is stored, but meta_info.txt does not have it: BasicSR will not read it')
+
+    def close(self) -> None:
+        self.environment.close()
+
+
+def open_source(root: Path, recursive: bool = False) -> Folder | LMDB:
+    """A folder, or an LMDB where it is one or is named like one.
+
+    Raises:
+        UserError: neither.
+    """
+    is_lmdb = root.suffix == '.lmdb' or (root / 'data.mdb').is_file()
+    return LMDB(root) if is_lmdb else Folder(root, recursive)
+
+
+def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
+    """key → (height, width, channels), from the text that BasicSR writes beside an LMDB.
+
+    Raises:
+        UserError: a line is not as BasicSR writes them.
+    """
+    file = root / 'meta_info.txt'
+    shapes = {}
+    for number, line in enumerate(file.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
+        name, _, shape = line.rpartition('(')  # the key may have brackets, too
+        try:
+            sizes = tuple(int(size) for size in shape.partition(')')[0].split(',') if size)
+            if not name or len(sizes) not in (2, 3):
+                raise ValueError
+        except ValueError:
+            raise UserError(
+                f'{file}: line {number} is not "name.png (height,width,channels) level": {line!r}'
+            ) from None
+        shapes[name.partition('.')[0]] = sizes
+    return shapes
+
+
+def lmdb_header(shape: tuple[int, ...]) -> Header:
+    height, width, channels = (*shape, 3)[:3]
+    return Header(height, width, {1: 'grey', 3: '', 4: 'RGBA'}.get(channels, f'of {channels} channels'))
