@@ -3,26 +3,23 @@
 The check before training (``check``) reads headers and takes seconds; this reads all bytes and pixels.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lmdb
-from tqdm import tqdm
 
 from earn_plugin.data.check import Pair, lq_name, pair_findings
 from earn_plugin.data.decoding import Decoder, Look
 from earn_plugin.data.headers import Header
+from earn_plugin.data.making import each
+from earn_plugin.data.manifest import manifest_findings
 from earn_plugin.data.sources import LMDB, Finding, Folder, lmdb_header, open_source
 from earn_plugin.errors import UserError
-
-MANIFEST = '.manifest.json'
 
 
 @dataclass
@@ -93,7 +90,7 @@ def check_fully(options: list[dict[str, Any]]) -> Report:
         for side in dataset.sides.values():
             side.looks = {name: looks[side.source.root, name] for name in side.names}
             dataset.findings += _image_findings(side)
-            dataset.findings += _manifest_findings(side)
+            dataset.findings += manifest_findings(side.source, side.looks)
         notes += _check_sizes(dataset)
         notes += _repeated(dataset)
     _find_leaks(datasets)
@@ -166,7 +163,7 @@ def _pair(dataset: _DataSet) -> None:
 
 
 def _look_at_all(sides: Iterable[_Side]) -> dict[tuple[Path, str], Look]:
-    """Every image once, in as many threads as there are cores: cv2, zlib and hashlib leave Python's lock alone."""
+    """Every image once, however many data sets have it."""
     sources = {(side.source.root, name): side.source for side in sides for name in side.names}
 
     def look(image: tuple[Path, str]) -> Look:
@@ -179,14 +176,8 @@ def _look_at_all(sides: Iterable[_Side]) -> dict[tuple[Path, str], Look]:
             return Look(f'cannot be read: {error}')
         return decoder.look_at(content)
 
-    with Decoder() as decoder, ThreadPoolExecutor() as pool:
-        try:
-            looks = pool.map(look, sources)
-            bar = tqdm(looks, total=len(sources), desc='check', unit='image', disable=None, file=decoder.terminal)
-            return dict(zip(sources, bar, strict=True))
-        except BaseException:  # Ctrl-C: what waits is not begun
-            pool.shutdown(cancel_futures=True)
-            raise
+    with Decoder() as decoder:
+        return dict(each(list(sources), look, 'check', bar_file=decoder.terminal))
 
 
 def _image_findings(side: _Side) -> Iterator[Finding]:
@@ -202,31 +193,6 @@ def _image_findings(side: _Side) -> Iterator[Finding]:
             if told[:2] != look.header[:2]:
                 size = f'{look.header.height}×{look.header.width}'
                 yield Finding(label, f'is {size}, but meta_info.txt says {told.height}×{told.width}')
-
-
-def _manifest_findings(side: _Side) -> Iterator[Finding]:
-    """Compare with what was there when the folder was made, where a manifest tells that."""
-    file = side.source.root / MANIFEST
-    if not file.is_file():
-        return
-    try:
-        manifest = json.loads(file.read_text(encoding='utf-8'))
-        files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in manifest['files'].items()}
-        if (manifest['count'], manifest['bytes']) != (len(files), sum(size for size, _ in files.values())):
-            raise ValueError('count and bytes do not fit its files')
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        yield Finding(str(file), f'is damaged: {error}')
-        return
-    for name in sorted(set(files).union(side.source.names)):
-        label, look = side.source.label(name), side.looks.get(name)
-        if name not in files:
-            yield Finding(label, 'was added: the manifest does not have it')
-        elif name not in side.source:
-            yield Finding(label, 'is missing: the manifest has it')
-        elif look and look.sha256 and look.size != files[name][0]:
-            yield Finding(label, f'was changed: it has {look.size} bytes, and {files[name][0]} in the manifest')
-        elif look and look.sha256 and look.sha256 != files[name][1]:
-            yield Finding(label, 'was changed: its checksum is another than in the manifest')
 
 
 def _check_sizes(dataset: _DataSet) -> Iterator[str]:
@@ -253,11 +219,11 @@ def _check_sizes(dataset: _DataSet) -> Iterator[str]:
 
 def scale_of(pairs: list[Pair]) -> tuple[int, int]:
     """The scale that more than half of the pairs have, and how many; (0, 0) if there is none."""
-    votes = Counter(
-        scale
-        for pair in pairs
-        if (scale := pair.gt.height // pair.lq.height) == pair.gt.width // pair.lq.width and scale > 0
-    )
+    votes = Counter()
+    for pair in pairs:
+        scale, spare = divmod(pair.gt.height, pair.lq.height)
+        if spare < scale and 0 <= pair.gt.width - scale * pair.lq.width < scale:  # LR of HR cut to a multiple
+            votes[scale] += 1
     scale, count = votes.most_common(1)[0] if votes else (0, 0)
     return (scale, count) if 2 * count > len(pairs) else (0, 0)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from earn_plugin.signals import Stopped
 MANIFEST = '.manifest.json'
 JOURNAL = '.journal'
 Files = dict[str, list]  # name → [bytes, SHA-256, …]
+Source = TypeVar('Source')
 Result = TypeVar('Result')
 
 
@@ -171,18 +172,24 @@ def cores() -> int:
 
 
 def each(
-    sources: Sequence[Path], function: Callable[[Path], Result], what: str, done: int = 0, jobs: int | None = None
-) -> Iterator[tuple[Path, Result]]:
+    sources: Sequence[Source],
+    function: Callable[[Source], Result],
+    what: str,
+    done: int = 0,
+    jobs: int | None = None,
+    bar_file: TextIO | None = None,
+) -> Iterator[tuple[Source, Result]]:
     """Each source with what the function makes of it, in order, by ``jobs`` threads (all cores by default).
 
-    A progress bar on a terminal counts from ``done``. Only a few results wait at any time, so memory stays small.
+    A progress bar on a terminal (standard error by default) counts from ``done``. Only a few results wait at any time,
+    so memory stays small.
     """
     jobs = jobs or cores()
     waiting: deque = deque()
     remaining = iter(sources)
     with (
         ThreadPoolExecutor(jobs) as pool,
-        tqdm(desc=what, total=done + len(sources), initial=done, unit='image', disable=None) as bar,
+        tqdm(desc=what, total=done + len(sources), initial=done, unit='image', disable=None, file=bar_file) as bar,
     ):
         try:
             for source in remaining:

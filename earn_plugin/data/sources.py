@@ -1,5 +1,6 @@
 """Where images are: a folder or an LMDB of BasicSR's layout, listed and read by name."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,9 +33,7 @@ class Folder:
         self.root = root
         if not root.is_dir():
             raise UserError(f'there is no folder {root}')
-        paths = root.rglob('*') if recursive else root.iterdir()
-        inside = (path.relative_to(root) for path in paths if path.is_file())
-        self.names = sorted(path.as_posix() for path in inside if not any(part[0] == '.' for part in path.parts))
+        self.names = sorted(_files(root, recursive))
 
     def label(self, name: str) -> str:
         return str(self.root / name)
@@ -66,6 +65,16 @@ class Folder:
             for first, *others in names_alike.values():
                 for other in others:
                     yield Finding(self.label(other), f'has the same name as {first} {why}')
+
+
+def _files(folder: str | Path, recursive: bool, before: str = '') -> Iterator[str]:
+    for entry in os.scandir(folder):
+        if entry.name.startswith('.'):
+            continue
+        if entry.is_file():
+            yield before + entry.name
+        elif recursive and entry.is_dir():
+            yield from _files(entry.path, recursive, f'{before}{entry.name}/')
 
 
 class LMDB:
