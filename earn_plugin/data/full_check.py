@@ -81,11 +81,11 @@ def check_fully(options: list[dict[str, Any]]) -> Report:
         UserError: a folder does not exist, or is no LMDB of BasicSR.
     """
     start = time.monotonic()
-    notes: list[str] = []
     with ExitStack() as stack:
         sources: dict[Path, Folder | LMDB] = {}  # a root that two data sets share is opened and read once
         datasets = [_open(opt, sources, stack) for opt in options]
         looks = _look_at_all([side for dataset in datasets for side in dataset.sides.values()])
+    notes = [f'{d.opt["name"]} has neither dataroot_gt nor dataroot_lq to check' for d in datasets if not d.sides]
     for dataset in datasets:
         for side in dataset.sides.values():
             side.looks = {name: looks[side.source.root, name] for name in side.names}
@@ -118,7 +118,8 @@ def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitSt
         source = sources[key]
         backend = (opt.get('io_backend') or {}).get('type')
         if backend in ('disk', 'lmdb') and isinstance(source, LMDB) != (backend == 'lmdb'):
-            raise UserError(f'data set {opt["name"]}: {root} does not fit io_backend: {backend}')
+            what = 'an LMDB' if isinstance(source, LMDB) else 'a folder of files'
+            raise UserError(f'data set {opt["name"]}: {root} is {what}, but io_backend is {backend}')
         dataset.sides[side] = _Side(source, source.names)
         if not source.names:
             dataset.findings.append(Finding(str(root), 'is empty: there is no image in it'))

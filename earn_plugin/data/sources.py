@@ -127,10 +127,13 @@ def open_source(root: Path, recursive: bool = False) -> Folder | LMDB:
     """A folder, or an LMDB where it is one or is named like one.
 
     Raises:
-        UserError: neither.
+        UserError: neither, or it may not be read.
     """
-    is_lmdb = root.suffix == '.lmdb' or (root / 'data.mdb').is_file()
-    return LMDB(root) if is_lmdb else Folder(root, recursive)
+    try:
+        is_lmdb = root.suffix == '.lmdb' or (root / 'data.mdb').is_file()
+        return LMDB(root) if is_lmdb else Folder(root, recursive)
+    except OSError as error:
+        raise UserError(f'{root} cannot be read: {error}') from error
 
 
 def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
