@@ -98,6 +98,24 @@ def test_what_is_sensible_is_read_and_named(root):
     assert len(dataset) == 4
 
 
+def test_size_is_the_one_that_is_read_when_exif_turns_the_image(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photograph(56, 48)).save(root / 'HR/im01.png', exif=exif)
+    dataset, (note,) = build_checked(options(root))
+    assert note == f'data set set: {root}/HR/im01.png is turned by its EXIF orientation 6: read as 8-bit RGB'
+    assert all(dataset[index]['gt'].shape == (3, 32, 32) for index in range(4))
+
+
+def test_keys_may_have_brackets(root):
+    for folder in ('HR', 'LR'):
+        (root / folder / 'im01.png').rename(root / folder / 'im01 (1).png')
+        make_lmdb(root / folder, root / f'{folder}.lmdb')
+    dataset, notes = build_checked(options(root, backend='lmdb'))
+    assert notes == []
+    assert dataset.paths[1] == {'gt_path': 'im01 (1)', 'lq_path': 'im01 (1)'}
+
+
 def test_a_note_is_not_endless(root):
     for index in range(4):
         for folder, size in (('HR', (56, 48)), ('LR', (28, 24))):
