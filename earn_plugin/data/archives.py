@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from earn_plugin.data.check import read_header
-from earn_plugin.data.making import Files, cores, making, recipe_of, sha256
+from earn_plugin.data.making import Files, cores, is_made, making, sha256
 from earn_plugin.errors import UserError
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
@@ -163,8 +163,8 @@ def gather(
     folder: Path,
     change: Callable[[Found, bytes], bytes | None] | None = None,
     jobs: int | None = None,
-) -> None:
-    """A folder with an image under each of the names, made as ``making`` says.
+) -> bool:
+    """A folder with an image under each of the names, made as ``making`` says; False where it is there.
 
     Args:
         images: file name in the folder → image. Files are linked (copied where the system has no links), never
@@ -176,9 +176,11 @@ def gather(
     Raises:
         UserError: an archive or an image is damaged, or the disk has too little room for what is to be unpacked.
     """
-    archives = sorted({image.file for image in images.values()})
-    recipe = recipe_of(archives, what='gathered', change=repr(change), modified=[a.stat().st_mtime for a in archives])
-    recipe |= {'sources': len(images), 'images': sha256(repr(sorted(images.items())).encode())}
+    modified = {image.file: image.file.stat().st_mtime_ns for image in images.values()}
+    listed = [(name, image, modified[image.file]) for name, image in sorted(images.items())]
+    recipe = {'what': 'images', 'change': repr(change), 'sources': len(images), 'from': sha256(repr(listed).encode())}
+    if is_made(folder, recipe):
+        return False
     with making(folder, recipe) as work:
         missing = {image: name for name, image in images.items() if name not in work.done}
         room = sum(image.size for image in missing if image.member or change)
@@ -211,6 +213,7 @@ def gather(
                 for name, files in pool.map(write, batch):
                     work.note(name, files)
                     bar.update()
+    return True
 
 
 def _is_linked(file: Path, link: Path) -> bool:

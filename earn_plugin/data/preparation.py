@@ -12,11 +12,10 @@ from filelock import FileLock, Timeout
 from earn_plugin.data.archives import Found, find_images, gather
 from earn_plugin.data.bicubic import crop_to_multiple
 from earn_plugin.data.images import decode, encode
-from earn_plugin.data.prepare import make_lmdb, make_lr
+from earn_plugin.data.prepare import make_lr
 from earn_plugin.errors import UserError
 from earn_plugin.signals import Stopped
 
-SIZE, STEP = 480, 240  # of the HR sub-images; 2, 3, 4 and 8 divide both
 MOST_NAMED = 5
 
 
@@ -101,10 +100,6 @@ class Preparation:
     def lr(self, hr: Path, lr: Path, scale: int, suffix: str = '') -> bool:
         return make_lr(hr, lr, scale, self.border, suffix, self.jobs)
 
-    def sub_lmdb(self, images: Path, lmdb: Path, scale: int, suffix: str = '', multiple: int = 1) -> bool:
-        """The LMDB of the sub-images of a folder, for the scale that its images are of."""
-        return make_lmdb(images, lmdb, SIZE // scale, STEP // scale, suffix, multiple, jobs=self.jobs)
-
 
 @contextlib.contextmanager
 def preparing(place: Path, out: Path, archives: str, **settings) -> Iterator[Preparation]:
@@ -127,12 +122,16 @@ def preparing(place: Path, out: Path, archives: str, **settings) -> Iterator[Pre
         raise UserError(f'another basicsr prepare is at work in {out}; wait for it, or end it') from None
     except OSError as error:
         raise UserError(f'{out} cannot be written to: {error.strerror or error}') from error
-    with lock:
+    try:
         work = Preparation(place, out, found, problems=problems, **settings)
         yield work
-        for folder in out.glob('*/.making'):
-            _remove(folder)
-    Path(lock.lock_file).unlink(missing_ok=True)
+        for folder in out.glob('*/.making'):  # renamed first: no part of it can be taken for the whole
+            folder.rename(folder.with_name('.making.removed'))
+        for folder in out.glob('*/.making.removed'):
+            shutil.rmtree(folder)
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
     if work.problems:
         raise UserError('not everything could be made:\n  ' + '\n  '.join(work.problems))
 
@@ -165,11 +164,3 @@ def files_in(folder: Path) -> dict[str, Found]:
 
 def first_of(names: Sequence[str]) -> str:
     return ', '.join(names[:MOST_NAMED]) + (' …' if len(names) > MOST_NAMED else '')
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder in such a way that no part of it can be taken for the whole."""
-    doomed = folder.with_name(f'{folder.name}.removed')
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)

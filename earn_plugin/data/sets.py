@@ -16,6 +16,7 @@ from earn_plugin.errors import UserError
 DIV2K_PAGE = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/'
 FLICKR2K_PAGE = 'https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar'
 VOC_PAGE = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/'
+SIZE, STEP = 480, 240  # of the HR sub-images; 2, 3, 4 and 8 divide both
 ARCHIVES = {'div2k': 'DIV2K', 'flickr2k': 'DIV2K|Flickr2K', 'voc2012': 'VOC'}  # what their names begin with
 
 
@@ -62,23 +63,31 @@ class Pairs:
                 nothing = f'no images, {archive} is not in {work.place}; it is published at {self.page}'
                 nothing += '; --make-lr makes them by bicubic' if scale > 1 else ''
                 is_there = work.originals(folder, pattern, self.files(numbers, scale), nothing)
-            if is_there and (scale == 1 or 1 not in folders or _are_of_size(work, folders[1], folder, scale)):
+            if is_there and (scale == 1 or 1 not in folders or _do_pair(work, folders[1], folder, scale)):
                 folders[scale] = folder
             if is_there and scale == 1:  # if images may be missing: those that are there need their LR
                 numbers = [int(Path(name).stem) for name in names_in(folder)]
         return folders
 
 
-def _are_of_size(work: Preparation, hr: Path, lr: Path, scale: int) -> bool:
-    """Whether ``scale`` times the size of each LR image is that of its HR image; if not, it is noted."""
+def _do_pair(work: Preparation, hr: Path, lr: Path, scale: int) -> bool:
+    """Whether LR images are 1/``scale`` of their HR images once both are cut as ``_sub_lmdb`` cuts; if not, noted."""
     wrong = []
     for name in names_in(lr):
         large, small = read_header(hr / name.replace(_suffix(scale), '')), read_header(lr / name)
-        if (large.height, large.width) != (small.height * scale, small.width * scale):
-            wrong.append(name)
+        for of_hr, of_lr in ((large.height, small.height), (large.width, small.width)):
+            if abs(of_lr * scale - of_hr) >= scale or of_hr // 12 != of_lr // (12 // scale):
+                wrong.append(name)
+                break
     if wrong:
         work.note(lr, f'{len(wrong)} images are not 1/{scale} of those in {hr.name}: {first_of(wrong)}')
     return not wrong
+
+
+def _sub_lmdb(work: Preparation, images: Path, lmdb: Path, scale: int) -> bool:
+    """Published LR images are rounded up in size. HR is cut to a multiple of 12 and LR alike, so that squares pair."""
+    size, step = SIZE // scale, STEP // scale
+    return make_lmdb(images, lmdb, size, step, _suffix(scale), multiple=12 // scale, jobs=work.jobs)
 
 
 # the archive of EDSR has the validation images in the same folder
@@ -107,7 +116,7 @@ def div2k(
     if published:
         for scale, folder in folders.items():
             lmdb = root / f'{DIV2K_TRAIN.name(scale)}_sub.lmdb'
-            work.make(lmdb, lambda f=folder, to=lmdb, s=scale: work.sub_lmdb(f, to, s, _suffix(s)))
+            work.make(lmdb, lambda f=folder, to=lmdb, s=scale: _sub_lmdb(work, f, to, s))
     if 8 in scales and 1 in folders:
         _div2k_x8(work, root, folders[1])
     if 4 in scales:
@@ -122,9 +131,9 @@ def _div2k_x8(work: Preparation, root: Path, hr: Path) -> None:
         if lr_lmdb.exists():
             return False
         work.lr(hr, lr, 8)
-        return work.sub_lmdb(lr, lr_lmdb, 8)
+        return make_lmdb(lr, lr_lmdb, SIZE // 8, STEP // 8, jobs=work.jobs)
 
-    work.make(hr_lmdb, lambda: work.sub_lmdb(hr, hr_lmdb, 1, multiple=8))
+    work.make(hr_lmdb, lambda: make_lmdb(hr, hr_lmdb, SIZE, STEP, multiple=8, jobs=work.jobs))
     work.make(lr_lmdb, make_lr_lmdb)
 
 
@@ -154,9 +163,8 @@ def flickr2k(
         def make(scale=scale, lmdb=lmdb, both=both) -> bool:
             if lmdb.exists():
                 return False
-            if not both.exists():
-                gather(files_in(parts[0][scale]) | files_in(parts[1][scale]), both, jobs=work.jobs)
-            return work.sub_lmdb(both, lmdb, scale, _suffix(scale))
+            gather(files_in(parts[0][scale]) | files_in(parts[1][scale]), both, jobs=work.jobs)
+            return _sub_lmdb(work, both, lmdb, scale)
 
         if all(scale in folders for folders in parts):
             work.make(lmdb, make)
@@ -177,15 +185,13 @@ def voc2012(work: Preparation, scales: Sequence[int], images: int = 17_125, take
     def make(folder: Path, lmdb: Path, scale: int) -> bool:
         if lmdb.exists():
             return False
-        if not gt.exists():
-            if not photographs:
-                raise UserError(
-                    f'no images, VOCtrainval_11-May-2012.tar is not in {work.place}; it is published at {VOC_PAGE}'
-                )
-            if len(photographs) != images and not work.allow_missing:
-                raise UserError(f'{len(photographs):,} images instead of {images:,} are in {work.place}')
-            first = sorted(photographs.items())[:taken]
-            gather({f'{name}.png': image for name, image in first}, gt, Cut(12, smallest=88), work.jobs)
+        if not photographs:
+            archive = 'VOCtrainval_11-May-2012.tar'
+            raise UserError(f'no images, {archive} is not in {work.place}; it is published at {VOC_PAGE}')
+        if len(photographs) != images and not work.allow_missing:
+            raise UserError(f'{len(photographs):,} images instead of {images:,} are in {work.place}')
+        first = sorted(photographs.items())[:taken]
+        gather({f'{name}.png': image for name, image in first}, gt, Cut(12, smallest=88), work.jobs)
         if scale > 1:
             work.lr(gt, folder, scale)
         return make_lmdb(folder, lmdb, jobs=work.jobs)
