@@ -114,9 +114,9 @@ def run_data_set(args: argparse.Namespace) -> None:
     from earn_plugin.data.preparation import preparing
 
     module = benchmarks if args.what == 'benchmark' else sets
-    settings = {'border': args.border, 'allow_missing': args.allow_missing, 'jobs': args.jobs}
     bicubic = [args.make_lr] if 'make_lr' in args else []
-    with preparing(args.place, args.out, module.ARCHIVES[args.what], **settings) as work:
+    archives = module.ARCHIVES[args.what]
+    with preparing(args.place, args.out, archives, args.border, args.allow_missing, args.jobs) as work:
         getattr(module, args.what)(work, sorted(set(args.scales)), *bicubic)
 
 

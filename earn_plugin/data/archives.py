@@ -26,6 +26,7 @@ IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 UNFINISHED = ('.part', '.partial', '.crdownload', '.download', '.aria2')  # as browsers and curl name what they fetch
 DEPTH = 6  # folders below the one given
+BATCH = 4  # images for each thread that are read ahead
 DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -203,13 +204,13 @@ def gather(
                 raise UserError(f'{image} {error}') from error
             return name, {name: [len(written), sha256(written)]}
 
-        jobs = jobs or cores()
+        threads = jobs or cores()
         items = contents(missing)
         with (
-            ThreadPoolExecutor(jobs) as pool,
+            ThreadPoolExecutor(threads) as pool,
             tqdm(desc=folder.name, total=len(images), initial=len(work.done), unit='image', disable=None) as bar,
         ):
-            while batch := list(islice(items, 4 * jobs)):
+            while batch := list(islice(items, BATCH * threads)):
                 for name, files in pool.map(write, batch):
                     work.note(name, files)
                     bar.update()

@@ -13,7 +13,7 @@ from earn_plugin.data.archives import Found, find_images, gather
 from earn_plugin.data.bicubic import crop_to_multiple
 from earn_plugin.data.images import decode, encode
 from earn_plugin.data.prepare import make_lr
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.signals import Stopped
 
 MOST_NAMED = 5
@@ -27,18 +27,18 @@ class Preparation:
         place: the folder or archive that the user gave.
         out: the root of the tree.
         found: the images in ``place``, files before members of archives.
-        jobs: threads; all cores by default.
         border: of the bicubic kernel, see ``bicubic.imresize``.
         allow_missing: make a set of the images that are there.
+        jobs: threads; all cores by default.
         problems: a line for each thing that could not be made.
     """
 
     place: Path
     out: Path
     found: list[Found]
-    jobs: int | None = None
     border: str = 'replicate'
     allow_missing: bool = False
+    jobs: int | None = None
     problems: list[str] = field(default_factory=list)
 
     def make(self, path: Path, make: Callable[[], bool | None]) -> bool:
@@ -65,7 +65,8 @@ class Preparation:
         elif surplus:
             self.note(path, f'{len(surplus)} images are not of this set, move them: {first_of(surplus)}')
         elif missing and not self.allow_missing:
-            self.note(path, f'{len(missing)} of {len(expected)} images are missing: {first_of(missing)}')
+            anew = '; move the folder away to have it made anew' if path.is_dir() else ''
+            self.note(path, f'{len(missing)} of {len(expected)} images are missing: {first_of(missing)}{anew}')
         else:
             return True
         return False
@@ -102,16 +103,25 @@ class Preparation:
 
 
 @contextlib.contextmanager
-def preparing(place: Path, out: Path, archives: str, **settings) -> Iterator[Preparation]:
+def preparing(
+    place: Path,
+    out: Path,
+    archives: str,
+    border: str = 'replicate',
+    allow_missing: bool = False,
+    jobs: int | None = None,
+) -> Iterator[Preparation]:
     """Look into ``place``; then, in the ``with`` block, make what can be made.
 
     Args:
         archives: pattern of the names of the archives to look into.
-        settings: of ``Preparation``.
+        border, allow_missing, jobs: see ``Preparation``.
 
     Raises:
         UserError: no such place; another run is at work in ``out``; at the end, all that could not be made.
     """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f'jobs must be at least 1, got {jobs}')
     found, problems = find_images(place, re.compile(archives, re.IGNORECASE).match)
     found.sort(key=lambda image: bool(image.member))
     try:
@@ -123,12 +133,14 @@ def preparing(place: Path, out: Path, archives: str, **settings) -> Iterator[Pre
     except OSError as error:
         raise UserError(f'{out} cannot be written to: {error.strerror or error}') from error
     try:
-        work = Preparation(place, out, found, problems=problems, **settings)
+        work = Preparation(place, out, found, border, allow_missing, jobs, problems)
         yield work
         for folder in out.glob('*/.making'):  # renamed first: no part of it can be taken for the whole
             folder.rename(folder.with_name('.making.removed'))
         for folder in out.glob('*/.making.removed'):
             shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(f'{error.filename or out}: {error.strerror or error}') from error
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)

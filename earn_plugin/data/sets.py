@@ -55,14 +55,15 @@ class Pairs:
         """The folders of the HR images (1) and of the LR images of each scale, as far as they are there and whole."""
         folders = {}
         for scale in (1, *scales):
-            folder, pattern = root / self.folder(scale), self.pattern(scale)
-            if bicubic and scale > 1 and 1 in folders and not folder.exists() and not work.matching(pattern):
+            folder, pattern, files = root / self.folder(scale), self.pattern(scale), self.files(numbers, scale)
+            is_published = folder.exists() or not work.matching(pattern).keys().isdisjoint(files)
+            if bicubic and scale > 1 and 1 in folders and not is_published:
                 is_there = work.make(folder, lambda f=folder, s=scale: work.lr(folders[1], f, s, _suffix(s)))
             else:
                 archive = self.archive.format(self.name(scale))
                 nothing = f'no images, {archive} is not in {work.place}; it is published at {self.page}'
                 nothing += '; --make-lr makes them by bicubic' if scale > 1 else ''
-                is_there = work.originals(folder, pattern, self.files(numbers, scale), nothing)
+                is_there = work.originals(folder, pattern, files, nothing)
             if is_there and (scale == 1 or 1 not in folders or _do_pair(work, folders[1], folder, scale)):
                 folders[scale] = folder
             if is_there and scale == 1:  # if images may be missing: those that are there need their LR
