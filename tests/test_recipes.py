@@ -132,10 +132,9 @@ def made(tmp_path_factory):
 
     root = tmp_path_factory.mktemp('tree')
     retina, cat = data.retina()[:1212, :1200, ::-1], data.chelsea()[:103, :101, ::-1]
-    squares = [square for _, square in subimages(retina, 'retina', 480, 360)]
     publish(
         root,
-        train=dict(enumerate(squares, 1)) | {800: retina},
+        train=dict(enumerate(subimages(retina, 480, 360), 1)) | {800: retina},
         valid={801: retina[:120, :240]},
         flickr={1: retina[:480, :600]},
         benchmark={name: {'cat': cat} for name in ('Set5', 'Set14', 'B100', 'Urban100')},

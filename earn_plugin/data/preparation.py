@@ -122,7 +122,7 @@ def preparing(
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f'jobs must be at least 1, got {jobs}')
-    found, problems = find_images(place, re.compile(archives, re.IGNORECASE).match)
+    found, damaged = find_images(place, re.compile(archives, re.IGNORECASE).match)
     found.sort(key=lambda image: bool(image.member))
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def preparing(
     except OSError as error:
         raise UserError(f'{out} cannot be written to: {error.strerror or error}') from error
     try:
-        work = Preparation(place, out, found, border, allow_missing, jobs, problems)
+        work = Preparation(place, out, found, border, allow_missing, jobs)
         yield work
         for folder in out.glob('*/.making'):  # renamed first: no part of it can be taken for the whole
             folder.rename(folder.with_name('.making.removed'))
@@ -145,7 +145,9 @@ def preparing(
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
     if work.problems:
-        raise UserError('not everything could be made:\n  ' + '\n  '.join(work.problems))
+        raise UserError('\n  '.join(['not everything could be made:', *damaged, *work.problems]))
+    for problem in damaged:
+        print(f'not needed, but {problem}')
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,14 @@ def test_div2k_in_a_process_with_images_missing_and_told(downloads):
     assert not Path('datasets/DIV2K').exists()
 
 
+@pytest.mark.parametrize('what', ['div2k', 'flickr2k', 'benchmark', 'voc2012'])
+def test_every_set_in_a_process(downloads, what):
+    printed = command('prepare', what, 'Downloads', '--scales', '2', '--allow-missing', cwd=downloads.parent)
+    assert ' is made' in printed
+    assert 'image/s' not in printed  # no progress bar where there is no terminal
+    assert not list(Path('datasets').rglob('.making*'))
+
+
 def test_div2k(downloads, capsys):
     prepare('div2k', downloads, '--scales', 2, 3, 4, 8, capsys=capsys)
     root = Path('datasets/DIV2K')
@@ -279,6 +287,13 @@ def test_a_damaged_zip_is_named_and_nothing_half_made(downloads, capsys, damage)
     np.testing.assert_array_equal(read_image(Path('datasets/DIV2K/DIV2K_train_HR/0001.png')), TRAIN[1])
 
 
+def test_damage_to_what_is_not_needed_is_told_and_no_failure(downloads, capsys):
+    half(downloads / 'DIV2K_train_LR_bicubic_X3.zip')
+    printed = prepare('div2k', downloads, '--scales', 2, capsys=capsys)
+    assert 'not needed, but' in printed
+    assert 'X3.zip is damaged or not there whole' in printed
+
+
 @pytest.mark.parametrize('kind', ['tar', 'gztar'])
 def test_half_a_tar_is_named(downloads, capsys, kind):
     unpack(downloads, 'Flickr2K')
@@ -360,6 +375,14 @@ def test_no_room(downloads, capsys, monkeypatch):
 ])  # fmt: skip
 def test_mistakes(downloads, capsys, arguments, code, told):
     assert told in prepare('div2k', *arguments, capsys=capsys, expect=code)
+
+
+@pytest.mark.parametrize('what', ['div2k', 'flickr2k', 'benchmark', 'voc2012'])
+def test_help(what, capsys):
+    with pytest.raises(SystemExit) as leave:
+        cli.main(['prepare', what, '--help'])
+    assert leave.value.code == 0
+    assert 'datasets' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(('what', 'scale'), [('flickr2k', 8), ('voc2012', 8), ('div2k', 5)])
@@ -468,6 +491,16 @@ def test_a_benchmark_with_an_image_too_few(downloads, capsys):
     assert Path('datasets/Urban100/LRbicx2/im1.png').is_file()
     prepare('benchmark', downloads, '--scales', 2, '--allow-missing', capsys=capsys)
     assert Path('datasets/B100/LRbicx2/im0.png').is_file()
+
+
+def test_lr_images_are_the_published_ones_to_the_byte(shared_data, tmp_path, monkeypatch, capsys):
+    """Those of the images that are a multiple of 12 already."""
+    monkeypatch.chdir(tmp_path)
+    prepare('benchmark', shared_data, capsys=capsys, expect=1)  # B100 and Urban100 are not there
+    for name, stem in (('Set5', 'bird'), ('Set14', 'barbara'), ('Set14', 'face')):
+        for scale in (2, 3, 4):
+            published = read_image(shared_data / f'{name}/LR_bicubic/X{scale}/{stem}x{scale}.png')
+            np.testing.assert_array_equal(read_image(Path(f'datasets/{name}/LRbicx{scale}/{stem}.png')), published)
 
 
 def test_the_border(downloads, capsys):
