@@ -1,14 +1,23 @@
-"""Data sets in small, packed as their authors pack them."""
+"""Data sets in small, packed as their authors pack them, and the command that makes a tree of them."""
 
+import hashlib
 import shutil
+import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from earn_plugin import cli
 from earn_plugin.data.prepare import make_lr, write_image
+from tests.conftest import photograph
 
 Images = dict[int, np.ndarray]
+
+TRAIN = {1: photograph(480, 492, 1), 2: photograph(492, 480, 2), 3: photograph(480, 480, 3)}
+VALID = {801: photograph(36, 48, 4), 802: photograph(48, 36, 5)}
+HR = {f'im{i}': photograph(53 + i, 61, i) for i in range(2)}
+FLICKR = {1: photograph(480, 480, 6), 2: photograph(480, 492, 7)}
 
 
 def publish(
@@ -48,3 +57,27 @@ def publish(
     pack('benchmark', 'benchmark', 'tar')
     pack('VOCtrainval_11-May-2012', 'VOCdevkit', 'tar')
     return downloads
+
+
+def prepare(*arguments, capsys, expect: int = 0) -> str:
+    code = cli.main(['prepare', *map(str, arguments)])
+    printed = ''.join(capsys.readouterr())
+    assert code == expect, printed
+    return printed
+
+
+def tree(root: Path = Path('datasets')) -> dict[str, str]:
+    """Every file that is not hidden, with a hash of its content."""
+    files = [p for p in root.rglob('*') if p.is_file() and not any(part.startswith('.') for part in p.parts)]
+    return {p.as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.name != 'lock.mdb'}
+
+
+def unpack(downloads: Path, *names: str) -> None:
+    for name in names:
+        packed = next(downloads.glob(f'{name}.*'))
+        if packed.suffix == '.zip':
+            shutil.unpack_archive(packed, downloads)
+        else:
+            with tarfile.open(packed) as archive:
+                archive.extractall(downloads, filter='data')
+        packed.unlink()
