@@ -198,9 +198,13 @@ def test_missing_lr_images_are_made_when_asked_for(downloads, capsys):
         np.testing.assert_array_equal(read_image(path), read_image(expected[name]))
 
 
-def test_lr_images_of_another_size_are_told(downloads, capsys):
-    unpack(downloads, 'DIV2K_train_LR_bicubic_X2')
-    write_image(downloads / 'DIV2K_train_LR_bicubic/X2/0002x2.png', photograph(246, 238))
+@pytest.mark.parametrize('hr', [(480, 484), (491, 480)])
+def test_lr_images_of_another_size_are_told(downloads, capsys, hr):
+    """240×240 is none of 480×484; 246×240 of 491×480, rounded up, is, but cut to what 12 divides they differ."""
+    unpack(downloads, 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic_X2')
+    write_image(downloads / 'DIV2K_train_HR/0002.png', photograph(*hr))
+    lr = photograph(246 if hr[0] == 491 else 240, 240)
+    write_image(downloads / 'DIV2K_train_LR_bicubic/X2/0002x2.png', lr)
     printed = prepare('div2k', downloads, '--scales', 2, capsys=capsys, expect=1)
     assert 'X2: 1 images are not 1/2 of those in DIV2K_train_HR: 0002x2.png' in printed
     assert not Path('datasets/DIV2K/DIV2K_train_LR_bicubic_X2_sub.lmdb').exists()
