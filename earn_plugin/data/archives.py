@@ -183,6 +183,9 @@ def gather(
     if is_made(folder, recipe):
         return False
     with making(folder, recipe) as work:
+        for name, files in list(work.done.items()):  # a power cut keeps the journal's line and loses the file
+            if any(not (work.folder / file).is_file() for file in files):
+                del work.done[name]
         missing = {image: name for name, image in images.items() if name not in work.done}
         room = sum(image.size for image in missing if image.member or change)
         if room > shutil.disk_usage(work.folder).free:

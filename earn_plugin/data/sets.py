@@ -75,7 +75,12 @@ def _do_pair(work: Preparation, hr: Path, lr: Path, scale: int) -> bool:
     """Whether LR images are 1/``scale`` of their HR images once both are cut as ``_sub_lmdb`` cuts; if not, noted."""
     wrong = []
     for name in names_in(lr):
-        large, small = read_header(hr / name.replace(_suffix(scale), '')), read_header(lr / name)
+        path = hr / name.replace(_suffix(scale), '')
+        try:
+            large, small = read_header(path), read_header(path := lr / name)
+        except ValueError as error:
+            work.note(lr, f'{path} {error}')
+            return False
         for of_hr, of_lr in ((large.height, small.height), (large.width, small.width)):
             if abs(of_lr * scale - of_hr) >= scale or of_hr // 12 != of_lr // (12 // scale):
                 wrong.append(name)

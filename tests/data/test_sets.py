@@ -178,6 +178,16 @@ def test_what_is_in_place_is_counted(downloads, capsys):
     assert not Path('datasets/DIV2K/DIV2K_train_HR_sub.lmdb').exists()
 
 
+def test_what_is_in_place_and_cut_off_is_named(downloads, capsys):
+    unpack(downloads, 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic_X2')
+    Path('datasets').mkdir()
+    downloads.rename('datasets/DIV2K')
+    half(Path('datasets/DIV2K/DIV2K_train_LR_bicubic/X2/0002x2.png'))
+    printed = prepare('div2k', 'datasets/DIV2K', '--scales', 2, capsys=capsys, expect=1)
+    assert 'X2/0002x2.png is cut off' in printed
+    assert not Path('datasets/DIV2K/DIV2K_train_LR_bicubic_X2_sub.lmdb').exists()
+
+
 def test_a_missing_archive_is_named_and_the_rest_is_made(downloads, capsys):
     (downloads / 'DIV2K_train_LR_bicubic_X3.zip').rename(downloads / 'DIV2K_train_LR_bicubic_X3.zip.part')
     printed = prepare('div2k', downloads, '--scales', 2, 3, capsys=capsys, expect=1)
