@@ -184,7 +184,8 @@ def gather(
         return False
     with making(folder, recipe) as work:
         for name, files in list(work.done.items()):  # a power cut keeps the journal's line and loses the file
-            if any(not (work.folder / file).is_file() for file in files):
+            paths = {work.folder / file: size for file, (size, _) in files.items()}
+            if any(not path.is_file() or path.stat().st_size != size for path, size in paths.items()):
                 del work.done[name]
         missing = {image: name for name, image in images.items() if name not in work.done}
         room = sum(image.size for image in missing if image.member or change)
