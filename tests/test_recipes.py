@@ -10,15 +10,17 @@ from basicsr.archs import build_network
 from torchvision import models
 
 from earn_plugin.building import build
+from earn_plugin.cli import main
 from earn_plugin.data.demo import make_demo
 from earn_plugin.data.loading import build_checked
-from earn_plugin.data.prepare import make_lr, subimages
+from earn_plugin.data.prepare import subimages
 from earn_plugin.errors import UserError
 from earn_plugin.losses.vgg_loss import weights_file
 from earn_plugin.options.checking import check
 from earn_plugin.options.completing import complete
 from earn_plugin.options.reading import read, recipes
 from tests.conftest import ROOT, command
+from tests.published import publish
 
 # name → scale → parameters, as far as the papers or the authors' networks tell
 PARAMETERS = {
@@ -123,56 +125,37 @@ def test_a_network_has_the_papers_parameters(name, scale):
         assert count(scale, skip='upsample.') == count(4, skip='upsample.')
 
 
-def readme_code(number: int) -> str:
-    return re.findall(r'```python\n(.+?)```', (ROOT / 'datasets/README.md').read_text(), re.DOTALL)[number]
-
-
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    """Small data sets, made by the code in datasets/README.md, and VGGs with random weights."""
+    """Small data sets, made by the commands in datasets/README.md, and VGGs with random weights."""
     from skimage import data
 
     root = tmp_path_factory.mktemp('tree')
     retina, cat = data.retina()[:1212, :1200, ::-1], data.chelsea()[:103, :101, ::-1]
-
-    def write(path: str, image) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(path, image)
-
-    def follow(number: int, **other: str) -> None:
-        code = readme_code(number)
-        for old, new in other.items():
-            code = code.replace(old, new)
-        exec(compile(code, 'datasets/README.md', 'exec'), {})
-
+    publish(
+        root,
+        train=dict(enumerate(subimages(retina, 480, 360), 1)) | {800: retina},
+        valid={801: retina[:120, :240]},
+        flickr={1: retina[:480, :600]},
+        benchmark={name: {'cat': cat} for name in ('Set5', 'Set14', 'B100', 'Urban100')},
+        voc={name: cat[:height] for name, height in (('2007_000027', 103), ('2007_000032', 71), ('2007_000033', 97))},
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         make_demo()
-        for number, square in enumerate(subimages(retina, 480, 360), 1):
-            write(f'datasets/DIV2K/DIV2K_train_HR/{number:04d}.png', square)
-        write('datasets/DIV2K/DIV2K_train_HR/0800.png', retina)
-        write('datasets/DIV2K/DIV2K_valid_HR/0801.png', retina[:120, :240])
-        write('datasets/Flickr2K/Flickr2K_HR/000001.png', retina[:480, :600])
-        for part in ('DIV2K/DIV2K_train', 'DIV2K/DIV2K_valid', 'Flickr2K/Flickr2K'):
-            for scale in (2, 3, 4):
-                hr = Path(f'datasets/{part}_HR')
-                make_lr(hr, Path(f'datasets/{part}_LR_bicubic/X{scale}'), scale, suffix=f'x{scale}')
-        for name in ('Set5', 'Set14', 'B100', 'Urban100'):
-            write(f'datasets/{name}/HR/cat.png', cat)
-        for name, height in (('2007_000027', 103), ('2007_000032', 71), ('2007_000033', 97)):
-            write(f'datasets/VOC2012/JPEGImages/{name}.jpg', cat[:height])
-
-        follow(0)
-        for name in ('Set5', 'Set14', 'B100', 'Urban100'):
-            follow(1, Set5=name)
-        for number in (2, 3, 4):
-            follow(number)
+        for line in readme_commands():
+            assert main([*line.split()[1:], '--allow-missing']) == 0
         for vgg in ('vgg16', 'vgg19'):
             features = getattr(models, vgg)(weights=None, num_classes=1, init_weights=False).features
             state = {f'features.{key}': value for key, value in features.state_dict().items()}
             weights_file(vgg, None).parent.mkdir(parents=True, exist_ok=True)
             torch.save(state, weights_file(vgg, None))
     return root
+
+
+def readme_commands() -> list[str]:
+    block = re.findall(r'```bash\n(.+?)```', (ROOT / 'datasets/README.md').read_text(), re.DOTALL)
+    return [line.replace('~/Downloads', 'Downloads') for line in block[0].splitlines()]
 
 
 @pytest.fixture
@@ -197,6 +180,14 @@ def test_the_data_are_as_the_readme_says(tree):
     assert {'0001_s001', '000001_s001', '000001_s002'} < sizes('DF2K/DF2K_train_LR_bicubic_X3_sub').keys()
     assert sizes('VOC2012/GTmod12') == {'2007_000027': '(96,96,3)', '2007_000033': '(96,96,3)'}
     assert sizes('VOC2012/LRbicx3') == {'2007_000027': '(32,32,3)', '2007_000033': '(32,32,3)'}
+
+
+def test_every_data_root_of_the_papers_recipes_is_made(tree):
+    roots = set()
+    for path in recipes():
+        roots |= {value for d in read(path).data['datasets'].values() for key, value in d.items() if 'dataroot' in key}
+    assert len(roots) > 40
+    assert [root for root in sorted(roots) if not Path(root).is_dir()] == []
 
 
 def write_networks(opt: dict, path: str) -> None:

@@ -62,6 +62,14 @@ def add_commands(commands) -> None:
     check.add_argument('--against', metavar='DIR', nargs='+', default=[], help='images to test on, not to be in DATA')
     check.set_defaults(run=run_check)
 
+    for name, scales, archives in (
+        ('div2k', (2, 3, 4, 8), "DIV2K's zips"),
+        ('flickr2k', (2, 3, 4), "Flickr2K.tar and DIV2K's zips"),
+        ('benchmark', (2, 3, 4, 8), 'benchmark.tar, or any of Set5, Set14, B100 and Urban100'),
+        ('voc2012', (2, 3, 4), 'VOCtrainval_11-May-2012.tar'),
+    ):
+        add_data_set(what, name, scales, archives)
+
 
 def add_cutting(command: argparse.ArgumentParser, size: int | None = None, step: int | None = None) -> None:
     cut = f'{size} and {step}' if size else 'whole images'
@@ -70,7 +78,22 @@ def add_cutting(command: argparse.ArgumentParser, size: int | None = None, step:
     command.add_argument('--scale', type=int, default=1, help='DIR holds LR of this scale: size and step shrink by it')
     command.add_argument('--suffix', default='', help='that the names end in, and sub-images shall not: x4')
     command.add_argument('--multiple', type=int, default=1, help='cut images to a multiple first: 12 for ×2 ×3 ×4')
-    command.add_argument('--skip_small', action='store_true', help='leave out images smaller than the size')
+    command.add_argument('--skip-small', action='store_true', help='leave out images smaller than the size')
+
+
+def add_data_set(what, name: str, scales: tuple[int, ...], archives: str) -> None:
+    command = what.add_parser(name, help=f'make what the recipes read from {archives}, unpacked or not')
+    command.add_argument('place', type=Path, metavar='DIR', help=f'holds {archives}, or what was unpacked from them')
+    command.add_argument('--out', type=Path, default=Path('datasets'), help='root of the tree (default: %(default)s)')
+    command.add_argument('--scales', type=int, nargs='+', choices=scales, default=[2, 3, 4], help='default: 2 3 4')
+    command.add_argument(
+        '--border', choices=('replicate', 'symmetric'), default='replicate', help='of LR images that are made (see lr)'
+    )
+    if name in ('div2k', 'flickr2k'):
+        command.add_argument('--make-lr', action='store_true', help='make LR images where their archive is missing')
+    command.add_argument('--allow-missing', action='store_true', help='where images are missing, go on with the others')
+    add_jobs(command)
+    command.set_defaults(run=run_data_set)
 
 
 def add_jobs(command: argparse.ArgumentParser) -> None:
@@ -103,6 +126,17 @@ def run_lmdb(args: argparse.Namespace) -> None:
 
     made = make_lmdb(args.folder, args.lmdb, **cutting(args), encoding=args.encoding, jobs=args.jobs)
     tell(args.lmdb, made)
+
+
+def run_data_set(args: argparse.Namespace) -> None:
+    from earn_plugin.data import benchmarks, sets
+    from earn_plugin.data.preparation import preparing
+
+    module = benchmarks if args.what == 'benchmark' else sets
+    bicubic = [args.make_lr] if 'make_lr' in args else []
+    archives = module.ARCHIVES[args.what]
+    with preparing(args.place, args.out, archives, args.border, args.allow_missing, args.jobs) as work:
+        getattr(module, args.what)(work, sorted(set(args.scales)), *bicubic)
 
 
 def cutting(args: argparse.Namespace) -> dict:

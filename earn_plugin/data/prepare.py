@@ -278,7 +278,7 @@ def _usable(sources: Sequence[Path], smallest: int, jobs: int | None, only_8_bit
     if not findings and not usable:
         findings.append(f'all its images are smaller than {smallest}')
     if findings:
-        hint = ' (--skip_small leaves small ones out)' if any('smaller' in finding for finding in findings) else ''
+        hint = ' (--skip-small leaves small ones out)' if any('smaller' in finding for finding in findings) else ''
         raise UserError(_listed(f'{sources[0].parent} cannot be used as it is{hint}', findings))
     return usable
 
