@@ -110,7 +110,9 @@ def _filter(lines: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndar
         source = lines[first : index[some].max() + 1].astype(np.float64)
         summed = np.zeros((len(index[some]), lines.shape[1]))
         for tap in range(index.shape[1]):
-            summed += weight[some, tap, None] * source[index[some, tap] - first]
+            term = source[index[some, tap] - first]
+            term *= weight[some, tap, None]
+            summed += term
         if lines.dtype == np.uint8:
             summed = np.floor(summed + 0.5).clip(0, 255)
         result[some] = summed
