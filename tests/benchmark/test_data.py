@@ -49,7 +49,7 @@ def test_decoding_is_timed(hr, tmp_path):
 
 
 def test_the_command(hr, tmp_path):
-    arguments = '--hr', hr, '--root', tmp_path, '--size', 384, '--samples', 16, '--repeats', 1, '--workers', 1
+    arguments = '--hr', hr, '--root', tmp_path, '--size', 384, '--samples', 16, '--repeats', 1
     printed = command('benchmark', 'data', *arguments, cwd=tmp_path).splitlines()
     rows = [line for line in printed if line.endswith('%')]
     assert len(rows) == 6
