@@ -33,7 +33,8 @@ class BicubicPairDataset(Dataset):
     """BasicSR's PairedImageDataset without LR files, from a folder or an LMDB of HR images.
 
     For the same random numbers a sample is, to the last bit, what PairedImageDataset gives on the same HR, cut to a
-    multiple of the scale, with its MATLAB bicubic LR in files.
+    multiple of the scale, with its MATLAB bicubic LR in files. So on sub-images it is that of their own LR: within two
+    LR pixels of their edges it is not cut from the LR of the image that they were cut from.
 
     Args:
         opt: PairedImageDataset's options but ``dataroot_lq`` and ``filename_tmpl``: ``dataroot_gt``, ``io_backend``,
