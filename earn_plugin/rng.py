@@ -42,16 +42,27 @@ def preserved() -> Iterator[None]:
 
 
 @contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Inside, Python's, numpy's and torch's CPU generator draw what the key determines; afterwards all is as before."""
-    words = np.random.SeedSequence([number % 2**64 for number in key]).generate_state(8)
+def preserved_on_cpu() -> Iterator[None]:
+    """``preserved`` without CUDA's generators, which seeding here does not touch; it takes a tenth of a millisecond."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(words.tobytes())
-    np.random.seed(words)
-    torch.default_generator.manual_seed(int.from_bytes(words[:2].tobytes(), 'little'))
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def seed(*key: int) -> None:
+    """From here on Python's, numpy's and torch's CPU generator draw what the key determines."""
+    random.seed(' '.join(map(str, key)))  # which hashes it, in a fraction of the time of numpy's SeedSequence
+    np.random.seed(random.getrandbits(32))
+    torch.default_generator.manual_seed(random.getrandbits(64))
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Inside, the generators draw what the key determines; afterwards all is as before."""
+    with preserved_on_cpu():
+        seed(*key)
+        yield

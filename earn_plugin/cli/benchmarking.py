@@ -21,6 +21,15 @@ def add_commands(commands) -> None:
     prepare.add_argument('--repeats', type=int, default=5, help='timed runs of each, by turns')
     prepare.set_defaults(run=run_prepare)
 
+    data = subject.add_parser('data', help="how fast training reads its data: BasicSR's way and ours")
+    data.add_argument('--hr', type=Path, metavar='DIR', help="HR images to read; the demo's photographs by default")
+    data.add_argument('--root', type=Path, metavar='DIR', help='where the data sets are made, and removed again')
+    data.add_argument('--size', type=int, default=480, help='side of the sub-images; half of it is measured too')
+    data.add_argument('--samples', type=int, default=128, help='read in each measurement')
+    data.add_argument('--workers', type=int, default=0, help='num_worker_per_gpu')
+    data.add_argument('--repeats', type=int, default=5, help='measurements of each, by turns; medians count')
+    data.set_defaults(run=run_data)
+
 
 def run_attention(args: argparse.Namespace) -> None:
     from earn_plugin.benchmark.attention import benchmark_attention
@@ -32,3 +41,9 @@ def run_prepare(args: argparse.Namespace) -> None:
     from earn_plugin.benchmark.preparing import benchmark_prepare
 
     benchmark_prepare(args.hr, args.size, args.step, args.scale, args.repeats)
+
+
+def run_data(args: argparse.Namespace) -> None:
+    from earn_plugin.benchmark.data import benchmark_data
+
+    benchmark_data(args.hr, args.root, args.size, args.samples, args.workers, args.repeats)

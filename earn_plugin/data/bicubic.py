@@ -4,11 +4,13 @@ BasicSR's ``imresize`` works in float throughout and differs in a tenth of the v
 out: the height goes first, and a uint8 image is rounded (halves up) and clipped after each of the two axes.
 """
 
+import functools
 from fractions import Fraction
 
 import numpy as np
 
 BORDERS = ('replicate', 'symmetric')
+CACHED = 2**19  # bytes of float64 sums at a time; measured: 2**18 to 2**20 are equally fast
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
@@ -19,6 +21,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, inner, np.where(x <= 2, outer, 0.0))
 
 
+@functools.lru_cache(64)
 def taps(length: int, scale: Fraction, border: str) -> tuple[np.ndarray, np.ndarray]:
     """Source indices and weights of every output pixel of an axis: two arrays of ceil(length·scale) × taps."""
     out_length = -(-length * scale.numerator // scale.denominator)
@@ -34,16 +37,40 @@ def taps(length: int, scale: Fraction, border: str) -> tuple[np.ndarray, np.ndar
     else:
         index = index % (2 * length)
         index = np.where(index < length, index, 2 * length - 1 - index)
+    used = np.flatnonzero(weight.any(axis=0))
+    index, weight = (array[:, used[0] : used[-1] + 1] for array in (index, weight))
+    for array in (index, weight):
+        array.flags.writeable = False  # it is cached
     return index, weight
 
 
-def imresize(image: np.ndarray, scale: Fraction | float, border: str = 'replicate') -> np.ndarray:
+def fraction_of(scale: Fraction | float, border: str) -> Fraction:
+    """The fraction that a scale means: 1/3 for 0.333…
+
+    Raises:
+        ValueError: a scale that is not above 0, another border.
+    """
+    if border not in BORDERS:
+        raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
+    fraction = Fraction(scale).limit_denominator(10_000) if 0 < scale < float('inf') else 0
+    if not fraction:
+        raise ValueError(f'scale must be above 0 and finite, got {scale}')
+    return fraction
+
+
+def imresize(
+    image: np.ndarray,
+    scale: Fraction | float,
+    border: str = 'replicate',
+    part: tuple[slice, slice] = (slice(None), slice(None)),
+) -> np.ndarray:
     """Resize an image as MATLAB's ``imresize(image, scale, 'bicubic')`` does.
 
     Args:
         image: H×W or H×W×C, uint8 or float.
         scale: below 1 to shrink, above 1 to enlarge; 1/3 and the like are taken as the fractions they mean.
         border: 'replicate' (the LR files of RCAN and SelfExSR) or 'symmetric' (those of the EDSR benchmark).
+        part: rows and columns of the result that are wanted, if not all; they are the same to the last bit.
 
     Returns:
         ceil(H·scale) × ceil(W·scale) of the same type; uint8 is rounded, float is not.
@@ -51,28 +78,45 @@ def imresize(image: np.ndarray, scale: Fraction | float, border: str = 'replicat
     Raises:
         ValueError: a scale that is not above 0, another border, an image that is empty or of another type.
     """
-    if border not in BORDERS:
-        raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
-    if not scale > 0:
-        raise ValueError(f'scale must be above 0, got {scale}')
+    fraction = fraction_of(scale, border)
     if image.ndim not in (2, 3) or not image.size:
         raise ValueError(f'image must be H×W or H×W×C and not empty, got shape {image.shape}')
-    is_uint8 = image.dtype == np.uint8
-    if not is_uint8 and not np.issubdtype(image.dtype, np.floating):
+    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         raise ValueError(f'image must be uint8 or float, got {image.dtype}; scale the values to one of them first')
-    fraction = Fraction(scale).limit_denominator(10_000)
-    result = image.astype(np.float64)
-    for axis in (0, 1):
-        index, weight = taps(image.shape[axis], fraction, border)
-        source = np.moveaxis(result, axis, 0)
-        shape = (-1,) + (1,) * (source.ndim - 1)
-        summed = np.zeros((len(index), *source.shape[1:]))
-        for tap in range(index.shape[1]):
-            summed += weight[:, tap].reshape(shape) * source[index[:, tap]]
-        if is_uint8:
-            summed = np.floor(summed + 0.5).clip(0, 255)
-        result = np.moveaxis(summed, 0, axis)
+    filters = [
+        tuple(array[wanted] for array in taps(length, fraction, border))
+        for length, wanted in zip(image.shape[:2], part, strict=True)
+    ]
+    rows, columns = (slice(index.min(), index.max() + 1) for index, _ in filters)
+    result = image[rows, columns]
+    if image.dtype != np.uint8:
+        result = result.astype(np.float64)
+    for index, weight in filters:
+        filtered = _filter(result.reshape(len(result), -1), index - index.min(), weight)
+        result = filtered.reshape(len(index), *result.shape[1:]).swapaxes(0, 1)  # the other axis comes first
     return np.ascontiguousarray(result, dtype=image.dtype)
+
+
+def _filter(lines: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Sums of weighted lines of a matrix, from the first tap to the last: the order decides where a half rounds to.
+
+    A few at a time, which stay in the processor's cache.
+    """
+    result = np.empty((len(index), lines.shape[1]), lines.dtype)
+    step = max(1, CACHED // (8 * lines.shape[1]))
+    for start in range(0, len(index), step):
+        some = slice(start, start + step)
+        first = index[some].min()
+        source = lines[first : index[some].max() + 1].astype(np.float64)
+        summed = np.zeros((len(index[some]), lines.shape[1]))
+        for tap in range(index.shape[1]):
+            term = source[index[some, tap] - first]
+            term *= weight[some, tap, None]
+            summed += term
+        if lines.dtype == np.uint8:
+            summed = np.floor(summed + 0.5).clip(0, 255)
+        result[some] = summed
+    return result
 
 
 def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:

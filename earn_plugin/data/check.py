@@ -107,6 +107,9 @@ def lq_name(gt_name: str, template: str) -> str:
 
 def _pairs(opt: dict[str, Any], dataset: Any) -> Iterable[Pair]:
     paths = getattr(dataset, 'paths', None)
+    if getattr(dataset, 'makes_lr', False):
+        yield from _pairs_to_be_made(opt, [path['gt_path'] for path in paths])
+        return
     if not paths or not isinstance(paths[0], dict) or not {'gt_path', 'lq_path'} <= set(paths[0]):
         return
     if opt['io_backend']['type'] == 'lmdb':
@@ -119,6 +122,20 @@ def _pairs(opt: dict[str, Any], dataset: Any) -> Iterable[Pair]:
         for path in paths:
             gt, lq = Path(path['gt_path']), Path(path['lq_path'])
             yield Pair(str(gt), str(lq), _header_or_problem(gt), _header_or_problem(lq))
+
+
+def _pairs_to_be_made(opt: dict[str, Any], keys: list[str]) -> Iterable[Pair]:
+    """The pairs of HR images whose LR is made as they are read, from as much of them as the scale divides."""
+    root, scale = Path(opt['dataroot_gt']), opt['scale']
+    shapes = lmdb_shapes(root) if opt['io_backend']['type'] == 'lmdb' else None
+    for key in keys:
+        name = f'{root}:{key}' if shapes else key
+        gt = lmdb_header(shapes[key]) if shapes else _header_or_problem(Path(key))
+        if isinstance(gt, str):
+            yield Pair(name, name, gt, Header(0, 0, ''))
+        else:
+            lq = Header(gt.height // scale, gt.width // scale, '')
+            yield Pair(name, name, gt._replace(height=lq.height * scale, width=lq.width * scale), lq)
 
 
 def _header_or_problem(path: Path) -> Header | str:

@@ -105,7 +105,8 @@ def check_fully(options: list[dict[str, Any]]) -> Report:
 
 def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitStack) -> _DataSet:
     dataset = _DataSet(opt)
-    in_folders = opt['type'] in ('PairedImageDataset', 'SingleImageDataset')  # others may have a folder for each clip
+    flat = ('PairedImageDataset', 'BicubicPairDataset', 'SingleImageDataset')
+    in_folders = opt['type'] in flat  # others may have a folder for each clip
     for side in ('gt', 'lq'):
         if opt.get(f'dataroot_{side}') is None:
             continue

@@ -64,13 +64,21 @@ class Stream(Readable):
         return self._order[1]
 
     def __getitem__(self, position: int) -> Any:
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: list[int]) -> list:
+        """What torch's loader asks for: a batch. The generators are put back once for all of it."""
+        with rng.preserved_on_cpu():
+            return [self._read(position) for position in positions]
+
+    def _read(self, position: int) -> Any:
         epoch, offset = divmod(position, self.epoch_length)
         index = self.order(epoch)[offset]
-        with rng.seeded(self.seed, _SAMPLE, position):
-            try:
-                return super().__getitem__(index)
-            except UserError as error:
-                return error  # raised in the main process, without a worker's traceback around it
+        rng.seed(self.seed, _SAMPLE, position)
+        try:
+            return super().__getitem__(index)
+        except UserError as error:
+            return error  # raised in the main process, without a worker's traceback around it
 
 
 class Positions(Sampler):

@@ -40,6 +40,15 @@ def test_a_sample_depends_on_seed_and_position_alone():
     assert Stream(Noisy(), seed=4)[9] != ahead[9]
 
 
+def test_a_batch_is_its_samples():
+    stream = Stream(Noisy(), seed=3)
+    state = rng.get_state()
+    expected = torch.rand(2)
+    rng.set_state(state)
+    assert stream.__getitems__([4, 11, 4]) == [stream[4], stream[11], stream[4]]
+    assert torch.equal(torch.rand(2), expected)
+
+
 def test_reading_leaves_the_generators_alone():
     state = rng.get_state()
     expected = torch.rand(2)

@@ -1,0 +1,95 @@
+"""Training pairs from HR images alone: the LR is made as a sample is read."""
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from basicsr.data.data_util import paired_paths_from_meta_info_file, paths_from_folder, paths_from_lmdb
+from basicsr.data.transforms import augment, paired_random_crop
+from basicsr.utils import FileClient, bgr2ycbcr, imfrombytes, img2tensor
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import normalize
+
+from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
+
+
+class LR:
+    """The LR of an HR image, H×W×3 uint8, made only where it is looked at: ``lr[top:bottom, left:right]``.
+
+    That is a crop of the whole image's LR, not the LR of a crop: the kernel reaches beyond its edges.
+    """
+
+    def __init__(self, hr: np.ndarray, scale: int, border: str):
+        self.hr, self.scale, self.border = hr, scale, border
+        self.shape = hr.shape[0] // scale, hr.shape[1] // scale, hr.shape[2]
+
+    def __getitem__(self, place: tuple) -> np.ndarray:
+        return imresize(self.hr, Fraction(1, self.scale), self.border, place[:2])
+
+
+@DATASET_REGISTRY.register()
+class BicubicPairDataset(Dataset):
+    """BasicSR's PairedImageDataset without LR files, from a folder or an LMDB of HR images.
+
+    For the same random numbers a sample is, to the last bit, what PairedImageDataset gives on the same HR, cut to a
+    multiple of the scale, with its MATLAB bicubic LR in files. So on sub-images it is that of their own LR: within two
+    LR pixels of their edges it is not cut from the LR of the image that they were cut from.
+
+    Args:
+        opt: PairedImageDataset's options but ``dataroot_lq`` and ``filename_tmpl``: ``dataroot_gt``, ``io_backend``,
+            ``meta_info_file``, ``scale``, ``phase``, ``gt_size``, ``use_hflip``, ``use_rot``, ``color``, ``mean``,
+            ``std``; and ``border``: 'replicate' (default) or 'symmetric', as ``data.bicubic.imresize`` has it.
+
+    Raises:
+        ValueError: another border, a scale that is not whole, an LMDB whose name does not end in .lmdb.
+    """
+
+    makes_lr = True  # so that the check of data sets looks for none
+
+    def __init__(self, opt: dict[str, Any]):
+        super().__init__()
+        self.opt = opt
+        self.file_client = None  # made by the worker that reads
+        self.io_backend_opt = opt['io_backend']
+        self.border = opt.get('border', 'replicate')
+        if self.border not in BORDERS:
+            raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {self.border!r}')
+        if not isinstance(opt['scale'], int):
+            raise ValueError(f'scale must be a whole number, got {opt["scale"]}')
+        root, meta_info = opt['dataroot_gt'], opt.get('meta_info_file')
+        if self.io_backend_opt['type'] == 'lmdb':
+            self.io_backend_opt.update(db_paths=root, client_keys='gt')
+            paths = sorted(paths_from_lmdb(root))
+        elif meta_info is not None:
+            pairs = paired_paths_from_meta_info_file([root, root], ['lq', 'gt'], meta_info, '{}')
+            paths = [pair['gt_path'] for pair in pairs]
+        else:
+            paths = paths_from_folder(root)
+        self.paths = [{'gt_path': path} for path in paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """'gt': C×sH×sW and 'lq': C×H×W, RGB or Y, float32 in [0, 1] before mean and std; and 'gt_path', 'lq_path'."""
+        if self.file_client is None:
+            self.file_client = FileClient(self.io_backend_opt.pop('type'), **self.io_backend_opt)
+        path, scale = self.paths[index]['gt_path'], self.opt['scale']
+        gt = crop_to_multiple(imfrombytes(self.file_client.get(path, 'gt')), scale)
+        lq = LR(gt, scale, self.border)
+        if self.opt['phase'] == 'train':
+            gt, lq = paired_random_crop(gt, lq, self.opt['gt_size'], scale, path)
+        else:
+            lq = lq[:, :]
+        images = [image.astype(np.float32) / 255 for image in (gt, lq)]
+        if self.opt['phase'] == 'train':
+            images = augment(images, self.opt['use_hflip'], self.opt['use_rot'])
+        if self.opt.get('color') == 'y':
+            images = [bgr2ycbcr(image, y_only=True)[..., None] for image in images]
+        gt, lq = img2tensor(images)
+        mean, std = self.opt.get('mean'), self.opt.get('std')
+        if mean is not None or std is not None:
+            normalize(lq, mean, std, inplace=True)
+            normalize(gt, mean, std, inplace=True)
+        return {'lq': lq, 'gt': gt, 'lq_path': path, 'gt_path': path}

@@ -1,0 +1,230 @@
+import copy
+import random
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from basicsr.data import build_dataset
+from PIL import Image
+
+from earn_plugin.data.loading import build_checked
+from earn_plugin.data.prepare import make_cropped, make_lmdb, make_lr
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.options.checking import check
+from earn_plugin.options.reading import override, read
+from tests.conftest import command, photograph, write_options
+from tests.runs import losses, validations
+
+NAMES = ('a', 'b', 'c')
+
+
+@pytest.fixture(params=[2, 3, 4])
+def scale(request):
+    return request.param
+
+
+def sizes(scale):
+    """HR sizes that leave something over, and whose LR is 6×7, 9×6, 6×8: with crops of 5, all within reach."""
+    return [(6 * scale + 1, 7 * scale), (9 * scale, 6 * scale + scale - 1), (6 * scale + 1, 8 * scale + 1)]
+
+
+def prepared(root, scale, border='replicate'):
+    """HR, its multiples of the scale and their LR: folders and LMDBs."""
+    (root / 'HR').mkdir()
+    for seed, (name, size) in enumerate(zip(NAMES, sizes(scale), strict=True)):
+        cv2.imwrite(str(root / f'HR/{name}.png'), photograph(*size, seed))
+    make_cropped(root / 'HR', root / 'multiple', scale)
+    make_lr(root / 'HR', root / 'LR', scale, border)
+    for folder in ('HR', 'multiple', 'LR'):
+        make_lmdb(root / folder, root / f'{folder}.lmdb')
+    return root
+
+
+def both(root, scale, backend='disk', border='replicate', phase='train', **more):
+    """PairedImageDataset on files and BicubicPairDataset on HR, as the program builds and checks them."""
+    ending = '.lmdb' if backend == 'lmdb' else ''
+    shared = {
+        'phase': phase,
+        'scale': scale,
+        'io_backend': {'type': backend},
+        'gt_size': 5 * scale,
+        'use_hflip': True,
+        'use_rot': True,
+        **more,
+    }
+    pairs = {'dataroot_gt': str(root / f'multiple{ending}'), 'dataroot_lq': str(root / f'LR{ending}')}
+    made = {'dataroot_gt': str(root / f'HR{ending}'), 'border': border}
+    opts = (
+        {'name': 'pairs', 'type': 'PairedImageDataset', **pairs, **shared},
+        {'name': 'made', 'type': 'BicubicPairDataset', **made, **shared},
+    )
+    datasets = [build_checked(opt)[0] for opt in opts]
+    return [{Path(path['gt_path']).stem: (dataset, i) for i, path in enumerate(dataset.paths)} for dataset in datasets]
+
+
+def drawn(dataset, index, seed):
+    random.seed(seed)
+    return dataset[index], random.random()
+
+
+def assert_same(pairs, made, seeds):
+    assert set(pairs) == set(made) == set(NAMES)
+    for name in NAMES:
+        for seed in seeds:
+            (expected, expected_state), (sample, state) = drawn(*pairs[name], seed), drawn(*made[name], seed)
+            assert sample.keys() == expected.keys()
+            for key in ('lq', 'gt'):
+                assert sample[key].dtype == expected[key].dtype
+                assert torch.equal(sample[key], expected[key]), (name, seed, key)
+            assert state == expected_state  # what is drawn next is the same, too
+            assert sample['lq_path'] == sample['gt_path']
+            assert Path(sample['gt_path']).name == Path(expected['gt_path']).name
+
+
+@pytest.mark.parametrize('backend', ['disk', 'lmdb'])
+@pytest.mark.parametrize('border', ['replicate', 'symmetric'])
+def test_samples_equal_those_of_prepared_lr_bit_for_bit(tmp_path, scale, backend, border):
+    """The crops are so many that every position occurs: all corners, all edges, and what touches none."""
+    root = prepared(tmp_path, scale, border)
+    seeds = range(60)
+    places = set()
+    for seed in seeds:  # BasicSR draws these first; of the image of LR 9×6
+        random.seed(seed)
+        places.add((random.randint(0, 9 - 5), random.randint(0, 6 - 5)))
+    assert len(places) == 5 * 2
+    assert_same(*both(root, scale, backend, border), seeds)
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        {'color': 'y'},
+        {'mean': [0.4, 0.5, 0.6], 'std': [1, 0.5, 2]},
+        {'use_rot': False},
+        {'use_hflip': False},
+        {'phase': 'val'},
+        {'phase': 'val', 'color': 'y'},
+    ],
+    ids=str,
+)
+def test_every_option_does_what_it_does_for_files(tmp_path, scale, more):
+    assert_same(*both(prepared(tmp_path, scale), scale, **more), range(12))
+
+
+def test_large_images_with_real_margins(tmp_path):
+    """Crops whose kernels end inside the image, so that most of it is never filtered."""
+    (tmp_path / 'HR').mkdir()
+    for seed, name in enumerate(NAMES):
+        cv2.imwrite(str(tmp_path / f'HR/{name}.png'), photograph(131, 150, seed))
+    make_cropped(tmp_path / 'HR', tmp_path / 'multiple', 3)
+    make_lr(tmp_path / 'HR', tmp_path / 'LR', 3)
+    assert_same(*both(tmp_path, 3, gt_size=48), range(30))
+
+
+def test_images_named_by_a_meta_info_file(tmp_path):
+    root = prepared(tmp_path, 2)
+    (root / 'meta.txt').write_text('c.png (12,12,3)\na.png (12,12,3)\n')
+    opt = {'name': 'x', 'type': 'BicubicPairDataset', 'dataroot_gt': str(root / 'HR'), 'phase': 'val', 'scale': 2}
+    dataset, _ = build_checked({**opt, 'io_backend': {'type': 'disk'}, 'meta_info_file': str(root / 'meta.txt')})
+    assert [Path(dataset[i]['gt_path']).name for i in range(len(dataset))] == ['c.png', 'a.png']
+
+
+def test_basicsr_itself_builds_it(tmp_path):
+    prepared(tmp_path, 2)
+    opt = {'name': 'x', 'type': 'BicubicPairDataset', 'dataroot_gt': str(tmp_path / 'HR.lmdb'), 'phase': 'test'}
+    assert len(build_dataset({**opt, 'scale': 2, 'io_backend': {'type': 'lmdb'}})) == 3
+
+
+def hr_only(root, **more):
+    """Options of a training data set of the HR images of a folder."""
+    return {
+        'name': 'made',
+        'type': 'BicubicPairDataset',
+        'phase': 'train',
+        'scale': 2,
+        'dataroot_gt': str(root / 'HR'),
+        'io_backend': {'type': 'disk'},
+        'gt_size': 8,
+        'use_hflip': True,
+        'use_rot': True,
+        **more,
+    }
+
+
+def told(opt) -> str:
+    with pytest.raises(UserError) as error:
+        build_checked(opt)
+    return str(error.value)
+
+
+def test_mistakes_are_told_before_training(tmp_path):
+    prepared(tmp_path, 2)
+    assert "border must be one of replicate, symmetric, got 'reflect'" in told(hr_only(tmp_path, border='reflect'))
+    assert 'scale must be a whole number, got 2.5' in told(hr_only(tmp_path, scale=2.5))
+    assert 'c.png is 12×16, smaller than gt_size 14' in told(hr_only(tmp_path, gt_size=14))  # it is 13×17
+    lmdb = {'dataroot_gt': str(tmp_path / 'HR.lmdb'), 'io_backend': {'type': 'lmdb'}}
+    assert 'HR.lmdb:c is 12×16, smaller than gt_size 14' in told(hr_only(tmp_path, gt_size=14, **lmdb))
+    assert 'lmdb' in told(hr_only(tmp_path, io_backend={'type': 'lmdb'}))
+    damaged = tmp_path / 'HR/b.png'
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert f'{damaged} is cut off' in told(hr_only(tmp_path))
+    (tmp_path / 'empty').mkdir()
+    assert 'is empty' in told(hr_only(tmp_path, dataroot_gt=str(tmp_path / 'empty')))
+
+
+def test_oddities_are_told_once(tmp_path):
+    (tmp_path / 'HR').mkdir()
+    Image.fromarray(photograph(20, 20)[..., 0]).save(tmp_path / 'HR/grey.png')
+    dataset, notes = build_checked(hr_only(tmp_path))
+    assert len(notes) == 1
+    assert notes[0].count('grey.png is grey') == 1
+    assert dataset[0]['lq'].shape == (3, 4, 4)
+
+
+@pytest.fixture
+def made(tiny, pairs):
+    """The tiny training, its LR made as it is read."""
+    options = copy.deepcopy(tiny)
+    options['train']['total_iter'] = 3
+    for dataset in options['datasets'].values():
+        dataset.update(type='BicubicPairDataset', dataroot_gt=str(pairs / 'HR.lmdb'))
+        del dataset['dataroot_lq']
+    return options
+
+
+@pytest.mark.parametrize(
+    ('force', 'expected'),
+    [
+        ('datasets:train:bordr=symmetric', 'datasets.train.bordr: is not known here; did you mean border?'),
+        ('datasets:train:dataroot_gt=~', 'datasets.train: BicubicPairDataset needs dataroot_gt'),
+        ('datasets:train:gt_size=~', 'datasets.train: BicubicPairDataset needs gt_size'),
+    ],
+)
+def test_its_options_are_known(tmp_path, made, force, expected):
+    options = read(write_options(tmp_path, made))
+    assert check(options, True) == []
+    override(options, [force])
+    with pytest.raises(UsageError) as error:
+        check(options, True)
+    assert expected in str(error.value)
+
+
+@pytest.mark.slow
+def test_training_equals_that_on_prepared_lr_bit_for_bit(tmp_path, tiny, made, pairs):
+    """Files from LMDBs in one process; made from a folder in two, the images named in the LMDB's order."""
+    tiny['train']['total_iter'] = 3
+    names = sorted(path.name for path in (pairs / 'HR').iterdir())
+    (tmp_path / 'names.txt').write_text('\n'.join(names))
+    made['datasets']['train'].update(
+        dataroot_gt=str(pairs / 'HR'),
+        io_backend={'type': 'disk'},
+        meta_info_file=str(tmp_path / 'names.txt'),
+        num_worker_per_gpu=2,
+    )
+    for name, options in (('files', tiny), ('made', made)):
+        (tmp_path / name).mkdir()
+        command('train', '-opt', write_options(tmp_path / name, options), cwd=tmp_path / name)
+    assert len(losses(tmp_path / 'files')) == 3
+    assert losses(tmp_path / 'made') == losses(tmp_path / 'files')
+    assert validations(tmp_path / 'made') == validations(tmp_path / 'files') != []

@@ -1,0 +1,79 @@
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from earn_plugin.data import bicubic
+from earn_plugin.data.bicubic_torch import imresize
+from tests.conftest import photograph
+from tests.data.test_bicubic import FOLDERS, SCALES
+
+
+def batch(*images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
+
+
+@pytest.mark.parametrize(('border', 'folder'), [(b, f) for b, folders in FOLDERS.items() for f in folders])
+def test_benchmark_lr_files_come_out_to_the_byte(shared_data, border, folder):
+    files = sorted((shared_data / folder).glob('X*/*.png'))
+    assert files
+    for file in files:
+        scale = int(file.parent.name[1:])
+        hr = shared_data / folder.split('/')[0] / f'HR/{file.stem.removesuffix(f"x{scale}")}.png'
+        image = bicubic.crop_to_multiple(cv2.imread(str(hr)), scale)
+        made = imresize(batch(image), Fraction(1, scale), border)
+        assert torch.equal(made, batch(cv2.imread(str(file)))), file
+
+
+@settings(deadline=None)
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    scale=st.sampled_from(SCALES),
+    border=st.sampled_from(bicubic.BORDERS),
+    dtype=st.sampled_from([np.uint8, np.float64, np.float32, np.float16]),
+)
+def test_equals_numpy(height, width, scale, border, dtype):
+    images = [photograph(height, width, seed) for seed in (height, width)]
+    if dtype != np.uint8:
+        images = [(image / 255).astype(dtype) for image in images]
+    made = imresize(batch(*images), scale, border)
+    expected = batch(*[bicubic.imresize(image, scale, border) for image in images])
+    assert made.dtype == expected.dtype
+    if dtype in (np.uint8, np.float64):  # in the same order of sums
+        assert torch.equal(made, expected)
+    else:
+        torch.testing.assert_close(made, expected, rtol=0, atol={np.float32: 1e-6, np.float16: 1e-3}[dtype])
+
+
+@pytest.mark.parametrize('scale', [Fraction(1, 2), Fraction(1, 3), 2])
+@pytest.mark.parametrize('border', bicubic.BORDERS)
+def test_gradient(scale, border):
+    images = torch.rand(2, 1, 5, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: imresize(x, scale, border), images)
+
+
+@pytest.mark.parametrize(
+    ('images', 'scale', 'border'),
+    [
+        (torch.zeros(1, 1, 2, 2), 0, 'replicate'),
+        (torch.zeros(1, 1, 2, 2), 0.5, 'reflect'),
+        (torch.zeros(1, 1, 2, 2, dtype=torch.int32), 0.5, 'replicate'),
+        (torch.zeros(1, 1, 0, 2), 0.5, 'replicate'),
+        (torch.zeros(1, 2, 2), 0.5, 'replicate'),
+    ],
+)
+def test_wrong_arguments(images, scale, border):
+    with pytest.raises(ValueError, match='got'):
+        imresize(images, scale, border)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU on this machine')
+def test_a_gpu_gives_the_same_bytes():
+    images = batch(photograph(61, 47, 1), photograph(61, 47, 2))
+    for scale in SCALES:
+        assert torch.equal(imresize(images.cuda(), scale).cpu(), imresize(images, scale))
