@@ -74,9 +74,7 @@ class Report(NamedTuple):
             of_base = year.score(base.runtime, base.flops, base.params)
             titles = ('runtime', 'FLOPs', 'parameters')
             rows.append(('score, lower is better', points(sum(self.score)), points(sum(of_base))))
-            rows += [
-                (f'    of {t}', f'{a:.4f}', f'{b:.4f}') for t, a, b in zip(titles, self.score, of_base, strict=True)
-            ]
+            rows += [(f'    of {t}', points(a), points(b)) for t, a, b in zip(titles, self.score, of_base, strict=True)]
         counts = ', '.join(f'{number} images of {split}' for split, number in self.images.items())
         width = max(14, len(self.name) + 2)
         lines = [
@@ -133,13 +131,14 @@ def validate(
         ssim: measure SSIM, too.
         limit: take the first images of each split only.
         device: 'cpu', 'cuda', …; the GPU where there is one.
-        name: in the results; by default the network's, after the model_id, which the official script has there: 07_LGVAN.
+        name: in the results; by default the network's.
+        model_id: goes before the default name, as the official script has it: 07_LGVAN.
         save_dir: save the results there, as NAME/SPLIT/IMAGE.png; nowhere if None.
         results_dir: of results.json and results.txt.
 
     Raises:
-        UserError: what is wrong with the data, the network, its range, or the results so far; before the run wherever
-            that can be known.
+        UserError: what is wrong with the data, the network, or the results so far, before the run wherever that can
+            be known. A data range that looks wrong is warned of, at the first image.
     """
     asked = protocol(year, track)
     splits = splits_asked(asked, include_test, hybrid_test)
