@@ -10,7 +10,7 @@ from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import Found, find_network
 from earn_plugin.ntire import complexity
 from earn_plugin.ntire.complexity import measure
-from tests.ntire import formulas
+from tests.ntire import baselines, formulas
 
 CPU, META = torch.device('cpu'), torch.device('meta')
 FULL = {
@@ -50,6 +50,18 @@ def test_lgvan_has_the_official_figures():
     assert counted.fvcore == 9_036_601_472
     assert counted.activations == 332_392_832
     assert counted.convs == 122
+
+
+def test_imdn_has_the_official_figures():
+    counted = measure(found(baselines.IMDN()), device=META)
+    assert (counted.params, counted.hooks) == (893_936, 58_531_512_320)
+    assert (counted.activations, counted.convs) == (154_140_672, 43)
+
+
+def test_rfdn_has_the_official_figures():
+    counted = measure(found(baselines.RFDN()), device=CPU)
+    assert (counted.params, counted.hooks, counted.fvcore) == (433_448, 27_102_622_560, 27_046_231_296)
+    assert (counted.activations, counted.convs) == (112_034_240, 64)
 
 
 @pytest.mark.parametrize('name', FULL)
