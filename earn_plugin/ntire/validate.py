@@ -156,6 +156,8 @@ def validate(
     notes += network_notes(model, found)
     name = name or default_name(found, model_id)
     so_far = results.read(Path(results_dir) / 'results.json', name, splits)
+    if name in so_far:
+        notes.append(f'the earlier run of {name} in results.json is replaced')
 
     network = found.network.to(on).requires_grad_(False)
     trained = not (isinstance(model, str) and not model.endswith(ENDINGS))

@@ -174,7 +174,9 @@ def test_a_nested_checkpoint_works_and_is_told(here, data, found):
     weights.write(here / 'net.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
     report = validate('net.pth', 2024, data, device='cpu', limit=1)
     assert any(note.startswith('net.pth has its weights nested in params;') for note in report.notes)
-    assert report.entry['valid_psnr'] == validate(found, 2024, data, device='cpu', limit=1).entry['valid_psnr']
+    again = validate(found, 2024, data, device='cpu', limit=1)
+    assert again.entry['valid_psnr'] == report.entry['valid_psnr']
+    assert 'the earlier run of LGVAN in results.json is replaced' in again.notes
 
 
 def test_untrained_weights_are_told(data):
