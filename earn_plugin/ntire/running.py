@@ -33,6 +33,7 @@ class Settings(NamedTuple):
     trained: bool  # whether the weights can tell which data range is theirs
 
 
+@torch.no_grad()
 def run_split(
     network: nn.Module, pairs: list[Pair], split: str, settings: Settings, save_dir: Path | None, notes: list[str]
 ) -> Entry:
@@ -45,7 +46,11 @@ def run_split(
     torch.backends.cudnn.benchmark = False  # as in the official script
     for pair in tqdm(pairs, desc=split, unit='image', disable=None):
         lr, hr = read_image(pair.lr), crop_to_multiple(read_image(pair.hr), SCALE)
-        output, milliseconds = timed(network, to_tensor(lr, settings.data_range, settings.device))
+        try:
+            output, milliseconds = timed(network, to_tensor(lr, settings.data_range, settings.device))
+        except RuntimeError as error:  # such as too little memory on the GPU
+            reason = str(error).partition('\n')[0]
+            raise UserError(f'{pair.lr} ({lr.shape[0]}×{lr.shape[1]}) cannot go through: {reason}') from error
         check_scale(pair, lr, output, hr)
         image = to_image(output, settings.data_range)
         runtimes.append(milliseconds)
@@ -78,11 +83,12 @@ def to_image(output: Tensor, data_range: float) -> np.ndarray:
 def timed(network: nn.Module, x: Tensor) -> tuple[Tensor, float]:
     """The output and the milliseconds of the pass, by CUDA's events or the clock."""
     if x.device.type == 'cuda':
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        output = network(x)
-        end.record()
-        torch.cuda.synchronize(x.device)
+        with torch.cuda.device(x.device):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            output = network(x)
+            end.record()
+            torch.cuda.synchronize()
         return output, start.elapsed_time(end)
     begin = time.perf_counter()
     output = network(x)

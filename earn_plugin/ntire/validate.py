@@ -152,6 +152,8 @@ def validate(
         notes += found_notes
     notes += path_notes(str(data_dir), asked, splits)
     on = complexity.find_device(device)
+    if on.type == 'meta':
+        raise UsageError('the meta device computes nothing, so there is nothing to validate; give another --device')
     found = model if isinstance(model, Found) else find_network(model, arguments, fused)
     notes += network_notes(model, found)
     name = name or default_name(found, model_id)
@@ -159,8 +161,10 @@ def validate(
     if name in so_far:
         notes.append(f'the earlier run of {name} in results.json is replaced')
 
-    network = found.network.to(on).requires_grad_(False)
-    trained = not (isinstance(model, str) and not model.endswith(ENDINGS))
+    network = found.network.to(on).eval()
+    if on.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(on)  # else it is that of whatever this process did before
+    trained = isinstance(model, Found) or model.endswith(ENDINGS)
     settings = Settings(on, data_range, track, ssim, trained)
     entry: results.Entry = {}
     for split in splits:

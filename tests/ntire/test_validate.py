@@ -163,6 +163,12 @@ def test_a_network_of_another_scale(data):
         validate(Found(Nearest(scale=2), 'Nearest', {}), 2024, data, device='cpu')
 
 
+def test_a_network_that_fails(data):
+    network = torch.nn.Sequential(torch.nn.Conv2d(4, 48, 1), torch.nn.PixelShuffle(4))
+    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\) cannot go through: .*channels'):
+        validate(Found(network, 'Sequential', {}), 2024, data, device='cpu')
+
+
 def test_lr_images_of_another_scale(here, found, data):
     lr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png'
     cv2.imwrite(str(lr), cv2.imread(str(lr))[:-1])
@@ -206,11 +212,12 @@ def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkey
         (2023, {'hybrid_test': True, 'include_test': True}, 'leave --include-test out'),
         (2024, {'data_range': 2}, '1 or 255, got 2'),
         (2024, {'limit': 0}, 'at least 1'),
+        (2024, {'device': 'meta'}, 'computes nothing'),
     ],
 )
 def test_flags_that_make_no_sense(found, data, year, flags, message):
     with pytest.raises(UsageError, match=message):
-        validate(found, year, data, device='cpu', **flags)
+        validate(found, year, data, **{'device': 'cpu', **flags})
 
 
 def test_the_command(here, data, capsys):
