@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from earn_plugin.data.prepare import images_in
+from earn_plugin.data.images import images_in
 from earn_plugin.errors import UserError
 from earn_plugin.ntire.protocol import Layout, Year
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from earn_plugin.data.bicubic import crop_to_multiple
-from earn_plugin.data.prepare import read_image
+from earn_plugin.data.images import encode, read_image
 from earn_plugin.errors import UserError
 from earn_plugin.files import whole_file
 from earn_plugin.ntire.data import Pair
@@ -45,7 +45,7 @@ def run_split(
     runtimes, psnrs, ssims = [], [], []
     torch.backends.cudnn.benchmark = False  # as in the official script
     for pair in tqdm(pairs, desc=split, unit='image', disable=None):
-        lr, hr = read_image(pair.lr), crop_to_multiple(read_image(pair.hr), SCALE)
+        lr, hr = read_bgr(pair.lr), crop_to_multiple(read_bgr(pair.hr), SCALE)
         try:
             output, milliseconds = timed(network, to_tensor(lr, settings.data_range, settings.device))
         except RuntimeError as error:  # such as too little memory on the GPU
@@ -64,8 +64,20 @@ def run_split(
                 tqdm.write(f'warning: {note}', file=sys.stderr)  # now, and not after all other images
         if save_dir is not None:
             with whole_file(save_dir / pair.hr.name) as file:
-                file.write(cv2.imencode('.png', image)[1].tobytes())
+                file.write(encode(image))
     return entry_of(split, runtimes, psnrs, ssims, peak_memory(settings.device))
+
+
+def read_bgr(path: Path) -> np.ndarray:
+    """H×W×3, uint8; a grey image has three equal channels, as in the official script.
+
+    Raises:
+        UserError: it cannot be decoded, or has 16 bits.
+    """
+    image = read_image(path)
+    if image.dtype != np.uint8:
+        raise UserError(f'{path} has 16 bits, and NTIRE measures images of 8')
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
 
 
 def to_tensor(image: np.ndarray, data_range: float, device: torch.device) -> Tensor:

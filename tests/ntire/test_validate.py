@@ -169,6 +169,21 @@ def test_a_network_that_fails(data):
         validate(Found(network, 'Sequential', {}), 2024, data, device='cpu')
 
 
+def test_grey_images_have_three_equal_channels(found, data):
+    for path in data.rglob('000001*.png'):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    report = validate(found, 2024, data, device='cpu', limit=1)
+    lr, hr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png', data / 'DIV2K_LSDIR_valid_HR/000001.png'
+    assert report.entry['valid_psnr'] == [pytest.approx(calculate_psnr(*by_hand(found.network, lr, hr), 4), abs=1e-12)]
+
+
+def test_images_of_16_bits(found, data):
+    lr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png'
+    cv2.imwrite(str(lr), cv2.imread(str(lr)).astype(np.uint16) * 257)
+    with pytest.raises(UserError, match=r'000001x4\.png has 16 bits'):
+        validate(found, 2024, data, device='cpu')
+
+
 def test_lr_images_of_another_scale(here, found, data):
     lr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png'
     cv2.imwrite(str(lr), cv2.imread(str(lr))[:-1])

@@ -7,7 +7,7 @@ import numpy as np
 
 from earn_plugin.data.bicubic import crop_to_multiple, imresize
 from earn_plugin.data.demo import HELD_OUT
-from earn_plugin.data.prepare import write_image
+from earn_plugin.data.images import write_image
 
 # written down from the official scripts: HR, LR by HR's number
 LAYOUTS = {
