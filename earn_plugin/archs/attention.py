@@ -1,5 +1,7 @@
 """The attentions that the networks share. All keep N×C×H×W, and take any H and W of at least 1."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -105,9 +107,14 @@ class NonLocalAttention(nn.Module):
         return self.project(self.value(attend(attention_over_keys, query, key, x))) + x
 
 
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Inside, operators keep the precision of what they are given; the meta device has no autocast to switch off."""
+    return nullcontext() if x.device.type == 'meta' else torch.autocast(x.device.type, enabled=False)
+
+
 def attend(attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention between all pixels of an image, N×C×H×W each; half precision is computed in float32."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         rows = [tensor.float() if tensor.itemsize == 2 else tensor for tensor in (query, key, value)]
         out = attention(*(tensor.flatten(2).transpose(1, 2) for tensor in rows))
     # contiguous, because torch.compile foresees wrong strides for a conv of one transposed image, and reads beside it
@@ -209,7 +216,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, position: Tensor)
     inputs = [query, key, value, position]
     if query.dtype in (torch.float16, torch.bfloat16):
         inputs = [tensor.float() for tensor in inputs]
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         if torch.is_grad_enabled():
             out = LocalAttentionFunction.apply(*inputs)
         else:

@@ -4,7 +4,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.attention import ChannelAttention
+from earn_plugin.archs.attention import ChannelAttention, without_autocast
 from earn_plugin.archs.blocks import (
     MeanShift,
     ResidualAttentionUnit,
@@ -27,7 +27,7 @@ class LayerAttention(nn.Module):
 
     def forward(self, layers: Tensor) -> Tensor:
         rows = layers.flatten(2)
-        with torch.autocast(rows.device.type, enabled=False):  # sums over whole images, too large for float16
+        with without_autocast(rows):  # sums over whole images, too large for float16
             wide = rows.float() if rows.itemsize == 2 else rows
             energy = wide @ wide.transpose(1, 2)
         attention = (energy.amax(2, keepdim=True) - energy).softmax(2)

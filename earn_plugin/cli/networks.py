@@ -1,4 +1,4 @@
-"""basicsr convert | list | doctor: networks, their checkpoints and the machine."""
+"""basicsr convert | complexity | list | doctor: networks, their checkpoints and the machine."""
 
 import argparse
 from pathlib import Path
@@ -16,6 +16,22 @@ def add_commands(commands) -> None:
     )
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose names the output has')
     convert.set_defaults(run=run_convert)
+
+    complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
+    complexity.add_argument('network', metavar='NETWORK', help='a registered network, or a checkpoint')
+    complexity.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='its arguments')
+    complexity.add_argument('--fused', '--deploy', action='store_true', help='in its inference form')
+    complexity.add_argument(
+        '--size',
+        type=int,
+        nargs='+',
+        default=[256, 256],
+        metavar='N',
+        help="of the input: H W, 256 256 by default, or the whole shape without the batch (a video's T C H W)",
+    )
+    complexity.add_argument('--device', help='cpu, cuda, or meta: counts the largest networks at once, without fvcore')
+    complexity.add_argument('--json', action='store_true', help='print JSON')
+    complexity.set_defaults(run=run_complexity)
 
     listing = commands.add_parser('list', help='what is registered, with parameter counts, and the recipes')
     listing.set_defaults(run=run_list)
@@ -45,6 +61,13 @@ def run_convert(args: argparse.Namespace) -> None:
     given = {'upscale': args.upscale} if args.upscale is not None else {}
     given = settings_of(args.set, given)
     print(convert(args.source, args.target, given, to_authors=args.to == 'authors'))
+
+
+def run_complexity(args: argparse.Namespace) -> None:
+    from earn_plugin.inference.networks import find_network
+    from earn_plugin.ntire.complexity import show
+
+    show(find_network(args.network, settings_of(args.set), args.fused), tuple(args.size), args.device, args.json)
 
 
 def run_list(args: argparse.Namespace) -> None:

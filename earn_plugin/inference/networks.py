@@ -47,7 +47,7 @@ def find_network(what: str, arguments: dict[str, Any] | None = None, deploy: boo
             )
         try:
             network, arch, given = ARCH_REGISTRY.get(arch)(**(arguments or {})), what, dict(arguments or {})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise UsageError(f'{what} cannot be built: {error}; give its arguments by --set NAME=VALUE') from error
     found = Found(network.eval(), arch, given)
     return inference_form(found) if deploy else found

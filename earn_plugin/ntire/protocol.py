@@ -1,0 +1,93 @@
+"""What each year of the NTIRE challenge on efficient super-resolution (×4) asks: data, counter, gate, score, baseline.
+
+Source: the official repositories and reports of the years. The quality track is the ×4 image SR challenge.
+"""
+
+import math
+from typing import NamedTuple
+
+from earn_plugin.errors import UsageError
+
+SCALE = BORDER = 4
+TRACKS = ('efficient', 'quality')
+
+
+class Layout(NamedTuple):
+    """Where a split's images are, under the data folder: HR/NAME.png and LR/NAME + suffix + .png."""
+
+    hr: str
+    lr: str
+    suffix: str
+    numbers: range | None = None  # of the official images, where they are numbered: 0801.png, …
+    images: int = 0  # officially; 0 where that is not told
+
+    def belongs(self, stem: str) -> bool:
+        return self.numbers is None or (len(stem) == 4 and stem.isdecimal() and int(stem) in self.numbers)
+
+
+class Baseline(NamedTuple):
+    """Model 0 of a year; its figures are in the units of the official table, None where they are not told."""
+
+    name: str
+    runtime: float | None = None  # ms
+    flops: float | None = None  # G, by the year's counter
+    params: float | None = None  # M
+    activations: float | None = None  # M
+    convs: int | None = None
+
+
+class Year(NamedTuple):
+    year: int
+    track: str
+    baseline: Baseline
+    splits: dict[str, tuple[Layout, ...]]  # valid, test, hybrid_test; the first layout that is there holds
+    counter: str  # 'hooks' or 'fvcore'
+    gate: dict[str, float]  # dB of PSNR that a split asks for
+    weights: tuple[float, float, float] | None  # of runtime, FLOPs and parameters in the score
+
+    def score(self, runtime: float, flops: float, params: float) -> list[float] | None:
+        """The parts of the score, to be added: w·exp(2·m/m_base); lower is better. None for a year without one.
+
+        Args:
+            runtime, flops, params: in ms, G and M.
+        """
+        if self.weights is None:
+            return None
+        base = self.baseline.runtime, self.baseline.flops, self.baseline.params
+        figures = (runtime, flops, params)
+        return [w * math.exp(min(2 * m / b, 700)) for w, m, b in zip(self.weights, figures, base, strict=True)]
+
+
+DIV2K_VALID = Layout('DIV2K_valid_HR', 'DIV2K_valid_LR', 'x4', range(801, 901), 100)
+DIV2K_TEST = Layout('DIV2K_test_HR', 'DIV2K_test_LR', '', range(901, 1001), 100)
+HYBRID_TEST = Layout('LSDIR_DIV2K_test_HR', 'LSDIR_DIV2K_test_LR', 'x4')
+MIXED_VALID = Layout('DIV2K_LSDIR_valid_HR', 'DIV2K_LSDIR_valid_LR', 'x4', images=200)
+MIXED_TEST = Layout('DIV2K_LSDIR_test_HR', 'DIV2K_LSDIR_test_LR', 'x4')
+
+DIV2K = {'valid': (DIV2K_VALID,), 'test': (DIV2K_TEST,)}
+MIXED = {'valid': (MIXED_VALID,), 'test': (MIXED_TEST,)}
+QUALITY = {'valid': (DIV2K_VALID, MIXED_VALID, Layout('HR', 'LQ', 'x4')), 'test': (DIV2K_TEST, MIXED_TEST)}
+GATE = {'valid': 26.90, 'test': 26.99}
+RFDN = Baseline('RFDN', None, 27.10262256, 0.433448, 112.03424, 64)
+
+YEARS = {
+    ('efficient', 2022): (RFDN, DIV2K, 'hooks', {}, None),
+    ('efficient', 2023): (RFDN, {**DIV2K, 'hybrid_test': (HYBRID_TEST,)}, 'hooks', {}, None),
+    ('efficient', 2024): (Baseline('RLFN', 13.54, 19.67, 0.317), MIXED, 'fvcore', GATE, (0.7, 0.15, 0.15)),
+    ('efficient', 2025): (Baseline('EFDN', 16.69, 16.70, 0.276), MIXED, 'fvcore', GATE, (0.7, 0.15, 0.15)),
+    ('efficient', 2026): (Baseline('SPAN', 7.74, 9.83, 0.151), MIXED, 'fvcore', GATE, (0.8, 0.1, 0.1)),
+    ('quality', 2025): (Baseline('DAT'), QUALITY, 'hooks', {}, None),
+    ('quality', 2026): (Baseline('DAT'), QUALITY, 'hooks', {}, None),
+}
+
+
+def protocol(year: int, track: str = 'efficient') -> Year:
+    """What a year asks.
+
+    Raises:
+        UsageError: names the years that are known.
+    """
+    if (track, year) not in YEARS:
+        known = ', '.join(f'{y} ({t})' for t, y in YEARS)
+        raise UsageError(f'no protocol of {year}, {track} track; known: {known}')
+    return Year(year, track, *YEARS[track, year])

@@ -1,0 +1,105 @@
+"""results.json, to which every run adds its network, and results.txt, its table: in the official form, key for key."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from earn_plugin.errors import UserError
+from earn_plugin.files import whole_file
+
+Entry = dict[str, Any]
+SPLITS = ('valid', 'test', 'hybrid_test')
+WITHOUT_TEST = '{:20s}\t{:10s}\t{:14s}\t{:10s}\t{:10s}\t{:8s}\t{:8s}\t{:8s}\n'
+WITH_TEST = '{:20s}\t{:10s}\t{:10s}\t{:14s}\t{:14s}\t{:14s}\t{:10s}\t{:10s}\t{:8s}\t{:8s}\t{:8s}\n'
+COUNTS = ('Params [M]', 'FLOPs [G]', 'Acts [M]', 'Mem [M]', 'Conv')
+
+
+def entry_of(split: str, runtime: list[float], psnr: list[float], ssim: list[float], memory: float) -> Entry:
+    """What the official script notes of a split. Runtimes are in ms and the first image is among them."""
+    entry: Entry = {f'{split}_runtime': runtime, f'{split}_psnr': psnr}
+    if ssim:
+        entry[f'{split}_ssim'] = ssim
+    entry[f'{split}_memory'] = memory
+    for what in ('runtime', 'psnr', 'ssim'):
+        if values := entry.get(f'{split}_{what}'):
+            entry[f'{split}_ave_{what}'] = sum(values) / len(values)
+    return entry
+
+
+def splits_of(entry: Entry) -> tuple[str, ...]:
+    return tuple(split for split in SPLITS if f'{split}_ave_psnr' in entry)
+
+
+def read(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, Entry]:
+    """The runs so far, to which one of ``name`` on ``splits`` can be added.
+
+    Raises:
+        UserError: the file is no such file, or its runs are on other splits, so that no table can hold them all.
+    """
+    try:
+        results = json.loads(path.read_text(encoding='utf-8'))
+        others = {other: splits_of(entry) for other, entry in results.items() if other != name}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f'{path} is no results.json of NTIRE ({error}); move it away, or give --results-dir') from error
+    for other, theirs in others.items():
+        if theirs != splits:
+            raise UserError(
+                f'{path} has {other} on {spelled(theirs)}, and this run is on {spelled(splits)}: one table cannot hold '
+                'both (the official script ends in a KeyError there). Give this run the same --include-test and '
+                '--hybrid-test, or a folder of its own by --results-dir'
+            )
+    return results
+
+
+def spelled(splits: tuple[str, ...]) -> str:
+    return ' and '.join(splits) or 'nothing'
+
+
+def write(folder: Path, results: dict[str, Entry]) -> None:
+    """Write results.json and results.txt.
+
+    Raises:
+        UserError: an entry lacks what the table shows, or a file cannot be written.
+    """
+    contents = {'results.json': json.dumps(results), 'results.txt': table(results)}
+    for name, content in contents.items():
+        try:
+            with whole_file(folder / name) as file:
+                file.write(content.encode())
+        except OSError as error:
+            raise UserError(f'cannot write {folder / name}: {error}') from error
+
+
+def table(results: dict[str, Entry]) -> str:
+    """The official table; all entries have the same splits."""
+    splits = splits_of(next(iter(results.values())))
+    if 'test' in splits:
+        times = ('Val Time [ms]', 'Test Time [ms]', 'Ave Time [ms]')
+        text = WITH_TEST.format('Model', 'Val PSNR', 'Test PSNR', *times, *COUNTS)
+    else:
+        text = WITHOUT_TEST.format('Model', 'Val PSNR', 'Val Time [ms]', *COUNTS)
+    for name, entry in results.items():
+        try:
+            text += row(name, entry, splits)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'results.json: {name} has no usable {error}; remove it, or run it again') from error
+    return text
+
+
+def row(name: str, entry: Entry, splits: tuple[str, ...]) -> str:
+    main = splits[0]
+    psnr, time = f'{entry[f"{main}_ave_psnr"]:2.2f}', f'{entry[f"{main}_ave_runtime"]:3.2f}'
+    counts = (
+        f'{entry["num_parameters"]:2.3f}',
+        f'{entry["flops"]:2.2f}',
+        f'{entry["activations"]:2.2f}',
+        f'{entry[f"{main}_memory"]:2.2f}',
+        f'{entry["num_conv"]:4d}',
+    )
+    if 'test' not in splits:
+        return WITHOUT_TEST.format(name, psnr, time, *counts)
+    average = (entry['valid_ave_runtime'] + entry['test_ave_runtime']) / 2
+    times = (time, f'{entry["test_ave_runtime"]:3.2f}', f'{average:3.2f}')
+    return WITH_TEST.format(name, psnr, f'{entry["test_ave_psnr"]:2.2f}', *times, *counts)

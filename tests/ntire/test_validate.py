@@ -1,0 +1,246 @@
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.metrics import calculate_psnr, calculate_ssim
+
+from earn_plugin import cli
+from earn_plugin.convert import weights
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.inference.networks import Found, find_network
+from earn_plugin.ntire import running
+from earn_plugin.ntire.validate import validate
+from tests.conftest import command
+from tests.ntire import formulas
+from tests.ntire.trees import write_tree
+
+TINY = {'num_feat': 8, 'num_block': 1}
+
+
+@pytest.fixture
+def found():
+    torch.manual_seed(0)
+    return find_network('LGVAN', TINY)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    return tmp_path
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_tree(tmp_path / 'data', 'mixed_valid')
+
+
+def by_hand(network, lr, hr, data_range=1.0):
+    """The result of the network, HR as it is measured, and both metrics, as the protocol's text has it."""
+    x = torch.from_numpy(cv2.cvtColor(cv2.imread(str(lr)), cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        y = network(x / (255 / data_range))[0].clamp(0, data_range).permute(1, 2, 0).numpy()
+    image = np.uint8((y * 255.0 / data_range).round())[..., ::-1]
+    target = cv2.imread(str(hr))
+    target = target[: target.shape[0] // 4 * 4, : target.shape[1] // 4 * 4]
+    return image, target
+
+
+@pytest.mark.parametrize(
+    ('year', 'layouts', 'flags'),
+    [
+        (2022, ['DIV2K_valid', 'DIV2K_test'], {'include_test': True}),
+        (2023, ['hybrid_test'], {'hybrid_test': True}),
+        (2024, ['mixed_valid'], {}),
+        (2025, ['mixed_valid', 'mixed_test'], {'include_test': True}),
+        (2026, ['mixed_valid'], {'save_dir': 'images'}),
+    ],
+)
+def test_each_year(here, found, year, layouts, flags):
+    for layout in layouts:
+        write_tree(here / 'data', layout)
+    report = validate(found, year, 'data', ssim=True, device='cpu', model_id=7, **flags)
+    splits = ['hybrid_test'] if year == 2023 else ['valid', 'test'][: len(layouts)]
+    written = json.loads((here / 'results.json').read_text())
+    assert list(written) == ['07_LGVAN']
+    entry = written['07_LGVAN']
+    keys = [
+        f'{s}_{k}' for s in splits for k in ('runtime', 'psnr', 'ssim', 'memory', 'ave_runtime', 'ave_psnr', 'ave_ssim')
+    ]
+    assert set(entry) == {*keys, 'activations', 'num_conv', 'flops', 'num_parameters'}
+
+    for split, layout in zip(splits, layouts, strict=True):
+        folders = sorted({path.parent for path in (here / 'data').rglob('*.png')})
+        hr = next(f for f in folders if f.name.endswith('HR') and (split in f.name or split == 'hybrid_test'))
+        lr = hr.with_name(hr.name.replace('_HR', '_LR'))
+        for i, (low, high) in enumerate(zip(sorted(lr.iterdir()), sorted(hr.iterdir()), strict=True)):
+            image, target = by_hand(found.network, low, high)
+            assert entry[f'{split}_psnr'][i] == pytest.approx(calculate_psnr(image, target, 4), abs=1e-12)
+            assert entry[f'{split}_ssim'][i] == pytest.approx(calculate_ssim(image, target, 4), abs=1e-12)
+            if 'save_dir' in flags:
+                assert np.array_equal(cv2.imread(str(here / 'images/07_LGVAN' / split / high.name)), image)
+        assert layout
+        assert len(entry[f'{split}_runtime']) == 3
+        assert entry[f'{split}_ave_runtime'] == sum(entry[f'{split}_runtime']) / 3
+        assert entry[f'{split}_memory'] > 50
+
+    counts = formulas.lgvan(256, 256, 8, 1)
+    assert entry['activations'] == counts.activations / 1e6
+    assert entry['num_conv'] == counts.convs
+    leaky_relu, bilinear = 8 * 1024 * 1024, 4 * 3 * 1024 * 1024
+    by_fvcore = counts.multiply_adds - leaky_relu + bilinear
+    assert entry['flops'] == (counts.multiply_adds if year < 2024 else by_fvcore) / 1e9
+    assert entry['num_parameters'] == sum(p.numel() for p in found.network.parameters()) / 1e6
+    columns = (here / 'results.txt').read_text().splitlines()[1].split('\t')
+    assert columns[0] == '07_LGVAN            '
+    assert len(columns) == (11 if 'include_test' in flags else 8)
+    assert 'as trained' in report.text()
+
+
+def test_the_table_on_the_screen(here, found, data):
+    report = validate(found, 2026, data, device='cpu', limit=2)
+    text = report.text()
+    times = report.entry['valid_runtime']
+    rows = {line[:36].strip(): line[36:].split() for line in text.splitlines()[2:]}
+    assert 'SPAN (baseline)' in text.splitlines()[1]
+    assert rows['valid runtime, official mean [ms]'] == [f'{sum(times) / 2:.2f}', '7.74']
+    assert rows['without the first image'] == [f'{times[1]:.2f}']
+    assert rows['median'] == [f'{sum(times) / 2:.2f}']
+    assert rows['parameters [M]'][1] == '0.151'
+    assert rows['PSNR gate'] == ['passed' if report.entry['valid_ave_psnr'] >= 26.9 else 'missed']
+    flops, params = report.entry['flops'], report.entry['num_parameters']
+    score = 0.8 * math.exp(2 * report.runtime / 7.74) + 0.1 * math.exp(2 * flops / 9.83)
+    assert sum(report.score) == pytest.approx(score + 0.1 * math.exp(2 * params / 0.151), rel=1e-12)
+    assert rows['score, lower is better'][1] == '7.3891'
+
+
+def test_the_quality_track_measures_y(here, found, data):
+    report = validate(found, 2025, data, track='quality', device='cpu', limit=1)
+    image, target = by_hand(
+        found.network, data / 'DIV2K_LSDIR_valid_LR/000001x4.png', data / 'DIV2K_LSDIR_valid_HR/000001.png'
+    )
+    assert report.entry['valid_psnr'] == [
+        pytest.approx(calculate_psnr(image, target, 4, test_y_channel=True), abs=1e-12)
+    ]
+    assert report.score is None
+    assert report.passed is None
+
+
+class Nearest(torch.nn.Module):
+    """Repeats pixels, and like a trained network it knows nothing outside of its range."""
+
+    def __init__(self, data_range=1.0, scale=4):
+        super().__init__()
+        self.data_range, self.scale = data_range, scale
+
+    def forward(self, x):
+        known = x.clamp(0.05 * self.data_range, self.data_range)
+        return torch.nn.functional.interpolate(known, scale_factor=self.scale)
+
+
+@pytest.mark.parametrize(('own', 'given'), [(1.0, 255.0), (255.0, 1.0)])
+def test_a_wrong_data_range(data, capsys, own, given):
+    network = Found(Nearest(own), 'Nearest', {})
+    right, wrong = (validate(network, 2024, data, data_range=r, device='cpu', limit=2) for r in (own, given))
+    figures = tuple(run.entry['valid_psnr'][0] for run in (right, wrong))
+    told = '000001.png: {1:.2f} dB with data range {3:g}, {0:.2f} dB with {2:g}; try --data-range {2:g}'
+    warning = 'the data range looks wrong. ' + told.format(*figures, own, given)
+    assert warning in wrong.notes
+    assert capsys.readouterr().err.count(f'warning: {warning}\n') == 1
+    assert (
+        '000001.png: {0:.2f} dB with data range {2:g}, {1:.2f} dB with {3:g}'.format(*figures, own, given)
+        in right.notes
+    )
+
+
+def test_a_network_of_another_scale(data):
+    with pytest.raises(
+        UserError, match=r'NTIRE is ×4, and this network made 1×3×24×22 of .*, where 1×3×48×44 is wanted'
+    ):
+        validate(Found(Nearest(scale=2), 'Nearest', {}), 2024, data, device='cpu')
+
+
+def test_a_network_that_fails(data):
+    network = torch.nn.Sequential(torch.nn.Conv2d(4, 48, 1), torch.nn.PixelShuffle(4))
+    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\) cannot go through: .*channels'):
+        validate(Found(network, 'Sequential', {}), 2024, data, device='cpu')
+
+
+def test_grey_images_have_three_equal_channels(found, data):
+    for path in data.rglob('000001*.png'):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    report = validate(found, 2024, data, device='cpu', limit=1)
+    lr, hr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png', data / 'DIV2K_LSDIR_valid_HR/000001.png'
+    assert report.entry['valid_psnr'] == [pytest.approx(calculate_psnr(*by_hand(found.network, lr, hr), 4), abs=1e-12)]
+
+
+def test_images_of_16_bits(found, data):
+    lr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png'
+    cv2.imwrite(str(lr), cv2.imread(str(lr)).astype(np.uint16) * 257)
+    with pytest.raises(UserError, match=r'000001x4\.png has 16 bits'):
+        validate(found, 2024, data, device='cpu')
+
+
+def test_lr_images_of_another_scale(here, found, data):
+    lr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png'
+    cv2.imwrite(str(lr), cv2.imread(str(lr))[:-1])
+    with pytest.raises(UserError, match=r'48×44, and four times .* is 44×44'):
+        validate(found, 2024, data, device='cpu')
+
+
+def test_a_nested_checkpoint_works_and_is_told(here, data, found):
+    weights.write(here / 'net.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
+    report = validate('net.pth', 2024, data, device='cpu', limit=1)
+    assert any(note.startswith('net.pth has its weights nested in params;') for note in report.notes)
+    again = validate(found, 2024, data, device='cpu', limit=1)
+    assert again.entry['valid_psnr'] == report.entry['valid_psnr']
+    assert 'the earlier run of LGVAN in results.json is replaced' in again.notes
+
+
+def test_untrained_weights_are_told(data):
+    report = validate('LGVAN', 2024, data, arguments=TINY, device='cpu', limit=1)
+    assert any(note.startswith('no checkpoint:') for note in report.notes)
+
+
+def test_no_inference_form(data):
+    with pytest.raises(UserError, match='A2N has no inference form'):
+        validate('A2N', 2024, data, arguments=TINY, fused=True, device='cpu')
+
+
+def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkeypatch):
+    write_tree(data, 'mixed_test')
+    validate(found, 2024, data, device='cpu', limit=1)
+    before = (here / 'results.json').read_bytes()
+    monkeypatch.setattr(running, 'timed', None)  # nothing is computed before this is known
+    with pytest.raises(UserError, match='LGVAN on valid, and this run is on valid and test'):
+        validate(found, 2024, data, device='cpu', name='other', include_test=True)
+    assert (here / 'results.json').read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ('year', 'flags', 'message'),
+    [
+        (2024, {'hybrid_test': True}, '2024 has no hybrid test set'),
+        (2023, {'hybrid_test': True, 'include_test': True}, 'leave --include-test out'),
+        (2024, {'data_range': 2}, '1 or 255, got 2'),
+        (2024, {'limit': 0}, 'at least 1'),
+        (2024, {'device': 'meta'}, 'computes nothing'),
+    ],
+)
+def test_flags_that_make_no_sense(found, data, year, flags, message):
+    with pytest.raises(UsageError, match=message):
+        validate(found, year, data, **{'device': 'cpu', **flags})
+
+
+def test_the_command(here, data, capsys):
+    data.rename(here / 'photos_HR')
+    arguments = ['ntire', 'validate', '--year', '2024', '--model', 'LGVAN', '--set', 'num_feat=8', 'num_block=1']
+    printed = command(*arguments, '--data-dir', 'photos_HR', '--limit', '1', '--model-id', '3', cwd=here)
+    assert 'NTIRE 2024, efficient SR ×4: 03_LGVAN, as trained' in printed
+    assert 'would look for the LR images in photos_LR' in printed
+    assert '03_LGVAN' in (here / 'results.txt').read_text()
+    assert cli.main([*arguments, '--data-dir', 'nowhere']) == 1
+    assert capsys.readouterr().err.startswith('basicsr ntire validate: nowhere/DIV2K_LSDIR_valid_HR does not exist')
