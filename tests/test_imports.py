@@ -54,4 +54,7 @@ def test_imports_go_down_only(path):
     for module in imports(path):
         assert floor(module) <= floor(here), f'{here} imports {module}'
         if here.startswith('archs.') and here.endswith('_arch'):
+            deploy = here.replace('_arch', '_deploy')  # the parts of its own inference form
+            assert module in ('archs.blocks', 'archs.attention', deploy), f'{here} imports {module}'
+        if here.startswith('archs.') and here.endswith('_deploy'):
             assert module in ('archs.blocks', 'archs.attention'), f'{here} imports {module}'

@@ -1,11 +1,14 @@
 """LGVAN: "Local-Global Visual Attention Network", NTIRE 2023 challenge on efficient super-resolution, team 18."""
 
+import copy
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earn_plugin.archs.blocks import check_choice, check_multiple, check_positive, check_same
+from earn_plugin.archs.lgvan_deploy import FusedBlock, FusedUpsampler
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -92,6 +95,11 @@ class FeedForward(nn.Module):
         return x + self.scale * self.reduce(F.gelu(self.depthwise(wide) + wide))
 
 
+def block(num_feat: int) -> nn.Sequential:
+    """LGAB: attention, then feed-forward."""
+    return nn.Sequential(Attention(num_feat), FeedForward(num_feat))
+
+
 @ARCH_REGISTRY.register()
 class LGVAN(nn.Module):
     """Local-global visual attention network: few parameters, a wide view by strip and dilated convs.
@@ -106,33 +114,67 @@ class LGVAN(nn.Module):
         num_feat: channels of the features, a multiple of 2.
         num_block: attention blocks, each an attention and a feed-forward part.
         upscale: 2, 3 or 4.
+        deploy: in the inference form, which ``fuse()`` of a trained network gives. It is faster, and not what the
+            authors train.
 
     Raises:
         ValueError: names an argument that the network cannot serve.
     """
 
     def __init__(
-        self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 32, num_block: int = 9, upscale: int = 4
+        self,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_feat: int = 32,
+        num_block: int = 9,
+        upscale: int = 4,
+        deploy: bool = False,
     ):
         super().__init__()
         check_same(num_in_ch, num_out_ch)
         check_positive(num_feat=num_feat, num_block=num_block)
         check_multiple(2, 'the conv after the body has 2 groups', num_feat=num_feat)
         check_choice((2, 3, 4), upscale=upscale)
+        check_choice((False, True), deploy=deploy)
+        self.deploy = deploy
+        self.upscale = upscale
 
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
-        self.body = nn.Sequential(
-            *[nn.Sequential(Attention(num_feat), FeedForward(num_feat)) for _ in range(num_block)]
-        )
+        blocks = [FusedBlock(num_feat) if deploy else block(num_feat) for _ in range(num_block)]
+        self.body = nn.Sequential(*blocks)
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=2)
+        if deploy:
+            self.upsample = FusedUpsampler(num_feat, num_out_ch, upscale)
+            return
         steps = [2, 2] if upscale == 4 else [upscale]
         layers = [layer for s in steps for layer in (nn.Conv2d(num_feat, num_feat * s**2, 1), nn.PixelShuffle(s))]
         self.upsample = nn.Sequential(*layers)
         self.lrelu = nn.LeakyReLU(0.2)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
+    @torch.no_grad()
+    def fuse(self) -> 'LGVAN':
+        """An equal network in the inference form; that form itself where this is one."""
+        if self.deploy:
+            return self
+        first, last = self.conv_first, self.conv_last
+        fused = LGVAN(
+            first.in_channels, last.out_channels, first.out_channels, len(self.body), self.upscale, deploy=True
+        )
+        fused.to(first.weight).train(self.training)
+        trained = copy.deepcopy(self).double()  # sums and products of weights round once, at the end
+        fused.conv_first.load_state_dict(trained.conv_first.state_dict())
+        for ours, theirs in zip(fused.body, trained.body, strict=True):
+            ours.take(theirs)
+        fused.conv_after_body.load_state_dict(trained.conv_after_body.state_dict())
+        fused.upsample.take(trained.upsample, trained.conv_last)
+        return fused
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.deploy:
+            x = x.contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(x)
         out = self.upsample(self.conv_after_body(self.body(shallow)) + shallow)
-        skip = F.interpolate(x, size=out.shape[2:], mode='bilinear', align_corners=False)
-        return self.conv_last(self.lrelu(out)) + skip
+        if not self.deploy:
+            out = self.conv_last(self.lrelu(out))
+        return out + F.interpolate(x, size=out.shape[2:], mode='bilinear', align_corners=False)

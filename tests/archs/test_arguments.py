@@ -55,6 +55,7 @@ WRONG = {
         'num_feat': [*COUNT, 31],
         'num_block': COUNT,
         'upscale': [*UPSCALE, 8],
+        'deploy': SWITCH,
     },
     archs.RK4RDN: {
         **CHANNELS,
