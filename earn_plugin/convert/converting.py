@@ -16,6 +16,7 @@ from earn_plugin.convert.weights import Weights
 from earn_plugin.errors import UsageError, UserError
 
 MOST_NAMED = 3  # names of a kind that an error lists
+AS_TRAINED = '{} holds a network as trained; for its inference form: basicsr convert IN OUT --deploy'
 
 
 class Converted(NamedTuple):
@@ -43,18 +44,21 @@ def load(path: str | Path, **arguments: Any) -> nn.Module:
     return read(Path(path), arguments).network.eval()
 
 
-def convert(source: Path, target: Path, arguments: dict[str, Any], to_authors: bool = False) -> str:
+def convert(
+    source: Path, target: Path, arguments: dict[str, Any], to_authors: bool = False, deploy: bool = False
+) -> str:
     """Turn an official checkpoint, or one of ours, into a file that describes itself; or back into the official form.
 
     Args:
         source, target: torch's files, or safetensors by the ending.
         arguments: of the network, where the file does not tell them.
+        deploy: write the inference form.
 
     Returns:
         What was recognised and what was done.
 
     Raises:
-        UserError: as ``load``; or the authors have no such network.
+        UserError: as ``load``; the authors have no such network, or it has no inference form.
     """
     with contextlib.suppress(OSError):  # what is not there is no folder, and what cannot be there is told in the end
         if target.is_dir():
@@ -62,6 +66,9 @@ def convert(source: Path, target: Path, arguments: dict[str, Any], to_authors: b
         if target.samefile(source):
             raise UsageError(f'{target} is the input itself; give the output another name')
     found = read(source, arguments)
+    if deploy:
+        network, given = inference_form(found.network, found.description['arch'], found.description['arguments'])
+        found = found._replace(network=network, description={**found.description, 'arguments': given})
     if to_authors:
         kind = source_of(found.description['arch'])
         given = filled(found.description)
@@ -79,12 +86,17 @@ def read(path: Path, arguments: dict[str, Any]) -> Converted:
     notes = [f'taken from {within}'] if within else []
     if 'arch' in description:
         network = build(path, description['arch'], description['arguments'])
+        if arguments.get('deploy') and not description['arguments'].get('deploy'):
+            raise UserError(AS_TRAINED.format(path))
         differing = [name for name, value in arguments.items() if description['arguments'].get(name) != value]
         if differing:
             raise UserError(f'{path} has {differing[0]}={description["arguments"].get(differing[0])!r}')
+        check_form(path, description, network, weights)
         fit(path, description['arch'], network, weights)
         return Converted(network, description, f'a checkpoint of {description["arch"]}', notes)
     kind = recognise(path, weights)
+    if arguments.get('deploy'):
+        raise UserError(AS_TRAINED.format(path))
     settled = settle(path, kind, weights, arguments)
     network = build(path, kind.arch, settled)
     settled = filled({'arch': kind.arch, 'arguments': settled})
@@ -177,6 +189,37 @@ def to_theirs(kind: Source, network: nn.Module, arguments: dict[str, Any]) -> We
     weights = {kind.theirs(name, arguments): tensor for name, tensor in network.state_dict().items()}
     weights = {name: tensor.reshape(kind.their_shape(name, tuple(tensor.shape))) for name, tensor in weights.items()}
     return kind.constants(arguments, weights) | weights
+
+
+def inference_form(network: nn.Module, arch: str, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The same function in the form that the network's ``fuse()`` gives, and its arguments; that form itself as it is.
+
+    A network that has such a form takes ``deploy=True`` for it, and ``fuse()`` returns it with the weights turned.
+
+    Raises:
+        UserError: the network has none.
+    """
+    if arguments.get('deploy'):
+        return network, arguments
+    if not hasattr(network, 'fuse'):
+        able = sorted(name.removesuffix('_basicsr') for name, found in ARCH_REGISTRY if hasattr(found, 'fuse'))
+        raise UserError(f'{arch} has no inference form; those that have one: {", ".join(able)}')
+    return network.fuse(), {**arguments, 'deploy': True}
+
+
+def check_form(path: Path, description: dict[str, Any], network: nn.Module, weights: Weights) -> None:
+    """Tell weights as trained from those of the inference form, by their names.
+
+    Raises:
+        UserError: they are of the other form than the file says.
+    """
+    if not hasattr(network, 'fuse') or weights.keys() == network.state_dict().keys():
+        return
+    deploy = bool(description['arguments'].get('deploy'))
+    other = build(path, description['arch'], {**description['arguments'], 'deploy': not deploy})
+    if weights.keys() == other.state_dict().keys():
+        holds = 'a network as trained' if deploy else 'the inference form'
+        raise UserError(f'{path} holds the weights of {holds}, but describes itself as deploy={deploy}')
 
 
 def source_of(arch: str) -> Source:

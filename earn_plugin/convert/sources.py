@@ -311,6 +311,9 @@ class LGVAN(Source):
             'upscale': upscale_of(shapes, 'upsapling'),
         }
 
+    def serves(self, arguments):
+        return 'deploy True: convert the network as trained' if arguments['deploy'] else ''
+
 
 class RK4RDN(Source):
     title, arch = 'ODE-RDN', 'RK4RDN'

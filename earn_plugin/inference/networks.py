@@ -7,7 +7,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from earn_plugin.convert import converting
-from earn_plugin.errors import UsageError, UserError
+from earn_plugin.errors import UsageError
 
 ENDINGS = ('.pth', '.pt', '.safetensors')
 
@@ -56,14 +56,8 @@ def find_network(what: str, arguments: dict[str, Any] | None = None, deploy: boo
 def inference_form(found: Found) -> Found:
     """The same function in the form that the network's ``fuse()`` gives; that form itself as it is.
 
-    A network that has such a form takes ``deploy=True`` for it, and ``fuse()`` returns it with the weights turned.
-
     Raises:
         UserError: the network has none.
     """
-    if found.arguments.get('deploy'):
-        return found
-    if not hasattr(found.network, 'fuse'):
-        able = ', '.join(sorted(name.removesuffix('_basicsr') for name, arch in ARCH_REGISTRY if hasattr(arch, 'fuse')))
-        raise UserError(f'{found.arch} has no inference form; those that have one: {able}')
-    return Found(found.network.fuse().eval(), found.arch, {**found.arguments, 'deploy': True})
+    network, arguments = converting.inference_form(*found)
+    return Found(network.eval(), found.arch, arguments)

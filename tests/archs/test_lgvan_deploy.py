@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-import earn_plugin
 from earn_plugin.archs.lgvan_arch import LGVAN
 from earn_plugin.archs.lgvan_deploy import Bands
 from tests.archs.lgvan_as_published import as_published, fill

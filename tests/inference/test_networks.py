@@ -43,3 +43,12 @@ def test_a_checkpoint(tmp_path):
     read = find_network(str(tmp_path / 'net.pth'))
     x = torch.rand(1, 3, 5, 7)
     assert torch.equal(read.network(x), found.network(x))
+
+
+def test_the_inference_form():
+    found = find_network('LGVAN', {'num_feat': 4, 'num_block': 1}, deploy=True)
+    assert found.form == 'inference form'
+    assert found.network.deploy and not found.network.training
+    assert found.arguments == {'num_feat': 4, 'num_block': 1, 'deploy': True}
+    again = find_network('LGVAN', found.arguments, deploy=True)
+    assert again.network.state_dict().keys() == found.network.state_dict().keys()

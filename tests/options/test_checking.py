@@ -29,6 +29,13 @@ def test_sound_options_have_no_problem(tmp_path, tiny):
     assert problems(tmp_path, tiny) == []
 
 
+def test_an_inference_form_is_tested_not_trained(tmp_path, tiny):
+    tiny['network_g'] = {'type': 'LGVAN', 'upscale': 2, 'deploy': True}
+    told = 'network_g.deploy: is for a network that is trained already: basicsr convert --deploy'
+    assert [line.partition(': ')[2] for line in problems(tmp_path, tiny)] == [told]
+    assert told not in str(problems(tmp_path, tiny, is_train=False))
+
+
 WRONG = {
     'network_g:num_fea=32': 'network_g.num_fea: is not known here; did you mean num_feat?',
     'network_g:type=EARM': "network_g.type: no network 'EARM' is registered; did you mean EARN?",
