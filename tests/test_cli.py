@@ -11,7 +11,8 @@ from tests.conftest import ROOT, command, start
 
 
 @pytest.mark.parametrize(
-    'arguments', [[], ['train'], ['test'], ['prepare'], ['prepare', 'demo'], ['list'], ['benchmark']]
+    'arguments',
+    [[], ['train'], ['test'], ['prepare'], ['prepare', 'demo'], ['list'], ['benchmark'], ['benchmark', 'network']],
 )
 def test_help_of_every_command(arguments, capsys):
     with pytest.raises(SystemExit) as leave:

@@ -1,9 +1,12 @@
 """Time and memory, measured: forms by turns in one run, and the bytes of the tensors that a call makes."""
 
+import platform
+import re
 import statistics
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -46,8 +49,13 @@ def peak_memory(run: Callable[[], object]) -> int:
     return memory.peak
 
 
-def medians(forms: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each form, run by turns after a first turn that is not counted."""
+def medians(
+    forms: dict[str, Callable[[], object]], repeats: int, after: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Median seconds of each form, run by turns after a first turn that is not counted.
+
+    ``after`` is called after each run, outside of the time: to show progress.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for turn in range(repeats + 1):
         for name, run in forms.items():
@@ -55,4 +63,14 @@ def medians(forms: dict[str, Callable[[], object]], repeats: int) -> dict[str, f
             run()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
+            after()
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine(device: str) -> str:
+    """What measures: the GPU, or the processor with the number of torch's threads."""
+    if device == 'cuda':
+        return torch.cuda.get_device_name()
+    cores = Path('/proc/cpuinfo')  # platform.processor() is empty on Linux
+    found = re.search(r'^model name\s*: (.+)$', cores.read_text(), re.MULTILINE) if cores.is_file() else None
+    return f'{found[1] if found else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads'

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from earn_plugin.cli.networks import settings_of
+
 
 def add_commands(commands) -> None:
     benchmark = commands.add_parser('benchmark', help='measure speed and memory on this machine')
@@ -12,6 +14,25 @@ def add_commands(commands) -> None:
     attention.add_argument('--size', type=int, nargs=4, default=(1, 64, 256, 256), metavar=('N', 'C', 'H', 'W'))
     attention.add_argument('--repeats', type=int, default=7, help='timed runs of each form, alternating')
     attention.set_defaults(run=run_attention)
+
+    network = subject.add_parser('network', help='the forms of a network: as trained, inference form, bf16, …')
+    network.add_argument('network', metavar='NETWORK', help='a checkpoint, or a registered name')
+    network.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='arguments of the network'
+    )
+    network.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input')
+    network.add_argument('--batch', type=int, default=1, metavar='N')
+    network.add_argument('--repeats', type=int, default=7, help='timed runs of each form, by turns')
+    network.add_argument('--device', choices=('cpu', 'cuda'), help='cuda where there is one, else cpu')
+    network.add_argument('--threads', type=int, metavar='N', help='of the CPU')
+    network.add_argument(
+        '--forms',
+        nargs='+',
+        metavar='FORM',
+        help='trained, deploy (the inference form), channels_last, bf16, compiled; joined by +: deploy+bf16',
+    )
+    network.add_argument('--json', type=Path, metavar='FILE', help='write the table there, too')
+    network.set_defaults(run=run_network)
 
     prepare = subject.add_parser('prepare', help="basicsr prepare beside BasicSR's own means")
     prepare.add_argument('--hr', type=Path, default=Path('datasets/demo/train/HR'), metavar='DIR', help='images')
@@ -35,6 +56,22 @@ def run_attention(args: argparse.Namespace) -> None:
     from earn_plugin.benchmark.attention import benchmark_attention
 
     benchmark_attention(tuple(args.size), args.repeats)
+
+
+def run_network(args: argparse.Namespace) -> None:
+    from earn_plugin.benchmark.network import FORMS, benchmark_network
+
+    benchmark_network(
+        args.network,
+        settings_of(args.set),
+        args.size,
+        args.batch,
+        args.repeats,
+        args.device,
+        args.forms or FORMS,
+        args.threads,
+        args.json,
+    )
 
 
 def run_prepare(args: argparse.Namespace) -> None:

@@ -1,0 +1,136 @@
+import json
+
+import pytest
+import torch
+
+from earn_plugin.benchmark import network as benchmark
+from earn_plugin.benchmark.network import Form, benchmark_network
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.inference.networks import find_network
+from tests.conftest import command
+
+SMALL = {'num_feat': 4, 'num_block': 1}
+EAGER = ('trained', 'channels_last', 'bf16', 'deploy', 'deploy+bf16+channels_last')
+
+
+def test_each_form_is_what_its_name_says():
+    found = find_network('LGVAN', SMALL)
+    x = torch.rand(2, 3, 6, 5)
+    expected = found.network(x)
+    for name in EAGER:
+        form = Form(found, name, x)
+        weight = form.network.conv_first.weight
+        half, last = 'bf16' in name, 'channels_last' in name
+        assert form.network.deploy == ('deploy' in name)
+        assert weight.dtype == form.x.dtype == (torch.bfloat16 if half else torch.float32)
+        for tensor in (weight, form.x):
+            assert tensor.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        out = form()
+        assert out.dtype == form.x.dtype
+        assert torch.allclose(out.float(), expected, rtol=0, atol=0.05 if half else 1e-5)
+    assert found.network.conv_first.weight.dtype == torch.float32
+
+
+def test_table_and_json(capsys, tmp_path):
+    benchmark_network('LGVAN', SMALL, (7, 5), 2, 3, 'cpu', EAGER, file=tmp_path / 'x.json')
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == 'LGVAN(num_feat=4, num_block=1), 2×3×7×5'
+    assert f'{torch.get_num_threads()} threads, torch {torch.__version__}' in printed[1]
+    assert [line[:24].strip() for line in printed[4:]] == [
+        'as trained',
+        'channels_last',
+        'bf16',
+        'inference form',
+        'inference form, bf16, channels_last'[:24],
+    ]
+    content = json.loads((tmp_path / 'x.json').read_text())
+    assert (content['input'], content['repeats']) == ([2, 3, 7, 5], 3)
+    assert [row['form'] for row in content['forms']] == list(EAGER)
+    first = content['forms'][0]
+    assert first['ratio'] == 1
+    assert first['peak_memory_bytes'] > 4 * 2 * (3 + 4) * 28 * 20  # the output and the features of its size
+    for row in content['forms']:
+        seconds = row['median_ms'] / 1000
+        assert row['megapixels_per_second'] == pytest.approx(2 * 28 * 20 / 1e6 / seconds)
+        assert row['ratio'] == pytest.approx(first['median_ms'] / row['median_ms'])
+    assert content['forms'][2]['peak_memory_bytes'] < 0.6 * first['peak_memory_bytes']
+
+
+def test_forms_run_by_turns(monkeypatch):
+    order = []
+
+    class Noted(Form):
+        def __call__(self):
+            order.append('+'.join(self.parts))
+            return super().__call__()
+
+    monkeypatch.setattr(benchmark, 'Form', Noted)
+    benchmark.measure_network(find_network('LGVAN', SMALL), ['trained', 'deploy'], torch.rand(1, 3, 4, 4), 2)
+    assert order == ['trained'] * 2 + ['deploy'] * 2 + ['trained', 'deploy'] * 3
+
+
+def test_what_cannot_run_is_told_in_its_row(capsys, monkeypatch, tmp_path):
+    class NoCompiler(Exception):
+        pass
+
+    def fail(network):
+        raise NoCompiler('g++ is not here\nmore')
+
+    monkeypatch.setattr(torch, 'compile', fail)
+    settings = {'upscale': 2, 'num_block': 1, 'num_feat': 8}
+    benchmark_network('A2N', settings, (4, 4), 1, 1, 'cpu', file=tmp_path / 'x.json')
+    printed = capsys.readouterr().out
+    assert 'compiled                NoCompiler: g++ is not here\n' in printed
+    assert 'inference form          A2N has no inference form; those that have one: ' in printed
+    rows = json.loads((tmp_path / 'x.json').read_text())['forms']
+    assert [row['form'] for row in rows if 'note' in row] == ['deploy', 'deploy+bf16', 'compiled']
+
+
+def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
+    found = find_network('LGVAN', SMALL, deploy=True)
+    torch.save(
+        {'params': found.network.state_dict(), 'arch': 'LGVAN', 'arguments': found.arguments}, tmp_path / 'net.pth'
+    )
+    benchmark_network(str(tmp_path / 'net.pth'), {}, (4, 4), 1, 1, 'cpu', ['trained', 'deploy'])
+    printed = capsys.readouterr().out
+    assert 'as trained              there is only the inference form' in printed
+    assert printed.splitlines()[-1].endswith('1.00')
+
+
+@pytest.mark.parametrize(
+    ('given', 'told'),
+    [
+        ({'size': (0, 4)}, 'must be at least 1'),
+        ({'repeats': 0}, 'must be at least 1'),
+        ({'threads': 0}, 'must be at least 1'),
+        ({'forms': ['bf61']}, "no form 'bf61'; possible: trained, deploy, channels_last, bf16, compiled"),
+    ],
+)
+def test_wrong_arguments(given, told):
+    with pytest.raises(UsageError, match=told):
+        benchmark_network('LGVAN', SMALL, device='cpu', **given)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+def test_no_gpu():
+    with pytest.raises(UsageError, match='no CUDA device'):
+        benchmark_network('LGVAN', SMALL, device='cuda')
+
+
+def test_nothing_runs():
+    with pytest.raises(UserError, match='no form of A2N runs: A2N has no inference form'):
+        benchmark_network('A2N', {'upscale': 2, 'num_block': 1}, (4, 4), 1, 1, 'cpu', ['deploy'])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_on_a_gpu(capsys):
+    benchmark_network('LGVAN', SMALL, (16, 16), 1, 2, 'cuda', EAGER)
+    assert torch.cuda.get_device_name() in capsys.readouterr().out
+
+
+def test_the_command(tmp_path):
+    flags = ('--set', 'num_feat=4', 'num_block=1', '--size', '8', '6', '--repeats', '1', '--forms', 'trained', 'deploy')
+    printed = command('benchmark', 'network', 'LGVAN', *flags, '--json', 'x.json', '--threads', '1', cwd=tmp_path)
+    assert 'inference form' in printed
+    assert len(json.loads((tmp_path / 'x.json').read_text())['forms']) == 2
+    assert "no form 'fast'" in command('benchmark', 'network', 'LGVAN', '--forms', 'fast', cwd=tmp_path, expect=2)
