@@ -162,7 +162,7 @@ class LGVAN(nn.Module):
             first.in_channels, last.out_channels, first.out_channels, len(self.body), self.upscale, deploy=True
         )
         fused.to(first.weight).train(self.training)
-        trained = copy.deepcopy(self).double()  # sums and products of weights round once, at the end
+        trained = copy.deepcopy(self).cpu().double()  # sums and products of weights round once, at the end
         fused.conv_first.load_state_dict(trained.conv_first.state_dict())
         for ours, theirs in zip(fused.body, trained.body, strict=True):
             ours.take(theirs)

@@ -66,6 +66,17 @@ def test_bands_join_without_a_seam(monkeypatch):
     assert heights == [72 + 9, 9 + 72 + 9, 9 + 56]
 
 
+@pytest.mark.filterwarnings('ignore:.torch.jit:DeprecationWarning', 'ignore::torch.jit.TracerWarning')
+def test_a_trace_has_no_bands_and_serves_other_sizes(monkeypatch):
+    monkeypatch.setattr(Bands, 'band_bytes', 1)
+    fused = trained().fuse()
+    traced = torch.jit.trace(fused, torch.rand(1, 3, 90, 7), check_trace=False)
+    convs = [node for node in traced.inlined_graph.nodes() if node.kind() == 'aten::_convolution']
+    assert len(convs) == 2 * (4 + 2 + 3 + 3) + 4
+    x = torch.rand(1, 3, 11, 20)
+    assert error(traced(x), fused(x)) < 1e-6
+
+
 def test_any_memory_format_does():
     network = trained().double()
     x = torch.rand(2, 3, 6, 7, dtype=torch.float64)
@@ -107,7 +118,7 @@ def test_it_is_built_again_by_its_arguments():
     assert torch.equal(other(x), fused(x))
 
 
-def test_it_has_fewer_convs_to_run():
+def test_it_has_fewer_convs():
     """At 3×256×256. On the meta device nothing is cut into bands, so that a count is of the network alone."""
     network, outputs, multiply_adds = LGVAN(deploy=True).to('meta'), [], []
 
