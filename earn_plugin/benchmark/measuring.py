@@ -73,4 +73,5 @@ def machine(device: str) -> str:
         return torch.cuda.get_device_name()
     cores = Path('/proc/cpuinfo')  # platform.processor() is empty on Linux
     found = re.search(r'^model name\s*: (.+)$', cores.read_text(), re.MULTILINE) if cores.is_file() else None
-    return f'{found[1] if found else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads'
+    name, threads = found[1] if found else platform.processor() or platform.machine(), torch.get_num_threads()
+    return f'{name}, {threads} thread{"s" if threads > 1 else ""}'

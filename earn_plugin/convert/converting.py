@@ -66,19 +66,24 @@ def convert(
         if target.samefile(source):
             raise UsageError(f'{target} is the input itself; give the output another name')
     found = read(source, arguments)
+    network, description = found.network, found.description
+    lines = [f'{source}: {found.title}, {count_of(network)} parameters', *found.notes]
     if deploy:
-        network, given = inference_form(found.network, found.description['arch'], found.description['arguments'])
-        found = found._replace(network=network, description={**found.description, 'arguments': given})
+        network, given = inference_form(network, description['arch'], description['arguments'])
+        description = {**description, 'arguments': given}
+        lines.append(f'turned into the inference form, {count_of(network)} parameters')
     if to_authors:
-        kind = source_of(found.description['arch'])
-        given = filled(found.description)
-        files.write(target, to_theirs(kind, found.network, given), {}, kind.nested)
+        kind = source_of(description['arch'])
+        files.write(target, to_theirs(kind, network, filled(description)), {}, kind.nested)
     else:
-        files.write(target, found.network.state_dict(), found.description, ('params',))
-    count = sum(parameter.numel() for parameter in found.network.parameters())
-    listed = ', '.join(f'{name}={value}' for name, value in found.description['arguments'].items())
-    lines = [f'{source}: {found.title}, {count:,} parameters', f'{found.description["arch"]}({listed})', *found.notes]
+        files.write(target, network.state_dict(), description, ('params',))
+    listed = ', '.join(f'{name}={value}' for name, value in description['arguments'].items())
+    lines.append(f'{description["arch"]}({listed})')
     return '\n'.join([*lines, f'written to {target}' + (' as the authors have it' if to_authors else '')])
+
+
+def count_of(network: nn.Module) -> str:
+    return f'{sum(parameter.numel() for parameter in network.parameters()):,}'
 
 
 def read(path: Path, arguments: dict[str, Any]) -> Converted:

@@ -28,6 +28,8 @@ def write(path, network, arguments):
 @pytest.mark.parametrize('name', ['fused.pth', 'fused.safetensors'])
 def test_an_inference_form_describes_itself(tmp_path, trained, name):
     told = convert(tmp_path / 'net.pth', tmp_path / name, {}, deploy=True)
+    for network, title in ((trained, 'a checkpoint of LGVAN'), (trained.fuse(), 'turned into the inference form')):
+        assert f'{title}, {sum(parameter.numel() for parameter in network.parameters()):,} parameters' in told
     assert 'deploy=True' in told
     fused = earn_plugin.load(tmp_path / name)
     assert fused.deploy and not fused.training
