@@ -115,7 +115,7 @@ def without_autocast(x: Tensor) -> AbstractContextManager:
 def attend(attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention between all pixels of an image, N×C×H×W each; half precision is computed in float32."""
     with without_autocast(query):
-        rows = [tensor.float() if tensor.itemsize == 2 else tensor for tensor in (query, key, value)]
+        rows = [tensor.float() if tensor.element_size() == 2 else tensor for tensor in (query, key, value)]
         out = attention(*(tensor.flatten(2).transpose(1, 2) for tensor in rows))
     # contiguous, because torch.compile foresees wrong strides for a conv of one transposed image, and reads beside it
     return out.transpose(1, 2).contiguous().unflatten(2, query.shape[2:]).to(query.dtype)
@@ -149,29 +149,32 @@ def weighed_by_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return weights.transpose(1, 2) @ value
 
 
-class LocalAttentionFunction(torch.autograd.Function):
+def attend_windows(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
     """The maths of local attention: weights = softmax over the window of q·(k + position), result = weights·v.
 
-    The window is walked by its k·k shifts, which are views of key and value, and gradients are added up in place:
-    nothing of size k²·C·H·W is ever made, where autograd would make a gradient of full size for every shift.
-    """
+    The window is walked by its k·k shifts, which are views of key and value: nothing of size k²·C·H·W is made.
 
-    @staticmethod
-    def attend(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """The result, N×C×H×W, and the weights, N×k²×H×W; see ``local_attention``."""
-        weights = F.conv2d(query, position.flatten(1).t()[:, :, None, None])  # q·position
-        shifts = window_shifts(position.shape[1], *query.shape[2:])
-        for n, (rows, cols) in enumerate(shifts):
-            weights[:, n] += (query * key[..., rows, cols]).sum(1)
-        weights = weights.softmax(1)
-        out = torch.zeros_like(query)
-        for n, (rows, cols) in enumerate(shifts):
-            out.addcmul_(weights[:, n : n + 1], value[..., rows, cols])
-        return out, weights
+    Returns:
+        The result, N×C×H×W, and the weights, N×k²×H×W; see ``local_attention``.
+    """
+    weights = F.conv2d(query, position.flatten(1).t()[:, :, None, None])  # q·position
+    shifts = window_shifts(position.shape[1], *query.shape[2:])
+    for n, (rows, cols) in enumerate(shifts):
+        weights[:, n] += (query * key[..., rows, cols]).sum(1)
+    weights = weights.softmax(1)
+    out = torch.zeros_like(query)
+    for n, (rows, cols) in enumerate(shifts):
+        out.addcmul_(weights[:, n : n + 1], value[..., rows, cols])
+    return out, weights
+
+
+class LocalAttentionFunction(torch.autograd.Function):
+    """``attend_windows`` with gradients that are added up in place, where autograd would make one of full size for
+    every shift."""
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
-        out, weights = LocalAttentionFunction.attend(query, key, value, position)
+        out, weights = attend_windows(query, key, value, position)
         ctx.save_for_backward(query, key, value, position, weights)
         return out
 
@@ -220,7 +223,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, position: Tensor)
         if torch.is_grad_enabled():
             out = LocalAttentionFunction.apply(*inputs)
         else:
-            out = LocalAttentionFunction.attend(*inputs)[0]
+            out = attend_windows(*inputs)[0]
     return out.to(query.dtype)
 
 

@@ -28,7 +28,7 @@ class LayerAttention(nn.Module):
     def forward(self, layers: Tensor) -> Tensor:
         rows = layers.flatten(2)
         with without_autocast(rows):  # sums over whole images, too large for float16
-            wide = rows.float() if rows.itemsize == 2 else rows
+            wide = rows.float() if rows.element_size() == 2 else rows
             energy = wide @ wide.transpose(1, 2)
         attention = (energy.amax(2, keepdim=True) - energy).softmax(2)
         mixed = (attention.to(rows.dtype) @ rows).view_as(layers)
