@@ -21,7 +21,7 @@ class ChannelNorm(nn.LayerNorm):
         super().__init__(num_feat, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.itemsize == 2 else x
+        wide = x.float() if x.element_size() == 2 else x
         wide = wide.contiguous(memory_format=torch.channels_last)  # the depthwise convs behind it are faster so, too
         centred = wide - wide.mean(1, keepdim=True)
         scale = (centred.square().mean(1, keepdim=True) + self.eps).rsqrt()
