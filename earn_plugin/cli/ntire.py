@@ -8,6 +8,8 @@ def add_commands(commands) -> None:
     ntire = commands.add_parser('ntire', help='prepare a submission to the NTIRE challenge on efficient SR')
     what = ntire.add_subparsers(dest='what', required=True, metavar='WHAT')
     add_validate(what)
+    add_export(what)
+    add_zip(what)
 
 
 def add_validate(what) -> None:
@@ -41,3 +43,78 @@ def run_validate(args: argparse.Namespace) -> None:
     report = validate(args.model, args.year, args.data_dir, arguments=settings_of(args.set), **given)
     print(report.text())
     print(f'results.json and results.txt are in {args.results_dir}')
+
+
+def add_export(what) -> None:
+    export = what.add_parser(
+        'export', help='write what the organisers take: one file of Python, flat weights, a branch in their script'
+    )
+    add_network(export)
+    export.add_argument('--year', type=int, required=True, metavar='Y', help='of the challenge, 2022 to 2026')
+    export.add_argument('--team-id', type=int, required=True, metavar='N', help='as the organisers gave it')
+    export.add_argument('--name', required=True, help='of the network: models/team18_NAME.py')
+    export.add_argument('--repo', type=Path, metavar='DIR', help="a checkout of the organisers' repository, to patch")
+    export.add_argument('--out', type=Path, metavar='DIR', help='where else to write; by itself ntireY_teamN_NAME')
+    export.add_argument('--track', choices=('efficient', 'quality'), default='efficient', help='efficient by default')
+    export.set_defaults(run=run_export)
+
+
+def add_zip(what) -> None:
+    upload = what.add_parser('zip', help='upscale the test images and pack them as the upload wants them')
+    add_network(upload)
+    upload.add_argument('--lr-dir', type=Path, required=True, metavar='DIR', help='the LR images of the test set')
+    upload.add_argument('--out', type=Path, required=True, metavar='FILE.zip')
+    upload.add_argument('--names', choices=('lr', 'hr'), default='lr', help='0901x4.png, or 0901.png; lr by default')
+    upload.add_argument('--runtime', type=float, metavar='S', help='seconds an image; by itself what is measured')
+    upload.add_argument('--extra-data', type=int, choices=(0, 1), default=0, help='whether trained on any; 0 by default')
+    upload.add_argument('--description', default='', metavar='TEXT', help='the last line of readme.txt')
+    upload.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, …; the GPU where there is one')
+    upload.set_defaults(run=run_zip)
+
+
+def add_network(command: argparse.ArgumentParser) -> None:
+    """The network, as export and zip name it."""
+    command.add_argument('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
+    command.add_argument('--arch-file', type=Path, metavar='FILE', help='the file that registers a network of your own')
+    command.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='arguments of the network'
+    )
+    command.add_argument('--fused', action='store_true', help='in its inference form')
+    command.add_argument(
+        '--data-range', type=float, choices=(1.0, 255.0), default=1.0, help='what the network takes; ours take 1'
+    )
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from earn_plugin.cli.networks import settings_of
+    from earn_plugin.ntire import export, source
+
+    if args.arch_file:
+        source.register(args.arch_file)
+    print(
+        export.export(
+            args.model,
+            args.year,
+            args.team_id,
+            args.name,
+            settings_of(args.set),
+            args.track,
+            args.fused,
+            args.data_range,
+            args.out,
+            args.repo,
+        )
+    )
+
+
+def run_zip(args: argparse.Namespace) -> None:
+    from earn_plugin.cli.networks import settings_of
+    from earn_plugin.inference.networks import find_network
+    from earn_plugin.ntire import source, upload
+    from earn_plugin.ntire.complexity import find_device
+
+    if args.arch_file:
+        source.register(args.arch_file)
+    found = find_network(args.model, settings_of(args.set), args.fused)
+    readme = upload.Readme(args.runtime, bool(args.extra_data), args.description)
+    print(upload.pack(found, args.lr_dir, args.out, readme, args.names, args.data_range, find_device(args.device)))

@@ -1,0 +1,121 @@
+"""What an exported file must not use: the organisers run Python 3.9 and torch 1.13.
+
+The names are those that the modules of Python 3.13 and torch 2.13 have and those of 3.9 and 1.13.1 have not.
+"""
+
+import ast
+import re
+
+PYTHON = (3, 9)
+NEWER = {
+    'builtins': 'BaseExceptionGroup ExceptionGroup aiter anext',
+    'collections.abc': 'Buffer',
+    'contextlib': 'AsyncContextDecorator aclosing chdir',
+    'copy': 'replace',
+    'dataclasses': 'KW_ONLY',
+    'datetime': 'UTC',
+    'enum': 'CONFORM CONTINUOUS EJECT EnumCheck EnumType FlagBoundary KEEP NAMED_FLAGS ReprEnum STRICT StrEnum UNIQUE '
+    'global_enum member nonmember property verify',
+    'inspect': 'get_annotations getmembers_static',
+    'itertools': 'batched pairwise',
+    'math': 'cbrt exp2 fma sumprod',
+    'operator': 'call',
+    'random': 'binomialvariate',
+    'statistics': 'correlation covariance kde kde_random linear_regression',
+    'sys': 'exception orig_argv stdlib_module_names',
+    'tomllib': '',
+    'types': 'EllipsisType NoneType NotImplementedType UnionType get_original_bases',
+    'typing': 'Concatenate LiteralString Never NotRequired ParamSpec ReadOnly Required Self TypeAlias TypeAliasType '
+    'TypeGuard TypeIs TypeVarTuple Unpack assert_never assert_type dataclass_transform override reveal_type',
+    'warnings': 'deprecated',
+    'torch': 'Event GradScaler OutOfMemoryError SymBool SymFloat SymInt accelerator compile compiler cond '
+    'empty_permuted export float8_e4m3fn float8_e5m2 func get_autocast_dtype get_default_device get_device_module mps '
+    'newaxis nonzero_static rms_norm set_autocast_dtype set_default_device signal sym_max sym_min uint16 uint32 uint64 '
+    'unravel_index vmap while_loop xpu',
+    'torch.amp': 'GradScaler custom_bwd custom_fwd is_autocast_available',
+    'torch.backends.cuda': 'SDPAParams can_use_efficient_attention can_use_flash_attention mem_efficient_sdp_enabled',
+    'torch.compiler': '',
+    'torch.func': '',
+    'torch.library': 'custom_op register_autograd register_fake triton_op',
+    'torch.nn': 'Buffer CircularPad1d CircularPad2d CircularPad3d LPPool3d RMSNorm ZeroPad1d ZeroPad3d attention',
+    'torch.nn.attention': '',
+    'torch.nn.functional': 'grouped_mm lp_pool3d rms_norm scaled_dot_product_attention scaled_mm',
+    'torch.nn.utils': 'fuse_linear_bn_eval get_total_norm',
+    'torch.nn.utils.parametrizations': 'weight_norm',
+    'torch.utils.checkpoint': 'CheckpointPolicy create_selective_checkpoint_contexts set_checkpoint_early_stop',
+}
+NEWER_OF_TENSORS = ('itemsize', 'nbytes', 'nonzero_static', 'untyped_storage', 'module_load', 'dim_order')
+NEWER_ARGUMENTS = {'zip': {'strict'}, 'dataclass': {'slots', 'kw_only'}}
+TYPES = {'int', 'float', 'str', 'bool', 'list', 'tuple', 'dict', 'set', 'None', 'Tensor'}
+
+
+def problems(text: str) -> list[str]:
+    """What in a file needs newer versions, a line each; none if nothing is found.
+
+    A table knows names, not what a variable holds, so methods are taken for those of tensors.
+    """
+    try:
+        tree = ast.parse(text, feature_version=PYTHON)
+    except SyntaxError as error:
+        line = (error.text or '').strip()
+        return [f'{error.msg}, which Python 3.9 cannot read, in `{line}`']
+    names = imported(tree)
+    annotations = {id(below) for node in annotations_of(tree) for below in ast.walk(node)}
+    found = {}
+    for node in ast.walk(tree):
+        what = newer(node, names) if id(node) not in annotations else ''
+        if what:
+            line = text.splitlines()[node.lineno - 1].strip()
+            found.setdefault(node.lineno, f'{what}, which Python 3.9 and torch 1.13 do not have, in `{line}`')
+    return list(found.values())
+
+
+def newer(node: ast.AST, names: dict[str, str]) -> str:
+    if isinstance(node, ast.Attribute | ast.Name):
+        dotted = ast.unparse(node)
+        root, dot, rest = dotted.partition('.')
+        if re.fullmatch(r'[\w.]+', dotted):
+            dotted = names.get(root, f'builtins.{root}' if not dot else root) + dot + rest
+        if is_newer(dotted):
+            return dotted.removeprefix('builtins.')
+        if isinstance(node, ast.Attribute) and node.attr in NEWER_OF_TENSORS and root not in {'self', *names}:
+            return f'.{node.attr}'
+    if isinstance(node, ast.ImportFrom | ast.Import):
+        above = f'{node.module}.' if isinstance(node, ast.ImportFrom) else ''
+        return next((above + alias.name for alias in node.names if is_newer(above + alias.name)), '')
+    if isinstance(node, ast.Call):
+        given = {keyword.arg for keyword in node.keywords}
+        known = NEWER_ARGUMENTS.get(ast.unparse(node.func).rpartition('.')[2], set())
+        return ''.join(f'{ast.unparse(node.func)}({name}=…)' for name in sorted(given & known))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        sides = {re.sub(r'\[.*', '', ast.unparse(side), flags=re.DOTALL) for side in (node.left, node.right)}
+        return ast.unparse(node) if sides & TYPES else ''
+    return ''
+
+
+def is_newer(dotted: str) -> bool:
+    above, _, last = dotted.rpartition('.')
+    return last in NEWER.get(above, '').split() or any(
+        module in NEWER and not NEWER[module] for module in (dotted, above)
+    )
+
+
+def imported(tree: ast.Module) -> dict[str, str]:
+    """Name in the file → what it is called where it comes from."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition('.')[0]
+                names[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f'{node.module}.{alias.name}' for alias in node.names}
+    return names
+
+
+def annotations_of(tree: ast.Module) -> list[ast.expr]:
+    """What is never evaluated under ``from __future__ import annotations``."""
+    found = []
+    for node in ast.walk(tree):
+        found += [getattr(node, 'annotation', None), getattr(node, 'returns', None)]
+    return [node for node in found if node is not None]

@@ -1,0 +1,48 @@
+"""What exported networks carry with them: functions that torch 1.13 lacks, and the quality track's main loop."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """softmax(query·keyᵀ · scale + mask) · value: N×…×L×E, N×…×S×E, N×…×S×V → N×…×L×V.
+
+    Some queries after the other, so that the weights of L for S never take more than about 256 MiB.
+
+    Args:
+        attn_mask: added to the logits, or where it is False (of bool) the weight is 0; it broadcasts to N×…×L×S.
+        scale: None for 1/√E.
+    """
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    rows = max(1, 2**26 // (key.shape[:-1].numel()))
+    parts = []
+    for start in range(0, query.shape[-2], rows):
+        logits = query[..., start : start + rows, :] @ key.transpose(-2, -1) * scale
+        if attn_mask is not None:
+            mask = attn_mask if attn_mask.shape[-2] == 1 else attn_mask[..., start : start + rows, :]
+            logits = logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask
+        parts.append(logits.softmax(-1) @ value)
+    return torch.cat(parts, dim=-2)
+
+
+def upscale_folder(model: nn.Module, data_range: float, input_path: str, output_path: str, device: torch.device) -> None:
+    """Upscale every PNG of a folder into another, by the same names; the network takes RGB in [0, data_range]."""
+    os.makedirs(output_path, exist_ok=True)
+    model = model.to(device).eval()
+    for name in sorted(os.listdir(input_path)):
+        if name.lower().endswith('.png'):
+            image = cv2.imread(os.path.join(input_path, name), cv2.IMREAD_COLOR)[..., ::-1] / 255 * data_range
+            x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))[None].to(device)
+            with torch.no_grad():
+                out = model(x)[0].clamp(0, data_range) / data_range * 255
+            out = out.round().byte().permute(1, 2, 0).cpu().numpy()
+            cv2.imwrite(os.path.join(output_path, name), np.ascontiguousarray(out[..., ::-1]))

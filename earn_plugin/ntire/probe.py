@@ -1,0 +1,70 @@
+"""Run an exported network as the organisers' script does, where neither BasicSR nor this package can be imported.
+
+A script of its own: ``python -I probe.py FOLDER WORK TEAM``. FOLDER is the submission; WORK has script.py, whose
+``select_model`` has the submission's branch, inputs.pt, a list of images N×3×H×W in [0, 1], and, for the quality track,
+a folder of images. Writes outputs.pt, times.json, the seconds that the first image and those after it took, and the
+folder ``upscaled`` into WORK.
+"""
+
+import importlib.abc
+import json
+import os
+import runpy
+import sys
+import time
+from types import SimpleNamespace
+
+IMAGES = 5  # timed, the first among them
+
+
+class Absent(importlib.abc.MetaPathFinder):
+    """Makes the packages look as if they were not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('basicsr', 'earn_plugin'):
+            raise ModuleNotFoundError(f"No module named '{name}' on the organisers' machines", name=name)
+
+
+def main(folder: str, work: str, team: str) -> None:
+    sys.meta_path.insert(0, Absent())
+    sys.path.insert(0, folder)
+    os.chdir(folder)
+    import torch
+
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    select_model = runpy.run_path(os.path.join(work, 'script.py'))['select_model']
+    selected = select_model(SimpleNamespace(model_id=int(team)), device)
+    if callable(selected[0]) and len(selected) == 3:  # the quality track
+        model_func, model_path, name = selected
+        images, upscaled = os.path.join(work, 'images'), os.path.join(work, 'upscaled')
+        model_func(model_dir=model_path, input_path=images, output_path=upscaled, device=device)
+        module = sys.modules[model_func.__module__]
+        model, data_range = module.load(model_path).to(device), module.DATA_RANGE
+    else:
+        model, name, data_range, tile = selected
+    inputs = torch.load(os.path.join(work, 'inputs.pt'))
+
+    def wait() -> None:
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+
+    times = []
+    image = torch.rand(1, 3, 64, 64, device=device) * data_range
+    for _ in range(IMAGES):
+        wait()
+        start = time.perf_counter()
+        model(image)
+        wait()
+        times.append(time.perf_counter() - start)
+
+    model = model.to('cpu')
+    single = [model(x * data_range) / data_range for x in inputs]
+    model = model.double()
+    double = [model(x.double() * data_range) / data_range for x in inputs]
+    torch.save({'single': single, 'double': double}, os.path.join(work, 'outputs.pt'))
+    with open(os.path.join(work, 'times.json'), 'w') as file:
+        json.dump({'name': name, 'device': device.type, 'seconds': times}, file)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

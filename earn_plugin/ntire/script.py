@@ -1,0 +1,176 @@
+"""A submission's branch in the organisers' script, and the script with it."""
+
+import ast
+import difflib
+import re
+import textwrap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from earn_plugin.errors import UserError
+
+MARK = 'written by basicsr ntire export'
+SCRIPTS = {'efficient': 'test_demo.py', 'quality': 'test.py'}
+
+
+class Submission(NamedTuple):
+    """Whose network it is, and what the organisers' rules make of that."""
+
+    year: int
+    team: int
+    name: str
+    arch: str
+    arguments: dict[str, Any]
+    data_range: float
+    track: str = 'efficient'
+
+    @property
+    def module(self) -> str:
+        """A Python name: ``models.18_LGVAN`` would be none."""
+        return f'team{self.team:02}_{self.name}'
+
+    @property
+    def label(self) -> str:
+        return f'{self.team:02}_{self.name}'
+
+    @property
+    def code(self) -> str:
+        """The file with the network, in the organisers' checkout."""
+        return f'models/{self.module}.py' if self.track == 'efficient' else f'models/{self.module}/__init__.py'
+
+    @property
+    def weights(self) -> str:
+        stem = self.module.lower()
+        return f'model_zoo/{stem}.pth' if self.track == 'efficient' else f'model_zoo/{stem}/{stem}.pth'
+
+
+def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') -> str:
+    """The lines that belong into ``select_model``, indented as they stand there."""
+    path = ', '.join(map(repr, submission.weights.split('/')))
+    lines = [f'# {submission.label}, {MARK}']
+    if submission.track == 'efficient':
+        arguments = ', '.join(f'{name}={value!r}' for name, value in submission.arguments.items())
+        lines += [
+            f'from models.{submission.module} import {submission.arch}',
+            f'name, data_range = f"{{model_id:02}}_{submission.name}", {submission.data_range}',
+            f"model_path = os.path.join({path})",
+            *wrap(f'model = {submission.arch}(', arguments),
+            'model.load_state_dict(torch.load(model_path), strict=True)',
+        ]
+    else:
+        lines += [
+            f'from models.{submission.module} import main as {submission.module}',
+            f'name = f"{{model_id:02}}_{submission.name}"',
+            f"model_path = os.path.join({path})",
+            f'model_func = {submission.module}',
+        ]
+    lines = [f'{keyword} model_id == {submission.team}:', *(f'    {line}' for line in lines)]
+    return ''.join(f'{indent}{line}\n' for line in lines)
+
+
+def wrap(opening: str, arguments: str) -> list[str]:
+    """A call, its arguments on as many lines as they need, one below the other."""
+    return textwrap.wrap(
+        f'{opening}{arguments})', 100, subsequent_indent=' ' * len(opening), break_long_words=False, break_on_hyphens=False
+    )
+
+
+def find_script(repo: Path, track: str) -> Path:
+    """The organisers' script in their checkout: the one that selects the model.
+
+    Raises:
+        UserError: there is none, or it cannot be told which.
+    """
+    if not repo.is_dir():
+        raise UserError(f"{repo} is no folder; --repo names a checkout of the organisers' repository")
+    found = [path for path in sorted(repo.glob('*.py')) if re.search(r'^def select_model\(', read(path), re.MULTILINE)]
+    named = [path for path in found if path.name == SCRIPTS[track]] or found
+    if len(named) == 1:
+        return named[0]
+    raise UserError(
+        f"{repo} is no checkout of the organisers' repository: it has no script with a function select_model"
+        if not named
+        else f'{repo}: {", ".join(path.name for path in named)} all have a function select_model; move away all but one'
+    )
+
+
+def patched(path: Path, submission: Submission) -> str:
+    """The script's text with the branch; as it is if the branch is there already.
+
+    Raises:
+        UserError: somebody else's branch has that number, or there is no place for it.
+    """
+    text = read(path)
+    function = select_model_in(path, text)
+    ending = '\r\n' if '\r\n' in text else '\n'
+    lines = text.splitlines(keepends=True)
+    chain = chain_of(path, function)
+    for node in chain:
+        if submission.team not in numbers_in(node.test):
+            continue
+        last = node.body[-1].end_lineno
+        if MARK not in ''.join(lines[node.lineno - 1 : last]):
+            raise UserError(
+                f'{path}, line {node.lineno}: model_id {submission.team} is taken: '
+                f'{lines[node.lineno - 1].strip()}; remove that branch, or take the team id that you were given'
+            )
+        keyword = re.match(r'\s*(el)?if', lines[node.lineno - 1])[0].strip()
+        new = branch(submission, keyword, ' ' * node.col_offset)
+        return ''.join([*lines[: node.lineno - 1], new.replace('\n', ending), *lines[last:]])
+    place = chain[-1].orelse[0].lineno
+    while not re.match(r'\s*else\s*:', lines[place - 1]):
+        place -= 1
+    new = branch(submission, 'elif', ' ' * chain[-1].col_offset)
+    return ''.join([*lines[: place - 1], new.replace('\n', ending), *lines[place - 1 :]])
+
+
+def diff(path: Path, new: str) -> str:
+    """What changes, as patch shows it; empty if nothing does."""
+    old = read(path)
+    lines = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), f'a/{path.name}', f'b/{path.name}', lineterm='', n=3
+    )
+    return '\n'.join(lines)
+
+
+def read(path: Path) -> str:
+    """The text with its line endings as they are."""
+    return path.read_bytes().decode('utf-8')
+
+
+def select_model_in(path: Path, text: str) -> ast.FunctionDef:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        line = (error.text or '').strip()
+        if wrong := re.search(r'\bmodels\.(\d\w*)', line):
+            raise UserError(
+                f'{path}, line {error.lineno}: models.{wrong[1]} is not a Python name, so no network of this script '
+                f'can be run; rename the file to team{wrong[1]}.py, and import models.team{wrong[1]}'
+            ) from error
+        raise UserError(f'{path}, line {error.lineno}: {error.msg}: {line}') from error
+    return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == 'select_model')
+
+
+def chain_of(path: Path, function: ast.FunctionDef) -> list[ast.If]:
+    """The branches for the models: if, elif, …, of which the last has the else that refuses."""
+    for statement in function.body:
+        chain = []
+        while isinstance(statement, ast.If):
+            chain.append(statement)
+            if any(refuses(below) for below in statement.orelse):
+                return chain
+            statement = statement.orelse[0] if len(statement.orelse) == 1 else None
+    raise UserError(
+        f'{path}: select_model does not end its branches with `else: raise NotImplementedError(…)`, so there is no '
+        'place for another; take the script as the organisers publish it'
+    )
+
+
+def refuses(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Raise) and 'NotImplementedError' in ast.unparse(statement)
+
+
+def numbers_in(test: ast.expr) -> set[int]:
+    """The numbers that ``model_id == 18`` or ``model_id in (18, 181)`` names."""
+    return {node.value for node in ast.walk(test) if isinstance(node, ast.Constant) and type(node.value) is int}

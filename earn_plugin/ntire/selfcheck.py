@@ -1,0 +1,241 @@
+"""Whether an exported submission does, alone and on the organisers' terms, what our network does."""
+
+import ast
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from earn_plugin.convert.converting import registered
+from earn_plugin.errors import UserError
+from earn_plugin.inference.networks import Found
+from earn_plugin.ntire import compatibility, probe
+from earn_plugin.ntire.adapting import EQUIVALENTS
+from earn_plugin.ntire.complexity import measure
+from earn_plugin.ntire.script import Submission, branch
+from earn_plugin.ntire.source import is_promised
+
+TOLERANCE = 1e-6
+SIZES = ((24, 20), (17, 33))
+SCRIPT = """
+import os
+import torch
+
+def select_model(args, device):
+    model_id = args.model_id
+    if model_id < 0:
+        pass
+{branch}    else:
+        raise NotImplementedError(f"Model {{model_id}} is not implemented.")
+"""
+REST = {
+    'efficient': """
+    model.eval()
+    tile = None
+    for k, v in model.named_parameters():
+        v.requires_grad = False
+    model = model.to(device)
+    return model, name, data_range, tile
+""",
+    'quality': """
+    return model_func, model_path, name
+""",
+}
+
+
+class Checked(NamedTuple):
+    """What a check found, in words, and what the organisers' fvcore counts that it does not in our network.
+
+    ``products`` times the square of the input's pixels are the multiply-adds of attention: fvcore takes the fused
+    attention for nothing, and the equivalent in the file for two matrix products.
+    """
+
+    lines: list[str]
+    products: int
+
+
+def check(folder: Path, submission: Submission, network: nn.Module) -> Checked:
+    """Check the exported files in a folder against the network that they come from.
+
+    Args:
+        network: on the CPU, in evaluation mode, of the form that was exported.
+
+    Raises:
+        UserError: says what does not hold.
+    """
+    text = (folder / submission.code).read_text(encoding='utf-8')
+    check_text(submission.code, text)
+    check_weights(folder / submission.weights, submission, network)
+    compared = check_outputs(folder, submission, network)
+    products = check_counts(folder, submission, network)
+    counted = 'both counters give what they give for ours'
+    if products:
+        counted += (
+            f', and fvcore {products} multiply-adds more for each pair of pixels: the organisers\' torch has no fused '
+            'attention, and it counts the products that stand in for it'
+        )
+    lines = [
+        f'{submission.code}: reads as Python 3.9, has only names of torch 1.13, imports nothing of its own',
+        f'{submission.weights}: flat, {len(network.state_dict())} tensors on the CPU, all that the network takes',
+        *compared,
+        counted,
+    ]
+    return Checked(lines, products)
+
+
+def check_text(name: str, text: str) -> None:
+    if found := compatibility.problems(text):
+        raise UserError(f'{name}: {"; ".join(found)}. Write it in other words where the network is defined')
+    for node in ast.walk(ast.parse(text)):
+        modules = [node.module or ''] if isinstance(node, ast.ImportFrom) else []
+        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for module in modules:
+            if not is_promised(module):
+                raise UserError(f'{name}, line {node.lineno}: imports {module}, which the organisers may not have')
+
+
+def check_weights(path: Path, submission: Submission, network: nn.Module) -> None:
+    weights = torch.load(path, weights_only=True)
+    nested = [key for key, value in weights.items() if not isinstance(value, Tensor)]
+    if nested:
+        raise UserError(
+            f'{path} is nested: it has {", ".join(map(str, nested))} where the script expects tensors by their names; '
+            'save the inner dict, or export again'
+        )
+    if elsewhere := next((key for key, tensor in weights.items() if tensor.device.type != 'cpu'), None):
+        raise UserError(f'{path}: {elsewhere} is on {weights[elsewhere].device}; save tensors of the CPU')
+    expected = network.state_dict()
+    if weights.keys() == expected.keys():
+        return
+    if weights.keys() == other_form(submission).keys():
+        has, needs = ('as trained', 'inference') if submission.arguments.get('deploy') else ('inference', 'as trained')
+        raise UserError(
+            f'{path} has the weights of the form {has}, and the network of the branch is of the form {needs}: '
+            'export again, with --fused for the inference form'
+        )
+    odd = sorted(weights.keys() ^ expected.keys())[0]
+    raise UserError(f'{path} does not fit the network: {odd} is on one side alone')
+
+
+def other_form(submission: Submission) -> dict[str, Any]:
+    """The weights of the same network in its other form, if it has one."""
+    cls = ARCH_REGISTRY.get(registered(submission.arch))
+    if not hasattr(cls, 'fuse'):
+        return {}
+    deploy = not submission.arguments.get('deploy', False)
+    return cls(**{**submission.arguments, 'deploy': deploy}).state_dict()
+
+
+def check_outputs(folder: Path, submission: Submission, network: nn.Module) -> list[str]:
+    """Run the files in an interpreter of their own and compare, in double precision, which has no excuse, and single."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.rand(1, 3, *size, generator=generator) for size in SIZES]
+    outputs, times = run_alone(folder, submission, inputs)
+    own = results(network, inputs, submission.data_range)
+    exact = own['double']
+    apart = [max(map(relative, outputs[kind], exact)) for kind in ('double', 'single')]
+    rounding = max(map(relative, own['single'], exact))
+    if not apart[0] <= TOLERANCE or not apart[1] <= 4 * rounding + TOLERANCE:
+        raise UserError(
+            f'{submission.code} does not do what the network does: outputs differ by {apart[0]:.1e} in double and '
+            f'{apart[1]:.1e} in single precision (the network itself rounds by {rounding:.1e}). Is something outside '
+            "the class changing it, or is its range not the branch's data_range?"
+        )
+    first, *rest = times['seconds']
+    return [
+        f'in a fresh interpreter without basicsr and earn_plugin: outputs equal ours to {apart[0]:.0e} (double '
+        f'precision) and {apart[1]:.0e} (single; ours rounds by {rounding:.0e})',
+        f'the first image of 64×64 takes {1e3 * first:.1f} ms on this {times["device"]}, those after it '
+        f"{1e3 * median(rest):.1f} ms: the organisers' mean of 100 images has the first in it, "
+        f'{10 * (first - median(rest)):+.2f} ms',
+    ]
+
+
+def check_counts(folder: Path, submission: Submission, network: nn.Module) -> int:
+    """Compare the counters' figures of the file with ours; returns ``Checked.products``."""
+    exported = build(folder, submission)
+    found = set()
+    for size in SIZES:
+        ours, theirs = (
+            measure(Found(net, submission.arch, submission.arguments), size, torch.device('cpu'))
+            for net in (network, exported)
+        )
+        for figure in ('params', 'hooks', 'activations', 'convs'):
+            if getattr(ours, figure) != getattr(theirs, figure):
+                raise UserError(
+                    f'{submission.code} has other figures than the network: {figure} {getattr(theirs, figure):,} '
+                    f'instead of {getattr(ours, figure):,}'
+                )
+        found.add((theirs.fvcore - ours.fvcore) / (size[0] * size[1]) ** 2)
+    products = found.pop()
+    replaced = any(f'def {name}(' in (folder / submission.code).read_text(encoding='utf-8') for name in EQUIVALENTS)
+    if found or products != int(products) or (products and not replaced):
+        raise UserError(f'{submission.code} counts {products} multiply-adds a pair of pixels more by fvcore than ours')
+    return int(products)
+
+
+def build(folder: Path, submission: Submission) -> nn.Module:
+    """The network that the exported file has, with its weights, in this interpreter."""
+    path = folder / submission.code
+    module = ModuleType(f'exported_{submission.module}')
+    exec(compile(path.read_text(encoding='utf-8'), path, 'exec'), module.__dict__)  # an import would leave its cache there
+    network = getattr(module, submission.arch)(**submission.arguments)
+    network.load_state_dict(torch.load(folder / submission.weights, weights_only=True), strict=True)
+    return network.eval()
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return ((a.double() - b).abs().max() / b.abs().max().clamp(min=1)).item()
+
+
+def results(network: nn.Module, inputs: list[Tensor], data_range: float) -> dict[str, list[Tensor]]:
+    with torch.no_grad():
+        single = [network(x * data_range) / data_range for x in inputs]
+        network.double()
+        try:
+            double = [network(x.double() * data_range) / data_range for x in inputs]
+        finally:
+            network.float()
+    return {'single': single, 'double': double}
+
+
+def run_alone(folder: Path, submission: Submission, inputs: list[Tensor]) -> tuple[dict, dict]:
+    with tempfile.TemporaryDirectory() as work:
+        script = SCRIPT.format(branch=branch(submission)) + REST[submission.track]
+        (Path(work) / 'script.py').write_text(script, encoding='utf-8')
+        torch.save(inputs, Path(work) / 'inputs.pt')
+        if submission.track == 'quality':
+            write_images(Path(work) / 'images', inputs)
+        arguments = [sys.executable, '-I', '-B', probe.__file__, str(folder.resolve()), work, str(submission.team)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip() or 'no message').splitlines()[-1]
+            raise UserError(f'{submission.code} does not run on its own: {last}')
+        outputs = torch.load(Path(work) / 'outputs.pt', weights_only=True)
+        if submission.track == 'quality':
+            check_images(Path(work) / 'upscaled', submission, inputs)
+        return outputs, json.loads((Path(work) / 'times.json').read_text(encoding='utf-8'))
+
+
+def write_images(folder: Path, images: list[Tensor]) -> None:
+    folder.mkdir()
+    for index, image in enumerate(images):
+        cv2.imwrite(str(folder / f'{index:04}x4.png'), (image[0] * 255).byte().permute(1, 2, 0).numpy())
+
+
+def check_images(folder: Path, submission: Submission, inputs: list[Tensor]) -> None:
+    for index, image in enumerate(inputs):
+        path = folder / f'{index:04}x4.png'
+        height, width = (4 * size for size in image.shape[2:])
+        written = cv2.imread(str(path)) if path.exists() else None
+        if written is None or written.shape != (height, width, 3):
+            raise UserError(f'{submission.code}: main wrote no {path.name} of {width}×{height} pixels')

@@ -1,0 +1,144 @@
+"""The upload: the upscaled test images and readme.txt, flat in a zip, read back before it is called done."""
+
+import time
+import zipfile
+from pathlib import Path
+from statistics import mean, median
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.files import whole_file
+from earn_plugin.inference.networks import Found
+from earn_plugin.ntire.export import SCALE, check_data_range, check_scale
+
+IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+
+
+class Readme(NamedTuple):
+    """What readme.txt tells; a runtime of None is measured."""
+
+    runtime: float | None = None  # seconds an image
+    extra_data: bool = False
+    description: str = ''
+
+    def text(self, device: torch.device) -> str:
+        """Four lines, in the order in which the scorer reads them."""
+        return (
+            f'runtime per image [s] : {self.runtime:.4f}\n'
+            f'CPU[1] / GPU[0] : {int(device.type == "cpu")}\n'
+            f'Extra Data [1] / No Extra Data [0] : {int(self.extra_data)}\n'
+            f'Other description : {self.description}\n'
+        )
+
+
+def pack(
+    found: Found, lr_dir: Path, out: Path, readme: Readme, names: str, data_range: float, device: torch.device
+) -> str:
+    """Upscale a folder of LR images and write the upload; returns what was done.
+
+    Args:
+        names: 'lr' for the names of the LR files, 'hr' for those without x4: 0901x4.png → 0901.png.
+        data_range: what the network takes and gives.
+
+    Raises:
+        UserError: the network does not fit, an image cannot be read, or the zip is not what it has to be.
+    """
+    if out.suffix != '.zip':
+        raise UsageError(f'--out {out}: the upload is a zip; name it FILE.zip')
+    if '\n' in readme.description:
+        raise UsageError('--description has more than one line, and the scorer reads the fourth line of readme.txt')
+    network = found.network.float()
+    check_scale(network, data_range)
+    check_data_range(network, data_range)
+    images = targets(lr_dir, names)
+    sizes, times = {}, []
+    network.to(device)
+    try:
+        with whole_file(out) as file:
+            with zipfile.ZipFile(file, 'w') as archive:  # PNGs are small already
+                for path, name in tqdm(images.items(), unit='image', disable=None):
+                    image = read(path)
+                    start = time.perf_counter()
+                    upscaled = upscale(network, image, data_range, device)
+                    times.append(time.perf_counter() - start)
+                    sizes[name] = tuple(SCALE * size for size in image.shape[:2])
+                    archive.writestr(name, cv2.imencode('.png', upscaled[..., ::-1])[1].tobytes())
+                told = readme if readme.runtime is not None else readme._replace(runtime=mean(times))
+                archive.writestr('readme.txt', told.text(device))
+            verify(Path(file.name), sizes)
+    except OSError as error:
+        raise UserError(f'cannot write {out}: {error}') from error
+    measured = f'{mean(times):.4f} s an image on {device.type}, the first {times[0]:.4f} s, the median {median(times):.4f} s'
+    return '\n'.join(
+        [
+            f'{found.arch}, {found.form}, on {len(images)} images of {lr_dir}: {measured}',
+            f'{out}: {len(sizes)} PNGs and readme.txt, read back: number, names and sizes are as they have to be',
+            told.text(device).rstrip(),
+        ]
+    )
+
+
+def targets(lr_dir: Path, names: str) -> dict[Path, str]:
+    """LR image → its name in the upload.
+
+    Raises:
+        UserError: there are none, or two would have one name.
+    """
+    if not lr_dir.is_dir():
+        raise UserError(f'{lr_dir} is no folder; --lr-dir names the one with the LR test images')
+    found = {}
+    for path in sorted(lr_dir.iterdir()):
+        if path.suffix.lower() in IMAGES and not path.name.startswith('.'):
+            stem = path.stem.removesuffix(f'x{SCALE}') if names == 'hr' else path.stem
+            if f'{stem}.png' in found.values():
+                raise UserError(f'{lr_dir}: two images would be {stem}.png in the upload, {path.name} is one')
+            found[path] = f'{stem}.png'
+    if not found:
+        raise UserError(f'{lr_dir} has no images ({", ".join(IMAGES)}); --lr-dir names the folder that has them itself')
+    return found
+
+
+def read(path: Path) -> np.ndarray:
+    """H×W×3 RGB, uint8."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f'{path} cannot be read as an image; it is damaged')
+    return image[..., ::-1]
+
+
+def upscale(network: nn.Module, image: np.ndarray, data_range: float, device: torch.device) -> np.ndarray:
+    """H×W×3 RGB uint8 → 4H×4W×3, rounded as the organisers round."""
+    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().to(device)[None] / (255 / data_range)
+    with torch.no_grad():
+        out = network(x)[0].float().clamp(0, data_range) * (255 / data_range)
+    return out.round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def verify(path: Path, sizes: dict[str, tuple[int, int]]) -> None:
+    """Read a zip as the scorer does.
+
+    Raises:
+        UserError: it is not flat, a name or a size is wrong, or it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        expected = [*sizes, 'readme.txt']
+        if sorted(names) != sorted(expected):
+            odd = sorted(set(names) ^ set(expected)) or sorted(name for name in names if names.count(name) > 1)
+            raise UserError(f'the zip has not the files that it has to have: see {", ".join(odd[:3])}')
+        for name, size in sizes.items():
+            content = np.frombuffer(archive.read(name), np.uint8)  # zipfile compares the checksum
+            image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+            shape = getattr(image, 'shape', None)
+            if shape != (*size, 3):
+                raise UserError(f'{name} in the zip is {shape}, and has to be {(*size, 3)}')
+        lines = archive.read('readme.txt').decode().splitlines()
+        starts = ('runtime per image [s] : ', 'CPU[1] / GPU[0] : ', 'Extra Data [1]', 'Other description : ')
+        if len(lines) != len(starts) or not all(map(str.startswith, lines, starts)):
+            raise UserError('readme.txt in the zip has not its four lines')
