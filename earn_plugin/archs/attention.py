@@ -220,10 +220,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, position: Tensor)
     if query.dtype in (torch.float16, torch.bfloat16):
         inputs = [tensor.float() for tensor in inputs]
     with without_autocast(query):
-        if torch.is_grad_enabled():
-            out = LocalAttentionFunction.apply(*inputs)
-        else:
-            out = attend_windows(*inputs)[0]
+        out = LocalAttentionFunction.apply(*inputs) if torch.is_grad_enabled() else attend_windows(*inputs)[0]
     return out.to(query.dtype)
 
 

@@ -66,7 +66,9 @@ def add_zip(what) -> None:
     upload.add_argument('--out', type=Path, required=True, metavar='FILE.zip')
     upload.add_argument('--names', choices=('lr', 'hr'), default='lr', help='0901x4.png, or 0901.png; lr by default')
     upload.add_argument('--runtime', type=float, metavar='S', help='seconds an image; by itself what is measured')
-    upload.add_argument('--extra-data', type=int, choices=(0, 1), default=0, help='whether trained on any; 0 by default')
+    upload.add_argument(
+        '--extra-data', type=int, choices=(0, 1), default=0, help='whether trained on any; 0 by default'
+    )
     upload.add_argument('--description', default='', metavar='TEXT', help='the last line of readme.txt')
     upload.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, …; the GPU where there is one')
     upload.set_defaults(run=run_zip)
@@ -109,7 +111,7 @@ def run_export(args: argparse.Namespace) -> None:
 
 def run_zip(args: argparse.Namespace) -> None:
     from earn_plugin.cli.networks import settings_of
-    from earn_plugin.inference.networks import find_network
+    from earn_plugin.inference.networks import ENDINGS, find_network
     from earn_plugin.ntire import source, upload
     from earn_plugin.ntire.complexity import find_device
 
@@ -117,4 +119,6 @@ def run_zip(args: argparse.Namespace) -> None:
         source.register(args.arch_file)
     found = find_network(args.model, settings_of(args.set), args.fused)
     readme = upload.Readme(args.runtime, bool(args.extra_data), args.description)
-    print(upload.pack(found, args.lr_dir, args.out, readme, args.names, args.data_range, find_device(args.device)))
+    trained = args.model.endswith(ENDINGS)
+    device = find_device(args.device)
+    print(upload.pack(found, args.lr_dir, args.out, readme, args.names, args.data_range, device, trained))

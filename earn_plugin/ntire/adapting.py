@@ -58,7 +58,9 @@ def edits_of(text: str) -> list[Edit]:
                     alone = '' if len(block) > 1 or below.orelse else ' ' * below.col_offset + 'pass\n'
                     edits.append((*whole_lines(below.lineno, below.end_lineno), folded(below) or alone))
         if isinstance(node, ast.IfExp) and asks_for_gradients(node.test):
-            edits.append((*span(node), f'({ast.get_source_segment(text, node.orelse)})'))
+            kept = ast.get_source_segment(text, node.orelse)
+            closed = isinstance(node.orelse, ast.Name | ast.Attribute | ast.Call | ast.Subscript | ast.Constant)
+            edits.append((*span(node), kept if closed else f'({kept})'))
         if isinstance(node, ast.Attribute) and node.attr in EQUIVALENTS and is_functional(node.value):
             edits.append((*span(node), node.attr))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'zip':

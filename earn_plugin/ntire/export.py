@@ -17,10 +17,10 @@ from earn_plugin.errors import UsageError, UserError
 from earn_plugin.files import whole_file
 from earn_plugin.inference.networks import ENDINGS, Found, find_network
 from earn_plugin.ntire import factsheet, script, selfcheck, source
+from earn_plugin.ntire.protocol import SCALE, protocol
 from earn_plugin.ntire.script import MARK, Submission
 
-YEARS = (2022, 2023, 2024, 2025, 2026)
-SCALE = 4
+CREDIBLE, FAR_BETTER = 30, 6  # dB: what a right data range reaches, and by how much it wins
 LOAD = '''
 
 DATA_RANGE = {data_range}
@@ -70,13 +70,15 @@ def export(
     Raises:
         UserError: says what the submission would fail by, and what to do.
     """
-    check_names(year, team, name)
+    protocol(year, track)
+    check_names(team, name)
     found = find_network(model, arguments, fused)
     cls = type(found.network)
     submission = Submission(year, team, name, cls.__name__, found.arguments, data_range, track)
     network = found.network.float()
     check_scale(network, data_range)
-    check_data_range(network, data_range)
+    if model.endswith(ENDINGS):
+        check_data_range(network, data_range)
     out = out or Path(f'ntire{year}_{submission.module}')
     check_targets(out, repo, submission)
 
@@ -87,7 +89,7 @@ def export(
         write(folder / submission.code, code(submission, cls, found).encode())
         checked = selfcheck.check(folder, submission, network)
         write(folder / 'select_model.txt', script.branch(submission).encode())
-        for path, text in factsheet.files(submission, found, checked.products, size).items():
+        for path, text in factsheet.files(submission, found, checked.extra, size).items():
             write(folder / path, text.encode())
         made = [path.relative_to(folder) for path in sorted(folder.rglob('*')) if path.is_file()]
         for path in sorted(made, key=lambda path: path.suffix != '.pth'):
@@ -100,9 +102,7 @@ def export(
     return '\n'.join([*report, *(into_repo(repo, out, submission) if repo else []), *hints(found, out)])
 
 
-def check_names(year: int, team: int, name: str) -> None:
-    if year not in YEARS:
-        raise UsageError(f'--year {year}: the challenges known here are those of {", ".join(map(str, YEARS))}')
+def check_names(team: int, name: str) -> None:
     if not 0 <= team <= 999:
         raise UsageError(f'--team-id {team}: give the number that the organisers gave, such as 18')
     if not re.fullmatch(r'[A-Za-z]\w*', name, re.ASCII):
@@ -130,21 +130,22 @@ def check_scale(network: nn.Module, data_range: float) -> None:
 
 
 def check_data_range(network: nn.Module, data_range: float) -> None:
-    """Raises: UserError: fed by the other range, the network's output is far more like its input."""
+    """Raises: UserError: fed by the other range, trained weights do far better."""
     y, x = torch.meshgrid(torch.linspace(0, 6, 48), torch.linspace(0, 5, 40), indexing='ij')
     image = torch.stack([0.5 + 0.3 * torch.sin(x + k) * torch.cos(y - k) for k in range(3)])[None]
-    plain = F.interpolate(image, scale_factor=SCALE, mode='bicubic')
+    enlarged = F.interpolate(image, scale_factor=SCALE, mode='bicubic')  # of so smooth an image that is the truth
 
-    def apart(scale: float) -> float:
+    def psnr(scale: float) -> float:
         with torch.no_grad():
-            return ((network(image * scale) / scale - plain) ** 2).mean().sqrt().item()
+            output = (network(image * scale) / scale).clamp(0, 1)
+        return -10 * ((output - enlarged) ** 2).mean().clamp(min=1e-10).log10().item()
 
     other = 1.0 if data_range == 255 else 255.0
-    here, there = apart(data_range), apart(other)
-    if here > 0.1 and there < here / 4:
+    here, there = psnr(data_range), psnr(other)
+    if there > max(CREDIBLE, here + FAR_BETTER):
         raise UserError(
-            f'with images in [0, {data_range:g}] the output is {here:.2f} away from a plainly enlarged image, with '
-            f'[0, {other:g}] only {there:.2f}: the data range is wrong; export with --data-range {other:g}'
+            f'the data range is wrong: an image comes out at {here:.1f} dB with [0, {data_range:g}], and at '
+            f'{there:.1f} dB with [0, {other:g}]; give --data-range {other:g}'
         )
 
 
@@ -210,7 +211,7 @@ def into_repo(repo: Path, out: Path, submission: Submission) -> list[str]:
 
 def hints(found: Found, out: Path) -> list[str]:
     lines = [f'still to do by a human: {out / factsheet.CHECKLIST}']
-    if hasattr(found.network, 'fuse') and not found.arguments.get('deploy'):
+    if hasattr(type(found.network), 'fuse') and not found.arguments.get('deploy'):
         lines.insert(0, f'{found.arch} has an inference form; --fused exports that, with other figures')
     return lines
 

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 from earn_plugin.inference.networks import Found
 from earn_plugin.ntire.complexity import measure
+from earn_plugin.ntire.protocol import protocol
 from earn_plugin.ntire.script import MARK, SCRIPTS, Submission
+from earn_plugin.ntire.selfcheck import Extra
 
 CHECKLIST = 'CHECKLIST.md'
 
@@ -17,9 +19,9 @@ class Row(NamedTuple):
     value: str
 
 
-def files(submission: Submission, found: Found, products: int, size: tuple[int, int]) -> dict[str, str]:
-    """Name → text of the files; ``products`` is what ``selfcheck.Checked`` has."""
-    rows = figures(submission, found, products, size)
+def files(submission: Submission, found: Found, extra: Extra, size: tuple[int, int]) -> dict[str, str]:
+    """Name → text of the files; ``extra`` is what the file counts beside the network."""
+    rows = figures(submission, found, extra, size)
     return {
         'factsheet.txt': as_text(submission, found.form, rows, size),
         'factsheet.tex': as_latex(submission, rows, size),
@@ -27,12 +29,12 @@ def files(submission: Submission, found: Found, products: int, size: tuple[int, 
     }
 
 
-def figures(submission: Submission, found: Found, products: int, size: tuple[int, int]) -> list[Row]:
+def figures(submission: Submission, found: Found, extra: Extra, size: tuple[int, int]) -> list[Row]:
     """Counted as the organisers of the year count: by module hooks until 2023, then by fvcore."""
-    counted = measure(found, size)
+    by_fvcore = counter_of(submission) == 'fvcore'
+    counted = measure(found, size, fvcore=by_fvcore)
     found.network.cpu()
-    by_hooks = submission.year < 2024
-    flops = counted.hooks if by_hooks else counted.fvcore + products * (size[0] * size[1]) ** 2
+    flops = counted.fvcore + extra(*size) if by_fvcore else counted.hooks
     return [
         Row('Parameters', 'M', f'{counted.params / 1e6:.3f}'),
         Row('FLOPs', 'G', f'{flops / 1e9:.2f}'),
@@ -41,8 +43,12 @@ def figures(submission: Submission, found: Found, products: int, size: tuple[int
     ]
 
 
+def counter_of(submission: Submission) -> str:
+    return protocol(submission.year, submission.track).counter
+
+
 def as_text(submission: Submission, form: str, rows: list[Row], size: tuple[int, int]) -> str:
-    counter = 'module hooks' if submission.year < 2024 else 'fvcore'
+    counter = counter_of(submission)
     lines = [f'{row.title + (f" [{row.unit}]" if row.unit else ""):<16}{row.value}' for row in rows]
     return '\n'.join(
         [
@@ -56,7 +62,7 @@ def as_text(submission: Submission, form: str, rows: list[Row], size: tuple[int,
 
 
 def as_latex(submission: Submission, rows: list[Row], size: tuple[int, int]) -> str:
-    counter = 'module hooks' if submission.year < 2024 else 'fvcore'
+    counter = counter_of(submission)
     name = submission.name.replace('_', r'\_')
     titles = ' & '.join(f'{row.title} [{row.unit}]' if row.unit else f'\\#{row.title}' for row in rows)
     return '\n'.join(
@@ -87,7 +93,7 @@ def checklist(submission: Submission) -> str:
         'training data (every set, and whether any of it is extra data), patch size, augmentation',
         'losses, optimiser, learning rates, iterations of every stage; pretraining and fine-tuning',
         'hardware and hours of training',
-        f'PSNR, runtime and memory of the organisers\' own run: `{run}` in their checkout, on a GPU like theirs',
+        f"PSNR, runtime and memory of the organisers' own run: `{run}` in their checkout, on a GPU like theirs",
         'whether a self-ensemble or several models are used (here: neither)',
         'links to the code and to the weights that stay open; a licence',
         f'`{submission.code}` and `{submission.weights}` are in your fork or pull request, with the branch of '

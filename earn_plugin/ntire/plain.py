@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -34,15 +34,16 @@ def scaled_dot_product_attention(
     return torch.cat(parts, dim=-2)
 
 
-def upscale_folder(model: nn.Module, data_range: float, input_path: str, output_path: str, device: torch.device) -> None:
+def upscale_folder(
+    model: nn.Module, data_range: float, input_path: str, output_path: str, device: torch.device
+) -> None:
     """Upscale every PNG of a folder into another, by the same names; the network takes RGB in [0, data_range]."""
-    os.makedirs(output_path, exist_ok=True)
+    Path(output_path).mkdir(parents=True, exist_ok=True)
     model = model.to(device).eval()
-    for name in sorted(os.listdir(input_path)):
-        if name.lower().endswith('.png'):
-            image = cv2.imread(os.path.join(input_path, name), cv2.IMREAD_COLOR)[..., ::-1] / 255 * data_range
-            x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))[None].to(device)
-            with torch.no_grad():
-                out = model(x)[0].clamp(0, data_range) / data_range * 255
-            out = out.round().byte().permute(1, 2, 0).cpu().numpy()
-            cv2.imwrite(os.path.join(output_path, name), np.ascontiguousarray(out[..., ::-1]))
+    for path in sorted(Path(input_path).glob('*.png')):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1] / 255 * data_range
+        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))[None].to(device)
+        with torch.no_grad():
+            out = model(x)[0].clamp(0, data_range) / data_range * 255
+        out = out.round().byte().permute(1, 2, 0).cpu().numpy()
+        cv2.imwrite(str(Path(output_path) / path.name), np.ascontiguousarray(out[..., ::-1]))

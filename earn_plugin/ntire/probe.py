@@ -12,6 +12,7 @@ import os
 import runpy
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 IMAGES = 5  # timed, the first among them
@@ -25,24 +26,26 @@ class Absent(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named '{name}' on the organisers' machines", name=name)
 
 
-def main(folder: str, work: str, team: str) -> None:
+def main(folder: str, place: str, team: str) -> None:
     sys.meta_path.insert(0, Absent())
     sys.path.insert(0, folder)
     os.chdir(folder)
     import torch
 
+    work = Path(place)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    select_model = runpy.run_path(os.path.join(work, 'script.py'))['select_model']
+    select_model = runpy.run_path(str(work / 'script.py'))['select_model']
     selected = select_model(SimpleNamespace(model_id=int(team)), device)
-    if callable(selected[0]) and len(selected) == 3:  # the quality track
-        model_func, model_path, name = selected
-        images, upscaled = os.path.join(work, 'images'), os.path.join(work, 'upscaled')
-        model_func(model_dir=model_path, input_path=images, output_path=upscaled, device=device)
+    if len(selected) == 3:  # the quality track
+        model_func, model_path, _ = selected
+        model_func(
+            model_dir=model_path, input_path=str(work / 'images'), output_path=str(work / 'upscaled'), device=device
+        )
         module = sys.modules[model_func.__module__]
         model, data_range = module.load(model_path).to(device), module.DATA_RANGE
     else:
-        model, name, data_range, tile = selected
-    inputs = torch.load(os.path.join(work, 'inputs.pt'))
+        model, _, data_range, _ = selected
+    inputs = torch.load(work / 'inputs.pt')
 
     def wait() -> None:
         if device.type == 'cuda':
@@ -61,9 +64,8 @@ def main(folder: str, work: str, team: str) -> None:
     single = [model(x * data_range) / data_range for x in inputs]
     model = model.double()
     double = [model(x.double() * data_range) / data_range for x in inputs]
-    torch.save({'single': single, 'double': double}, os.path.join(work, 'outputs.pt'))
-    with open(os.path.join(work, 'times.json'), 'w') as file:
-        json.dump({'name': name, 'device': device.type, 'seconds': times}, file)
+    torch.save({'single': single, 'double': double}, work / 'outputs.pt')
+    (work / 'times.json').write_text(json.dumps({'device': device.type, 'seconds': times}))
 
 
 if __name__ == '__main__':

@@ -53,7 +53,7 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
         lines += [
             f'from models.{submission.module} import {submission.arch}',
             f'name, data_range = f"{{model_id:02}}_{submission.name}", {submission.data_range}',
-            f"model_path = os.path.join({path})",
+            f'model_path = os.path.join({path})',
             *wrap(f'model = {submission.arch}(', arguments),
             'model.load_state_dict(torch.load(model_path), strict=True)',
         ]
@@ -61,7 +61,7 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
         lines += [
             f'from models.{submission.module} import main as {submission.module}',
             f'name = f"{{model_id:02}}_{submission.name}"',
-            f"model_path = os.path.join({path})",
+            f'model_path = os.path.join({path})',
             f'model_func = {submission.module}',
         ]
     lines = [f'{keyword} model_id == {submission.team}:', *(f'    {line}' for line in lines)]
@@ -71,7 +71,11 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
 def wrap(opening: str, arguments: str) -> list[str]:
     """A call, its arguments on as many lines as they need, one below the other."""
     return textwrap.wrap(
-        f'{opening}{arguments})', 100, subsequent_indent=' ' * len(opening), break_long_words=False, break_on_hyphens=False
+        f'{opening}{arguments})',
+        100,
+        subsequent_indent=' ' * len(opening),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

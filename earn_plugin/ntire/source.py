@@ -4,8 +4,8 @@ import ast
 import builtins
 import importlib
 import importlib.util
-import sys
 import symtable
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,8 +104,8 @@ class Collector:
             starred = next((s for s in module.statements if is_star(s)), None)
             if starred is not None:
                 raise UserError(
-                    f'{module.where(starred)}: the network uses {name}, and `import *` does not tell whether it comes '
-                    'from there; import it by name'
+                    f'{module.where(starred)}: the network uses {name}, and `import *` does not tell whether it '
+                    'comes from there; import it by name'
                 )
             raise UserError(f'{module.path}: {name} is used and nowhere made')
         for statement in makers:
@@ -181,8 +181,8 @@ class Collector:
         before = self.origins.setdefault(name, origin)
         if before != origin:
             raise UserError(
-                f'{module.where(statement)}: {name} is {origin} here and {before} elsewhere, and a single file has room '
-                'for one of them; rename one'
+                f'{module.where(statement)}: {name} is {origin} here and {before} elsewhere, and one file has room for '
+                'one of them; rename one'
             )
 
     def check_inner_import(self, module: Module, node: ast.Import | ast.ImportFrom) -> None:
@@ -199,8 +199,8 @@ class Collector:
             )
         return (
             f"{module.where(node)}: {imported} is imported, which the organisers' machines may not have: a submission "
-            f'is one file of Python, {", ".join(PROMISED[:-1])} and {PROMISED[-1]}. Write what the network uses of {imported} into '
-            f'{module.path.name} or into a file beside it'
+            f'is one file of Python, {", ".join(PROMISED[:-1])} and {PROMISED[-1]}. Write what the network uses of '
+            f'{imported} into {module.path.name} or into a file beside it'
         )
 
     def is_followed(self, name: str) -> bool:
@@ -212,7 +212,7 @@ class Collector:
         if path is None:
             return False
         root = path_of(self.home).parents[self.home.count('.') + self.module(self.home).is_package]
-        installed = {'site-packages', 'dist-packages'} & {part for part in path.parts}
+        installed = {'site-packages', 'dist-packages'} & set(path.parts)
         return not installed and path.is_relative_to(root)
 
     def module(self, name: str) -> Module:

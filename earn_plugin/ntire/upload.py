@@ -1,21 +1,24 @@
 """The upload: the upscaled test images and readme.txt, flat in a zip, read back before it is called done."""
 
-import time
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from statistics import mean, median
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
+from earn_plugin.data.prepare import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.files import whole_file
 from earn_plugin.inference.networks import Found
-from earn_plugin.ntire.export import SCALE, check_data_range, check_scale
+from earn_plugin.ntire.export import check_data_range, check_scale
+from earn_plugin.ntire.protocol import SCALE
+from earn_plugin.ntire.running import timed, to_image, to_tensor
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -38,13 +41,21 @@ class Readme(NamedTuple):
 
 
 def pack(
-    found: Found, lr_dir: Path, out: Path, readme: Readme, names: str, data_range: float, device: torch.device
+    found: Found,
+    lr_dir: Path,
+    out: Path,
+    readme: Readme,
+    names: str,
+    data_range: float,
+    device: torch.device,
+    trained: bool = True,
 ) -> str:
     """Upscale a folder of LR images and write the upload; returns what was done.
 
     Args:
         names: 'lr' for the names of the LR files, 'hr' for those without x4: 0901x4.png → 0901.png.
         data_range: what the network takes and gives.
+        trained: whether its weights can tell a wrong data range.
 
     Raises:
         UserError: the network does not fit, an image cannot be read, or the zip is not what it has to be.
@@ -55,26 +66,30 @@ def pack(
         raise UsageError('--description has more than one line, and the scorer reads the fourth line of readme.txt')
     network = found.network.float()
     check_scale(network, data_range)
-    check_data_range(network, data_range)
+    if trained:
+        check_data_range(network, data_range)
     images = targets(lr_dir, names)
     sizes, times = {}, []
     network.to(device)
     try:
-        with whole_file(out) as file:
-            with zipfile.ZipFile(file, 'w') as archive:  # PNGs are small already
+        with whole_file(out) as file, tempfile.TemporaryFile() as packed:
+            with zipfile.ZipFile(packed, 'w') as archive, torch.no_grad():  # PNGs are small already
                 for path, name in tqdm(images.items(), unit='image', disable=None):
-                    image = read(path)
-                    start = time.perf_counter()
-                    upscaled = upscale(network, image, data_range, device)
-                    times.append(time.perf_counter() - start)
-                    sizes[name] = tuple(SCALE * size for size in image.shape[:2])
-                    archive.writestr(name, cv2.imencode('.png', upscaled[..., ::-1])[1].tobytes())
+                    image = read_image(path)
+                    output, milliseconds = timed(network, to_tensor(image, data_range, device))
+                    times.append(milliseconds / 1000)
+                    sizes[name] = SCALE * image.shape[0], SCALE * image.shape[1]
+                    archive.writestr(name, cv2.imencode('.png', to_image(output, data_range))[1].tobytes())
                 told = readme if readme.runtime is not None else readme._replace(runtime=mean(times))
                 archive.writestr('readme.txt', told.text(device))
-            verify(Path(file.name), sizes)
+            verify(packed, sizes)
+            packed.seek(0)
+            shutil.copyfileobj(packed, file)
     except OSError as error:
         raise UserError(f'cannot write {out}: {error}') from error
-    measured = f'{mean(times):.4f} s an image on {device.type}, the first {times[0]:.4f} s, the median {median(times):.4f} s'
+    measured = (
+        f'{mean(times):.4f} s an image on {device.type}, the first {times[0]:.4f} s, the median {median(times):.4f} s'
+    )
     return '\n'.join(
         [
             f'{found.arch}, {found.form}, on {len(images)} images of {lr_dir}: {measured}',
@@ -104,29 +119,13 @@ def targets(lr_dir: Path, names: str) -> dict[Path, str]:
     return found
 
 
-def read(path: Path) -> np.ndarray:
-    """H×W×3 RGB, uint8."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f'{path} cannot be read as an image; it is damaged')
-    return image[..., ::-1]
-
-
-def upscale(network: nn.Module, image: np.ndarray, data_range: float, device: torch.device) -> np.ndarray:
-    """H×W×3 RGB uint8 → 4H×4W×3, rounded as the organisers round."""
-    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().to(device)[None] / (255 / data_range)
-    with torch.no_grad():
-        out = network(x)[0].float().clamp(0, data_range) * (255 / data_range)
-    return out.round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def verify(path: Path, sizes: dict[str, tuple[int, int]]) -> None:
+def verify(packed: BinaryIO, sizes: dict[str, tuple[int, int]]) -> None:
     """Read a zip as the scorer does.
 
     Raises:
         UserError: it is not flat, a name or a size is wrong, or it is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(packed) as archive:
         names = archive.namelist()
         expected = [*sizes, 'readme.txt']
         if sorted(names) != sorted(expected):
