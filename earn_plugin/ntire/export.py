@@ -115,18 +115,22 @@ def check_names(team: int, name: str) -> None:
 
 
 def check_scale(network: nn.Module, data_range: float) -> None:
-    """Raises: UserError: it does not make RGB four times as large."""
-    x = torch.rand(1, 3, 24, 20) * data_range
-    try:
-        with torch.no_grad():
-            shape = tuple(network(x).shape)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f'the network does not take an RGB image, {tuple(x.shape)}: {error}') from error
-    if shape != (1, 3, 24 * SCALE, 20 * SCALE):
-        raise UserError(
-            f'the network makes {tuple(shape)} of {tuple(x.shape)}: a network for ×{shape[-1] / 20:g}, and the '
-            f'challenge is ×{SCALE} in RGB; export one that was trained for it'
-        )
+    """Raises: UserError: it does not make RGB images of any size four times as large."""
+    for height, width in selfcheck.SIZES:
+        try:
+            with torch.no_grad():
+                shape = tuple(network(torch.rand(1, 3, height, width) * data_range).shape)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f'the network does not take an RGB image of {height}×{width} ({reason}); the test images have any '
+                'size: let it pad its input and crop its output'
+            ) from error
+        if shape != (1, 3, SCALE * height, SCALE * width):
+            raise UserError(
+                f'the network makes {"×".join(map(str, shape))} of 1×3×{height}×{width}: it is one for '
+                f'×{shape[-1] / width:g}, and the challenge is ×{SCALE} in RGB; export one that was trained for it'
+            )
 
 
 def check_data_range(network: nn.Module, data_range: float) -> None:

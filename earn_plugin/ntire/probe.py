@@ -1,9 +1,9 @@
 """Run an exported network as the organisers' script does, where neither BasicSR nor this package can be imported.
 
 A script of its own: ``python -I probe.py FOLDER WORK TEAM``. FOLDER is the submission; WORK has script.py, whose
-``select_model`` has the submission's branch, inputs.pt, a list of images N×3×H×W in [0, 1], and, for the quality track,
-a folder of images. Writes outputs.pt, times.json, the seconds that the first image and those after it took, and the
-folder ``upscaled`` into WORK.
+``select_model`` has the submission's branch, inputs.pt, lists of images N×3×H×W in [0, 1] by their precision, and, for
+the quality track, a folder of images. Writes into WORK: outputs.pt, times.json with the seconds that the first image
+and those after it took, and the folder ``upscaled``.
 """
 
 import importlib.abc
@@ -61,10 +61,11 @@ def main(folder: str, place: str, team: str) -> None:
         times.append(time.perf_counter() - start)
 
     model = model.to('cpu')
-    single = [model(x * data_range) / data_range for x in inputs]
-    model = model.double()
-    double = [model(x.double() * data_range) / data_range for x in inputs]
-    torch.save({'single': single, 'double': double}, work / 'outputs.pt')
+    outputs = {}
+    for kind, images in inputs.items():
+        model = model.to(images[0].dtype)
+        outputs[kind] = [model(image * data_range) / data_range for image in images]
+    torch.save(outputs, work / 'outputs.pt')
     (work / 'times.json').write_text(json.dumps({'device': device.type, 'seconds': times}))
 
 

@@ -16,10 +16,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from earn_plugin.convert.converting import registered
+from earn_plugin.data.prepare import images_in, read_image
 from earn_plugin.errors import UserError
 from earn_plugin.inference.networks import Found
 from earn_plugin.ntire import compatibility, probe
 from earn_plugin.ntire.complexity import measure
+from earn_plugin.ntire.running import to_image, to_tensor
 from earn_plugin.ntire.script import Submission, branch
 from earn_plugin.ntire.source import is_promised
 
@@ -145,24 +147,28 @@ def other_form(submission: Submission) -> dict[str, Any]:
 
 
 def check_outputs(folder: Path, submission: Submission, network: nn.Module) -> list[str]:
-    """Run the files in an interpreter of their own, and compare in double precision, which has no excuse, and single."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.rand(1, 3, *size, generator=generator) for size in SIZES]
-    outputs, times = run_alone(folder, submission, inputs)
-    own = results(network, inputs, submission.data_range)
-    exact = own['double']
-    apart = [max(map(relative, outputs[kind], exact)) for kind in ('double', 'single')]
+    """Run the files in an interpreter of their own and compare.
+
+    In double precision, which has no excuse, and in single, where the file may round as much as the network does; in
+    single alone where the network cannot run in double.
+    """
+    inputs = inputs_for(network)
+    own = {kind: results(network, images, submission.data_range) for kind, images in inputs.items()}
+    outputs, times = run_alone(folder, submission, network, inputs)
+    exact = own.get('double', own['single'])
+    apart = {kind: max(map(relative, outputs[kind], exact)) for kind in outputs}
     rounding = max(map(relative, own['single'], exact))
-    if not apart[0] <= TOLERANCE or not apart[1] <= 4 * rounding + TOLERANCE:
+    if not apart['single'] <= 4 * rounding + TOLERANCE or not apart.get('double', 0) <= TOLERANCE:
+        listed = ' and '.join(f'{value:.1e} in {kind} precision' for kind, value in apart.items())
         raise UserError(
-            f'{submission.code} does not do what the network does: outputs differ by {apart[0]:.1e} in double and '
-            f'{apart[1]:.1e} in single precision (the network itself rounds by {rounding:.1e}). Is something outside '
-            "the class changing it, or is its range not the branch's data_range?"
+            f'{submission.code} does not do what the network does: outputs differ by {listed} (the network itself '
+            f'rounds by {rounding:.1e}). Is something outside the class changing it?'
         )
+    listed = ' and '.join(f'{value:.0e} in {kind} precision' for kind, value in apart.items())
     first, *rest = times['seconds']
     return [
-        f'in a fresh interpreter without basicsr and earn_plugin: outputs equal ours to {apart[0]:.0e} (double '
-        f'precision) and {apart[1]:.0e} (single; ours rounds by {rounding:.0e})',
+        f'in a fresh interpreter without basicsr and earn_plugin: outputs equal ours to {listed}, where ours rounds by '
+        f'{rounding:.0e}',
         f'the first image of 64×64 takes {1e3 * first:.1f} ms on this {times["device"]}, those after it '
         f"{1e3 * median(rest):.1f} ms: the organisers' mean of 100 images has the first in it, "
         f'{10 * (first - median(rest)):+.2f} ms',
@@ -213,24 +219,37 @@ def relative(a: Tensor, b: Tensor) -> float:
     return ((a.double() - b).abs().max() / b.abs().max().clamp(min=1)).item()
 
 
-def results(network: nn.Module, inputs: list[Tensor], data_range: float) -> dict[str, list[Tensor]]:
-    with torch.no_grad():
-        single = [network(x * data_range) / data_range for x in inputs]
-        network.double()
-        try:
-            double = [network(x.double() * data_range) / data_range for x in inputs]
-        finally:
-            network.float()
+def inputs_for(network: nn.Module) -> dict[str, list[Tensor]]:
+    """Images of odd and even sizes in both precisions, or in single where the network takes no other."""
+    generator = torch.Generator().manual_seed(0)
+    single = [torch.rand(1, 3, *size, generator=generator) for size in SIZES]
+    double = [image.double() for image in single]
+    try:
+        results(network, double[:1], 1.0)
+    except RuntimeError:
+        return {'single': single}
     return {'single': single, 'double': double}
 
 
-def run_alone(folder: Path, submission: Submission, inputs: list[Tensor]) -> tuple[dict, dict]:
+def results(network: nn.Module, images: list[Tensor], data_range: float) -> list[Tensor]:
+    """The outputs in [0, 1], in the precision of the images; the network goes back to single precision."""
+    try:
+        network.to(images[0].dtype)
+        with torch.no_grad():
+            return [network(image * data_range) / data_range for image in images]
+    finally:
+        network.float()
+
+
+def run_alone(
+    folder: Path, submission: Submission, network: nn.Module, inputs: dict[str, list[Tensor]]
+) -> tuple[dict, dict]:
     with tempfile.TemporaryDirectory() as work:
         script = SCRIPT.format(branch=branch(submission)) + REST[submission.track]
         (Path(work) / 'script.py').write_text(script, encoding='utf-8')
         torch.save(inputs, Path(work) / 'inputs.pt')
         if submission.track == 'quality':
-            write_images(Path(work) / 'images', inputs)
+            write_images(Path(work) / 'images', inputs['single'])
         arguments = [sys.executable, '-I', '-B', probe.__file__, str(folder.resolve()), work, str(submission.team)]
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -238,20 +257,22 @@ def run_alone(folder: Path, submission: Submission, inputs: list[Tensor]) -> tup
             raise UserError(f'{submission.code} does not run on its own: {last}')
         outputs = torch.load(Path(work) / 'outputs.pt', weights_only=True)
         if submission.track == 'quality':
-            check_images(Path(work) / 'upscaled', submission, inputs)
+            check_images(Path(work) / 'images', Path(work) / 'upscaled', submission, network)
         return outputs, json.loads((Path(work) / 'times.json').read_text(encoding='utf-8'))
 
 
 def write_images(folder: Path, images: list[Tensor]) -> None:
     folder.mkdir()
     for index, image in enumerate(images):
-        cv2.imwrite(str(folder / f'{index:04}x4.png'), (image[0] * 255).byte().permute(1, 2, 0).numpy())
+        cv2.imwrite(str(folder / f'{index:04}x4.png'), to_image(image, 1.0))
 
 
-def check_images(folder: Path, submission: Submission, inputs: list[Tensor]) -> None:
-    for index, image in enumerate(inputs):
-        path = folder / f'{index:04}x4.png'
-        height, width = (4 * size for size in image.shape[2:])
-        written = cv2.imread(str(path)) if path.exists() else None
-        if written is None or written.shape != (height, width, 3):
-            raise UserError(f'{submission.code}: main wrote no {path.name} of {width}×{height} pixels')
+def check_images(images: Path, upscaled: Path, submission: Submission, network: nn.Module) -> None:
+    """Raises: UserError: ``main`` has not written what the network makes of the images, to a level in 255."""
+    for path in images_in(images):
+        with torch.no_grad():
+            output = network(to_tensor(read_image(path), submission.data_range, torch.device('cpu')))
+        expected = to_image(output, submission.data_range).astype(int)
+        written = cv2.imread(str(upscaled / path.name)) if (upscaled / path.name).exists() else None
+        if written is None or written.shape != expected.shape or abs(written - expected).max() > 1:
+            raise UserError(f'{submission.code}: main has not written what the network makes of {path.name}')
