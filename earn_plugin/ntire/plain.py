@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 
+LOGITS = 2**26  # that are held at once
+
+
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
@@ -23,7 +26,7 @@ def scaled_dot_product_attention(
         scale: None for 1/√E.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    rows = max(1, 2**26 // (key.shape[:-1].numel()))
+    rows = max(1, LOGITS // key.shape[:-1].numel())
     parts = []
     for start in range(0, query.shape[-2], rows):
         logits = query[..., start : start + rows, :] @ key.transpose(-2, -1) * scale

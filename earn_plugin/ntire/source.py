@@ -128,8 +128,10 @@ class Collector:
         for node in ast.walk(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self.check_inner_import(module, node)
-        for needed in sorted(used_by(module.segment(statement))):
-            if needed in module.makers or not (hasattr(builtins, needed) or needed.startswith('__')):
+        sure, perhaps = used_by(module.segment(statement))
+        for needed in sorted(sure | perhaps):
+            known = needed in module.makers
+            if known or (needed in sure and not hasattr(builtins, needed) and not needed.startswith('__')):
                 self.add(module.name, needed)
 
     def add_import(self, module: Module, statement: ast.Import | ast.ImportFrom, name: str) -> None:
@@ -253,16 +255,24 @@ def touched_by(statement: ast.stmt) -> set[str]:
     return {root_of(target) for target in targets if isinstance(target, ast.Attribute | ast.Subscript)} - {''}
 
 
-def used_by(text: str) -> set[str]:
-    """The names that a top-level statement takes from its module, at once or when its functions run."""
+def used_by(text: str) -> tuple[set[str], set[str]]:
+    """The names that a top-level statement takes from its module, at once or when its functions run.
+
+    Returns:
+        Those that it does take, and those that a class may take before it makes its own.
+    """
     table = symtable.symtable(text, 'segment', 'exec')
-    names = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
+    sure = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
+    perhaps: set[str] = set()
     below = table.get_children()
     while below:
         inner = below.pop()
-        names |= {s.get_name() for s in inner.get_symbols() if s.is_global() and s.is_referenced()}
+        referenced = [s for s in inner.get_symbols() if s.is_referenced()]
+        sure |= {s.get_name() for s in referenced if s.is_global()}
+        if inner.get_type() == 'class':
+            perhaps |= {s.get_name() for s in referenced}
         below += inner.get_children()
-    return names
+    return sure, perhaps
 
 
 def root_of(node: ast.expr) -> str:
