@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 LOGITS = 2**26  # that are held at once
 
 

@@ -1,5 +1,6 @@
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,9 +67,14 @@ def test_our_networks_are_old_enough(arch):
     assert problems(extract(ARCH_REGISTRY.get(arch)).text) == []
 
 
+def run(*arguments) -> bool:
+    return subprocess.run(arguments, capture_output=True, check=False, cwd='/').returncode == 0
+
+
 def test_python39_reads_our_networks(tmp_path):
-    python = shutil.which('python3.9')
-    if not python or subprocess.run([python, '-c', ''], capture_output=True, check=False).returncode:
+    candidates = [shutil.which('python3.9'), *Path.home().glob('.pyenv/versions/3.9.*/bin/python')]
+    python = next((python for python in filter(None, candidates) if run(python, '-c', '')), None)
+    if python is None:
         pytest.skip('there is no Python 3.9 here')
     for arch in OURS:
         (tmp_path / f'{arch}.py').write_text(extract(ARCH_REGISTRY.get(arch)).text, encoding='utf-8')
@@ -93,8 +99,7 @@ for arch in {arches!r}:
 def test_torch113_gives_the_same(tmp_path):
     """Where there is one: Debian 12 has it as python3-torch."""
     python = '/usr/bin/python3'
-    asked = [python, '-c', 'import torch; assert torch.__version__.startswith("1.13")']
-    if not shutil.which(python) or subprocess.run(asked, capture_output=True, check=False, cwd='/').returncode:
+    if not shutil.which(python) or not run(python, '-c', 'import torch; assert torch.__version__.startswith("1.13")'):
         pytest.skip('there is no torch 1.13 here')
     for arch, arguments in OURS.items():
         torch.manual_seed(0)

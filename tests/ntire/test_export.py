@@ -1,0 +1,202 @@
+"""Every network of ours, exported for every year and run by that year's script."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from earn_plugin.data.prepare import images_in, read_image
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.inference.networks import find_network
+from earn_plugin.ntire.export import check_data_range, check_names, export, into_repo
+from earn_plugin.ntire.running import to_image, to_tensor
+from earn_plugin.ntire.script import Submission
+from tests.conftest import command
+from tests.ntire.official import DRIVER, OURS, make_data, make_repo
+
+YEARS = (2022, 2023, 2024, 2025, 2026)
+SIZE = (24, 24)  # of the image for the factsheet's figures
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """Each network with weights and their moving average, as training writes them."""
+    folder = tmp_path_factory.mktemp('checkpoints')
+    for arch, arguments in OURS.items():
+        torch.manual_seed(len(arch))
+        weights = find_network(arch, arguments).network.state_dict()
+        content = {
+            'params': {name: tensor + 1 for name, tensor in weights.items()},
+            'params_ema': weights,
+            'arch': arch,
+            'arguments': arguments,
+            'scale': 4,
+        }
+        torch.save(content, folder / f'{arch}.pth')
+    return {arch: folder / f'{arch}.pth' for arch in OURS}
+
+
+@pytest.fixture(scope='module')
+def exports(checkpoints, tmp_path_factory) -> dict[str, tuple[Path, str]]:
+    """Each network's export, its self-check passed, and the report."""
+    folder = tmp_path_factory.mktemp('exports')
+    made = {}
+    for team, (arch, path) in enumerate(checkpoints.items(), 1):
+        out = folder / arch
+        made[arch] = out, export(str(path), YEARS[team % 5], team, f'{arch}s', out=out, size=SIZE)
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', OURS)
+def test_the_self_check_passes(exports, checkpoints, arch):
+    out, report = exports[arch]
+    assert f'{arch}, as trained, its weights from params_ema, the moving average' in report
+    assert 'outputs equal ours' in report
+    (weights,) = (out / 'model_zoo').iterdir()
+    (code,) = (out / 'models').iterdir()
+    flat = torch.load(weights, weights_only=True)
+    assert flat.keys() == torch.load(checkpoints[arch], weights_only=True)['params_ema'].keys()
+    text = code.read_text(encoding='utf-8')
+    assert 'REGISTRY' not in text
+    assert 'is_grad_enabled' not in text
+    assert 'autograd' not in text
+    for name in ('select_model.txt', 'factsheet.txt', 'factsheet.tex', 'CHECKLIST.md'):
+        assert (out / name).read_text(encoding='utf-8').count('\n') > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('year', YEARS)
+def test_a_years_script_runs_every_network(exports, tmp_path, year):
+    repo, data = make_repo(tmp_path / 'repo', year), make_data(tmp_path / 'data', year)
+    for team, (arch, arguments) in enumerate(OURS.items(), 1):
+        into_repo(repo, exports[arch][0], Submission(year, team, f'{arch}s', arch, arguments, 1.0))
+    models = ','.join(map(str, range(1, len(OURS) + 1)))
+    (tmp_path / 'driver.py').write_text(DRIVER)
+    arguments = ['test_demo.py', models, '--data_dir', data, '--save_dir', tmp_path / 'saved']
+    subprocess.run([sys.executable, '-I', tmp_path / 'driver.py', *arguments], cwd=repo, check=True)
+    results = json.loads((repo / 'results.json').read_text())
+    assert len(results) == len(OURS)
+    (lr_dir,) = data.glob('*_LR')
+    for team, (arch, given) in enumerate(OURS.items(), 1):
+        torch.manual_seed(len(arch))
+        network = find_network(arch, given).network
+        entry = results[f'{team:02}_{arch}s']
+        assert entry['num_parameters'] * 10**6 == sum(p.numel() for p in network.parameters())
+        for path in images_in(lr_dir):
+            with torch.no_grad():
+                expected = to_image(network(to_tensor(read_image(path), 1.0, torch.device('cpu'))), 1.0)
+            saved = cv2.imread(str(tmp_path / f'saved/{team:02}_{arch}s' / path.name.replace('x4', '')))
+            assert abs(saved.astype(int) - expected).max() <= 1
+
+
+def test_quality_track(tmp_path, checkpoints):
+    repo, data = make_repo(tmp_path / 'repo', 2025, 'quality'), make_data(tmp_path / 'data', 2025)
+    out = tmp_path / 'out'
+    export(str(checkpoints['A2N']), 2025, 4, 'Net', track='quality', out=out, repo=repo, size=SIZE)
+    assert sorted(str(path.relative_to(repo)) for path in repo.rglob('*') if path.is_file()) == [
+        'README.md',
+        'model_zoo/team04_net/team04_net.pth',
+        'models/team04_Net/__init__.py',
+        'test.py',
+    ]
+    (lr_dir,) = data.glob('*_LR')
+    (tmp_path / 'driver.py').write_text(DRIVER)
+    arguments = ['test.py', '4', '--valid_dir', lr_dir, '--save_dir', tmp_path / 'saved']
+    subprocess.run([sys.executable, '-I', tmp_path / 'driver.py', *arguments], cwd=repo, check=True)
+    network = find_network(str(checkpoints['A2N'])).network
+    for path in images_in(lr_dir):
+        with torch.no_grad():
+            expected = to_image(network(to_tensor(read_image(path), 1.0, torch.device('cpu'))), 1.0)
+        saved = cv2.imread(str(tmp_path / 'saved/04_Net/valid' / path.name))
+        assert abs(saved.astype(int) - expected).max() <= 1
+
+
+def test_from_the_command_line_into_a_checkout_twice(tmp_path, checkpoints):
+    repo = make_repo(tmp_path / 'repo', 2024)
+    before = {path for path in repo.rglob('*') if path.is_file()}
+    words = ['ntire', 'export', '--year', 2024, '--team-id', 18, '--name', 'LGVAN', '--model', checkpoints['LGVAN']]
+    printed = command(*words, '--repo', repo, cwd=tmp_path)
+    assert '+    elif model_id == 18:' in printed
+    assert (tmp_path / 'ntire2024_team18_LGVAN/factsheet.tex').exists()
+    script = (repo / 'test_demo.py').read_bytes()
+    new = {path for path in repo.rglob('*') if path.is_file()} - before
+    assert {path.name for path in new} == {'team18_LGVAN.py', 'team18_lgvan.pth'}
+    printed = command(*words, '--repo', repo, cwd=tmp_path)
+    assert 'has the branch already' in printed
+    assert (repo / 'test_demo.py').read_bytes() == script
+
+
+def test_a_file_of_ones_own_is_not_overwritten(tmp_path, checkpoints):
+    repo = make_repo(tmp_path / 'repo', 2024)
+    (repo / 'models/team18_Mine.py').write_text('by hand\n')
+    with pytest.raises(UserError, match=r'team18_Mine\.py is there and not from an export'):
+        export(str(checkpoints['LGVAN']), 2024, 18, 'Mine', out=tmp_path / 'out', repo=repo)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('name', 'better'), [('18_LGVAN', 'LGVAN'), ('LG-VAN', 'LG_VAN'), ('team18_X', 'X'), ('é', 'Net'), ('18', 'Net')]
+)
+def test_a_name_that_is_none(name, better):
+    if name == 'team18_X':
+        return check_names(18, name)
+    with pytest.raises(UsageError, match=rf'models\.18_X is not a Python name.* Try --name {better}$'):
+        check_names(18, name)
+
+
+def test_a_network_of_another_scale(tmp_path):
+    with pytest.raises(UserError, match='it is one for ×2, and the challenge is ×4'):
+        export('LGVAN', 2024, 18, 'X', {'num_feat': 8, 'num_block': 1, 'upscale': 2}, out=tmp_path / 'out')
+
+
+def test_a_network_that_needs_multiples(tmp_path):
+    arguments = {'upscale': 4, 'img_size': 24, 'window_size': 4, 'depths': [1], 'embed_dim': 4, 'num_heads': [1]}
+    with pytest.raises(UserError, match='let it pad its input and crop its output'):
+        export('SwinIR', 2024, 18, 'X', {**arguments, 'upsampler': 'pixelshuffledirect'}, out=tmp_path / 'out')
+
+
+def test_a_year_without_a_protocol(tmp_path):
+    with pytest.raises(UsageError, match='no protocol of 2019'):
+        export('LGVAN', 2019, 18, 'X', out=tmp_path / 'out')
+
+
+@pytest.mark.parametrize('right', [1.0, 255.0])
+def test_a_wrong_data_range_is_seen_by_the_output(right):
+    class Clamped(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.interpolate(x, scale_factor=4, mode='bicubic').clamp(0.01 * right, right)
+
+    wrong = 256 - right
+    check_data_range(Clamped(), right)
+    with pytest.raises(UserError, match=f'the data range is wrong: .*give --data-range {right:g}'):
+        check_data_range(Clamped(), wrong)
+
+
+def test_official_weights_tell_their_data_range(shared_data):
+    network = find_network(str(shared_data.parent / 'weights/lgvan_x4_official.pth')).network
+    check_data_range(network, 1.0)
+    with pytest.raises(UserError, match='the data range is wrong'):
+        check_data_range(network, 255.0)
+
+
+def test_a_nested_checkpoint_of_unknown_keys(tmp_path):
+    torch.save({'generator': {'a': torch.ones(1)}, 'step': 3}, tmp_path / 'net.pth')
+    with pytest.raises(UserError, match='holds no weights by name'):
+        export(str(tmp_path / 'net.pth'), 2024, 18, 'X', out=tmp_path / 'out')
+
+
+def test_an_arch_file_that_imports_something_of_its_own(tmp_path):
+    (tmp_path / 'teams_arch.py').write_text(
+        'import skimage.util\nfrom basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n'
+        '@ARCH_REGISTRY.register()\nclass TeamsNet(nn.Upsample):\n    def __init__(self):\n'
+        '        super().__init__(scale_factor=4)\n        self.crop = skimage.util.crop\n'
+    )
+    words = ['ntire', 'export', '--year', 2024, '--team-id', 18, '--name', 'X', '--model', 'TeamsNet']
+    printed = command(*words, '--arch-file', 'teams_arch.py', cwd=tmp_path, expect=1)
+    assert 'teams_arch.py, line 1: skimage.util is imported' in printed
+    assert [path.name for path in tmp_path.iterdir() if path.name != '__pycache__'] == ['teams_arch.py']

@@ -1,0 +1,127 @@
+import io
+import os
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from earn_plugin.data.prepare import read_image
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.inference.networks import find_network
+from earn_plugin.ntire.running import to_image, to_tensor
+from earn_plugin.ntire.upload import Readme, pack, targets, verify
+from tests.conftest import command, photograph
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture
+def lr_dir(tmp_path):
+    folder = tmp_path / 'lr'
+    folder.mkdir()
+    for index, size in enumerate([(13, 22), (9, 7), (16, 16)]):
+        cv2.imwrite(str(folder / f'{901 + index:04}x4.png'), photograph(*size, index))
+    (folder / 'notes.txt').write_text('no image')
+    (folder / '.DS_Store').write_text('no image')
+    return folder
+
+
+def network():
+    torch.manual_seed(0)
+    return find_network('LGVAN', {'num_feat': 4, 'num_block': 1})
+
+
+@pytest.mark.parametrize('names', ['lr', 'hr'])
+def test_the_upload(tmp_path, lr_dir, names):
+    out = tmp_path / 'made/upload.zip'
+    found = network()
+    report = pack(found, lr_dir, out, Readme(0.008, True, 'LGVAN, 4 features'), names, 1.0, CPU, trained=False)
+    assert '3 PNGs and readme.txt, read back' in report
+    with zipfile.ZipFile(out) as archive:
+        suffix = '' if names == 'hr' else 'x4'
+        assert archive.namelist() == [*(f'{number:04}{suffix}.png' for number in (901, 902, 903)), 'readme.txt']
+        assert archive.read('readme.txt').decode() == (
+            'runtime per image [s] : 0.0080\n'
+            'CPU[1] / GPU[0] : 1\n'
+            'Extra Data [1] / No Extra Data [0] : 1\n'
+            'Other description : LGVAN, 4 features\n'
+        )
+        image = cv2.imdecode(np.frombuffer(archive.read(f'0901{suffix}.png'), np.uint8), cv2.IMREAD_UNCHANGED)
+    with torch.no_grad():
+        expected = to_image(found.network(to_tensor(read_image(lr_dir / '0901x4.png'), 1.0, CPU)), 1.0)
+    assert np.array_equal(image, expected)
+    assert [path.name for path in out.parent.iterdir()] == ['upload.zip']
+
+
+def test_from_the_command_line(tmp_path, lr_dir):
+    words = ['ntire', 'zip', '--model', 'LGVAN', '--set', 'num_feat=4', 'num_block=1', '--lr-dir', 'lr']
+    printed = command(*words, '--out', 'x.zip', '--device', 'cpu', cwd=tmp_path)
+    assert 'Extra Data [1] / No Extra Data [0] : 0' in printed
+    with zipfile.ZipFile(tmp_path / 'x.zip') as archive:
+        runtime = float(archive.read('readme.txt').split()[5])
+    assert 0 < runtime < 10
+    assert f'{runtime:.4f} s an image on cpu' in printed
+    printed = command(*words, '--out', 'x.tar', cwd=tmp_path, expect=2)
+    assert printed.startswith('basicsr ntire zip: --out x.tar: the upload is a zip')
+
+
+def test_two_images_of_one_name(lr_dir):
+    os.link(lr_dir / '0901x4.png', lr_dir / '0901.png')
+    assert len(targets(lr_dir, 'lr')) == 4
+    with pytest.raises(UserError, match=r'two images would be 0901\.png'):
+        targets(lr_dir, 'hr')
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(UserError, match='has no images'):
+        targets(tmp_path, 'lr')
+    with pytest.raises(UserError, match='is no folder'):
+        targets(tmp_path / 'none', 'lr')
+
+
+def test_a_damaged_image_leaves_nothing(tmp_path, lr_dir):
+    (lr_dir / '0902x4.png').write_bytes(b'no image')
+    out = tmp_path / 'made/upload.zip'
+    with pytest.raises(UserError, match=r'0902x4\.png cannot be decoded'):
+        pack(network(), lr_dir, out, Readme(), 'lr', 1.0, CPU, trained=False)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_description_of_two_lines(tmp_path, lr_dir):
+    with pytest.raises(UsageError, match='more than one line'):
+        pack(network(), lr_dir, tmp_path / 'x.zip', Readme(description='a\nb'), 'lr', 1.0, CPU)
+
+
+def zipped(files: dict[str, bytes]) -> io.BytesIO:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, 'w') as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({}, None),
+        ({'sub/b.png': b''}, r'see sub/b\.png'),
+        ({'a.png': None}, r'see a\.png'),
+        ({'a.png': photograph(8, 9)}, r'a\.png in the zip is \(8, 9, 3\), and has to be \(8, 12, 3\)'),
+        ({'a.png': photograph(8, 12)[..., 0]}, r'a\.png in the zip is \(8, 12\)'),
+        ({'a.png': b'damaged'}, r'a\.png in the zip is None'),
+        ({'readme.txt': b'runtime per image [s] : 1\n'}, 'four lines'),
+    ],
+)
+def test_what_is_wrong_in_a_zip_is_found(changes, message):
+    files = {'a.png': photograph(8, 12), 'readme.txt': Readme(1.0).text(CPU).encode(), **changes}
+    as_png = {
+        name: cv2.imencode('.png', content)[1].tobytes() if isinstance(content, np.ndarray) else content
+        for name, content in files.items()
+        if content is not None
+    }
+    if message is None:
+        return verify(zipped(as_png), {'a.png': (8, 12)})
+    with pytest.raises(UserError, match=message):
+        verify(zipped(as_png), {'a.png': (8, 12)})
