@@ -63,7 +63,7 @@ def test_ones_own_branch_is_replaced_and_anothers_is_not(tmp_path):
     assert 'num_feat=32' in text
     assert 'num_feat=8' not in text
     patch(path, new._replace(team=19))
-    assert path.read_text().count('model_id == 1') == 3
+    assert [path.read_text().count(f'model_id == {team}:') for team in (18, 19, 1000)] == [1, 1, 1]
 
     path.write_text(path.read_text().replace('written by basicsr', 'by hand, without basicsr'))
     with pytest.raises(UserError, match=r'test_demo\.py, line \d+: model_id 18 is taken: elif model_id == 18:'):

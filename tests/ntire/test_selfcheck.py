@@ -132,10 +132,10 @@ def two_forms():
 def test_weights_of_the_other_form(two_forms, tmp_path):
     submission = SUBMISSION._replace(arch='TwoForms', arguments={'deploy': True})
     torch.save(TwoForms().state_dict(), tmp_path / 'net.pth')
-    with pytest.raises(UserError, match='has the weights of the form as trained.*of the form inference.*--fused'):
+    with pytest.raises(UserError, match=r'has the weights of the form as trained.*of the form inference.*--fused'):
         check_weights(tmp_path / 'net.pth', submission, TwoForms(deploy=True))
     torch.save(TwoForms(deploy=True).state_dict(), tmp_path / 'net.pth')
-    with pytest.raises(UserError, match='has the weights of the form inference.*of the form as trained'):
+    with pytest.raises(UserError, match=r'has the weights of the form inference.*of the form as trained'):
         check_weights(tmp_path / 'net.pth', submission._replace(arguments={}), TwoForms())
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from earn_plugin import cli
 from earn_plugin.data.prepare import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import find_network
 from earn_plugin.ntire.running import to_image, to_tensor
 from earn_plugin.ntire.upload import Readme, pack, targets, verify
-from tests.conftest import command, photograph
+from tests.conftest import photograph
 
 CPU = torch.device('cpu')
 
@@ -55,16 +56,17 @@ def test_the_upload(tmp_path, lr_dir, names):
     assert [path.name for path in out.parent.iterdir()] == ['upload.zip']
 
 
-def test_from_the_command_line(tmp_path, lr_dir):
-    words = ['ntire', 'zip', '--model', 'LGVAN', '--set', 'num_feat=4', 'num_block=1', '--lr-dir', 'lr']
-    printed = command(*words, '--out', 'x.zip', '--device', 'cpu', cwd=tmp_path)
+def test_from_the_command_line(tmp_path, lr_dir, capsys):
+    words = ['ntire', 'zip', '--model', 'LGVAN', '--set', 'num_feat=4', 'num_block=1', '--lr-dir', str(lr_dir)]
+    assert cli.main([*words, '--out', f'{tmp_path}/x.zip', '--device', 'cpu']) == 0
+    printed = capsys.readouterr().out
     assert 'Extra Data [1] / No Extra Data [0] : 0' in printed
     with zipfile.ZipFile(tmp_path / 'x.zip') as archive:
         runtime = float(archive.read('readme.txt').split()[5])
     assert 0 < runtime < 10
     assert f'{runtime:.4f} s an image on cpu' in printed
-    printed = command(*words, '--out', 'x.tar', cwd=tmp_path, expect=2)
-    assert printed.startswith('basicsr ntire zip: --out x.tar: the upload is a zip')
+    assert cli.main([*words, '--out', 'x.tar']) == 2
+    assert capsys.readouterr().err.startswith('basicsr ntire zip: --out x.tar: the upload is a zip')
 
 
 def test_two_images_of_one_name(lr_dir):
