@@ -79,7 +79,7 @@ def export(
     check_scale(network, data_range)
     if model.endswith(ENDINGS):
         check_data_range(network, data_range)
-    out = out or Path(f'ntire{year}_{submission.module}')
+    out = out or Path(f'ntire{year}_{submission.module}' + ('_quality' if track == 'quality' else ''))
     check_targets(out, repo, submission)
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -156,9 +156,11 @@ def check_data_range(network: nn.Module, data_range: float) -> None:
 def check_targets(out: Path, repo: Path | None, submission: Submission) -> None:
     """Raises: UserError: something of another's stands where the submission would."""
     for place in filter(None, (out, repo)):
-        path = place / submission.code
-        if path.exists() and MARK not in path.read_text(encoding='utf-8', errors='replace'):
-            raise UserError(f'{path} is there and not from an export; remove it, or take another --name')
+        code, weights = place / submission.code, place / submission.weights
+        exported = code.exists() and MARK in code.read_text(encoding='utf-8', errors='replace')
+        for path in (code, weights):
+            if path.exists() and not exported:
+                raise UserError(f'{path} is there and not from an export; remove it, or take another --name')
     if repo:
         script.patched(script.find_script(repo, submission.track), submission)
 

@@ -138,6 +138,10 @@ def test_a_file_of_ones_own_is_not_overwritten(tmp_path, checkpoints):
     (repo / 'models/team18_Mine.py').write_text('by hand\n')
     with pytest.raises(UserError, match=r'team18_Mine\.py is there and not from an export'):
         export(str(checkpoints['LGVAN']), 2024, 18, 'Mine', out=tmp_path / 'out', repo=repo)
+    (repo / 'models/team18_Mine.py').unlink()
+    (repo / 'model_zoo/team18_mine.pth').write_bytes(b'by hand')
+    with pytest.raises(UserError, match=r'team18_mine\.pth is there and not from an export'):
+        export(str(checkpoints['LGVAN']), 2024, 18, 'Mine', out=tmp_path / 'out', repo=repo)
     assert not (tmp_path / 'out').exists()
 
 
