@@ -206,7 +206,7 @@ def inference_form(network: nn.Module, arch: str, arguments: dict[str, Any]) -> 
     """
     if arguments.get('deploy'):
         return network, arguments
-    if not hasattr(network, 'fuse'):
+    if not hasattr(type(network), 'fuse'):  # RK4RDN has a layer of that name
         able = sorted(name.removesuffix('_basicsr') for name, found in ARCH_REGISTRY if hasattr(found, 'fuse'))
         raise UserError(f'{arch} has no inference form; those that have one: {", ".join(able)}')
     return network.fuse(), {**arguments, 'deploy': True}
@@ -218,7 +218,7 @@ def check_form(path: Path, description: dict[str, Any], network: nn.Module, weig
     Raises:
         UserError: they are of the other form than the file says.
     """
-    if not hasattr(network, 'fuse') or weights.keys() == network.state_dict().keys():
+    if not hasattr(type(network), 'fuse') or weights.keys() == network.state_dict().keys():
         return
     deploy = bool(description['arguments'].get('deploy'))
     other = build(path, description['arch'], {**description['arguments'], 'deploy': not deploy})

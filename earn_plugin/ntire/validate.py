@@ -216,6 +216,6 @@ def network_notes(model: str | Found, found: Found) -> list[str]:
             )
     elif isinstance(model, str):
         notes.append('no checkpoint: the weights are those that the network starts with, so PSNR and SSIM tell nothing')
-    if found.form == 'as trained' and hasattr(found.network, 'fuse'):
+    if found.form == 'as trained' and hasattr(type(found.network), 'fuse'):
         notes.append(f'{found.arch} has an inference form, which computes the same with other counts: --fused')
     return notes

@@ -31,9 +31,10 @@ def test_no_checkpoint(tmp_path):
         find_network(str(tmp_path / 'net.pth'))
 
 
-def test_no_inference_form():
-    with pytest.raises(UserError, match='A2N has no inference form'):
-        find_network('A2N', {'upscale': 2, 'num_block': 1}, deploy=True)
+@pytest.mark.parametrize('arch', ['A2N', 'RK4RDN'])  # a layer of the latter is called fuse
+def test_no_inference_form(arch):
+    with pytest.raises(UserError, match=f'{arch} has no inference form'):
+        find_network(arch, {'upscale': 2, 'num_block': 1}, deploy=True)
 
 
 def test_a_checkpoint(tmp_path):

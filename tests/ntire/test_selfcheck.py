@@ -49,7 +49,7 @@ def test_what_is_right_passes(exported, network):
 
 
 def test_another_function(exported, network):
-    spoil(exported, 'return self.conv_last', 'return 1.00001 * self.conv_last')
+    spoil(exported, 'out = self.conv_last(', 'out = 1.00001 * self.conv_last(')
     with pytest.raises(UserError, match='does not do what the network does: outputs differ by'):
         check_outputs(exported, SUBMISSION, network)
 
