@@ -42,8 +42,14 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
     return get_dist_info()
 
 
+_left = []
+
+
 def stop() -> None:
     if dist.is_initialized():
+        # Its last owner would be DDP, which gives it up with Python's lock held and then waits for the group's threads,
+        # while one of them may be waiting for that lock. Given up from Python, it lets go of the lock first.
+        _left.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 

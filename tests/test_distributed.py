@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from earn_plugin import distributed
@@ -27,3 +30,33 @@ def test_launchers_that_are_not_there_are_told(monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     with pytest.raises(UserError, match='on CPUs start with torchrun'):
         distributed.start('slurm')
+
+
+ROUNDS = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import spawn
+from torch.nn.parallel import DistributedDataParallel
+from earn_plugin import distributed
+
+def join_and_leave(rank):
+    torch.set_num_threads(1)
+    for number in range(25):
+        dist.init_process_group('gloo', store=dist.FileStore(f'store{number}', 2), rank=rank, world_size=2)
+        net = DistributedDataParallel(torch.nn.Linear(2, 2))
+        net(torch.rand(1, 2)).sum().backward()
+        for _ in range(2):
+            assert distributed.gathered(list(range(100))) == [list(range(100))] * 2
+        distributed.stop()
+        del net
+
+if __name__ == '__main__':
+    spawn(join_and_leave, (), 2)
+"""
+
+
+def test_leaving_never_hangs(tmp_path):
+    """Right after an exchange a thread of the group may still want Python's lock; most often within ten rounds."""
+    (tmp_path / 'rounds.py').write_text(ROUNDS)
+    subprocess.run([sys.executable, 'rounds.py'], cwd=tmp_path, check=True, timeout=120)
