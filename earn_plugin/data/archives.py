@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from earn_plugin.data.check import read_header
+from earn_plugin.data.headers import read_header
 from earn_plugin.data.making import Files, cores, has_size, is_made, making, sha256
 from earn_plugin.errors import UserError
 

@@ -4,6 +4,7 @@ Each is there whole or not at all, is made by many threads, and goes on where it
 from the same images with the same settings, is left as it is, and the function returns False.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from fractions import Fraction
@@ -180,7 +181,8 @@ def make_lmdb(
                         _commit(store, work, put)
                 _commit(store, work, put)
         except lmdb_library.Error as error:
-            raise OSError(str(error)) from error
+            free = shutil.disk_usage(work.folder).free  # LMDB tells of a full disk as an input/output error
+            raise OSError(f'{error}, with {free / 2**20:,.0f} MiB free on the disk') from error
         shapes = [(key, shape) for path in sources for key, (_, _, shape) in work.done[path.name].items()]
         lines = ''.join(f'{key}.png ({",".join(map(str, shape))}) 1\n' for key, shape in shapes)
         (work.folder / 'meta_info.txt').write_text(lines, encoding='ascii')

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from earn_plugin.data import making, prepare
@@ -124,6 +125,15 @@ def test_a_place_that_may_not_be_written_to(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, 'write_text', full)
     with pytest.raises(UserError, match='No space left on device'):
         make(folder, tmp_path / 'sub')
+
+
+def test_a_full_disk_under_an_lmdb(folder, tmp_path, monkeypatch):
+    def commit(self):
+        raise lmdb.Error('mdb_txn_commit: Input/output error')
+
+    monkeypatch.setattr(prepare.Store, 'commit', commit)
+    with pytest.raises(UserError, match=r'Input/output error, with [0-9,]+ MiB free on the disk; 0 of 30 images'):
+        prepare.make_lmdb(folder, tmp_path / 'X.lmdb')
 
 
 @pytest.mark.parametrize('content', ['{}', '[]', '{"recipe": 1, "files": {}}', 'half a li'])
