@@ -118,6 +118,40 @@ def test_one_lmdb_serves_two_readers(pairs, where):
     """)
 
 
+def test_pairs_of_folders_are_in_order_and_found_in_linear_time(tmp_path):
+    for folder in ('HR', 'LR'):
+        (tmp_path / folder).mkdir()
+        for name in ('b', 'd', 'a', 'c', 'e', 'aa'):
+            (tmp_path / folder / f'{name}.png').touch()
+    run(f"""
+        import earn_plugin
+        from basicsr.data import data_util
+        folders = [{str(tmp_path / 'LR')!r}, {str(tmp_path / 'HR')!r}]
+        pairs = data_util.paired_paths_from_folder(folders, ['lq', 'gt'], '{{}}')
+        wanted = ['a.png', 'aa.png', 'b.png', 'c.png', 'd.png', 'e.png']
+        assert [pair['gt_path'] for pair in pairs] == [folders[1] + '/' + name for name in wanted]
+        assert [pair['lq_path'] for pair in pairs] == [folders[0] + '/' + name for name in wanted]
+        assert data_util.paths_from_folder(folders[0]) == [pair['lq_path'] for pair in pairs]
+        try:
+            data_util.paired_paths_from_folder(folders, ['lq', 'gt'], '{{}}x2')
+        except AssertionError as error:
+            assert str(error) == 'ax2.png is not in lq_paths.'
+        else:
+            raise SystemExit(1)
+
+        compared = 0
+        class Name(str):
+            __hash__ = str.__hash__
+            def __eq__(self, other):
+                global compared
+                compared += 1
+                return str(self) == str(other)
+        data_util.scandir = lambda folder: [Name(f'{{number}}.png') for number in range(300)]
+        assert len(data_util.paired_paths_from_folder(['lq', 'gt'], ['lq', 'gt'], '{{}}')) == 300
+        assert compared < 2000
+    """)
+
+
 def test_metrics_run_today():
     run("""
         import earn_plugin

@@ -18,7 +18,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from tqdm import tqdm
 
 from earn_plugin.data import demo
-from earn_plugin.data.check import read_header
+from earn_plugin.data.headers import read_header
 from earn_plugin.data.images import images_in
 from earn_plugin.data.loading import TrainingData
 from earn_plugin.data.prepare import make_cropped, make_lmdb, make_lr, make_subimages
@@ -71,12 +71,14 @@ def benchmark_data(hr: Path | None, root: Path | None, square: int, samples: int
         repeats: measurements of each reader; the median counts.
 
     Raises:
-        UsageError: a number that cannot be.
+        UsageError: a number that cannot be, no folder ``root``.
     """
     if square < 2 * PATCH or square % (2 * SCALE):
         raise UsageError(f'size must be a multiple of {2 * SCALE} and at least {2 * PATCH}, got {square}')
     if min(samples, repeats) < 1 or workers < 0:
         raise UsageError(f'samples and repeats must be at least 1, got {samples} and {repeats}')
+    if root is not None and not root.is_dir():
+        raise UsageError(f'there is no folder {root}')
     with tempfile.TemporaryDirectory(dir=root, prefix='benchmark-data-') as folder:
         sources = make_sources(hr, Path(folder), square)
         figures = measure(sources, math.ceil(samples / BATCH), workers, repeats)

@@ -14,7 +14,7 @@ from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from basicsr.utils.matlab_functions import imresize as imresize_basicsr
 
 from earn_plugin.benchmark.measuring import medians
-from earn_plugin.data.check import read_header
+from earn_plugin.data.headers import read_header
 from earn_plugin.data.images import images_in, read_image
 from earn_plugin.data.making import cores
 from earn_plugin.data.prepare import make_cropped, make_lmdb, make_lr, make_subimages, subimages

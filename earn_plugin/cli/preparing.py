@@ -107,12 +107,18 @@ def run_demo(args: argparse.Namespace) -> None:
 
 
 def run_lr(args: argparse.Namespace) -> None:
-    from earn_plugin.data.prepare import make_cropped, make_lr
+    from earn_plugin.data.prepare import images_in, make_cropped, make_lr
 
     if args.cropped:
         tell(args.cropped, make_cropped(args.hr_folder, args.cropped, args.scale, args.jobs))
     made = make_lr(args.hr_folder, args.lr_folder, args.scale, args.border, args.suffix, args.jobs)
     tell(args.lr_folder, made)
+    others = [path.name for path in images_in(args.hr_folder) if path.suffix != '.png']
+    if others and not args.cropped:
+        print(
+            f'note: LR images are PNG, {others[0]} is not; BasicSR pairs files of the same ending: '
+            'with --cropped DIR the HR images are written as PNG, too'
+        )
 
 
 def run_subimages(args: argparse.Namespace) -> None:

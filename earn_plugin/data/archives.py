@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from earn_plugin.data.check import read_header
-from earn_plugin.data.making import Files, cores, is_made, making, sha256
+from earn_plugin.data.headers import read_header
+from earn_plugin.data.making import Files, cores, has_size, is_made, making, sha256
 from earn_plugin.errors import UserError
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
@@ -184,8 +184,7 @@ def gather(
         return False
     with making(folder, recipe) as work:
         for name, files in list(work.done.items()):  # a power cut keeps the journal's line and loses the file
-            paths = {work.folder / file: size for file, (size, _) in files.items()}
-            if any(not path.is_file() or path.stat().st_size != size for path, size in paths.items()):
+            if any(not has_size(work.folder / file, size) for file, (size, _) in files.items()):
                 del work.done[name]
         missing = {image: name for name, image in images.items() if name not in work.done}
         room = sum(image.size for image in missing if image.member or change)

@@ -131,11 +131,15 @@ def _pairs_to_be_made(opt: dict[str, Any], keys: list[str]) -> Iterable[Pair]:
     for key in keys:
         name = f'{root}:{key}' if shapes else key
         gt = lmdb_header(shapes[key]) if shapes else _header_or_problem(Path(key))
-        if isinstance(gt, str):
-            yield Pair(name, name, gt, Header(0, 0, ''))
-        else:
-            lq = Header(gt.height // scale, gt.width // scale, '')
-            yield Pair(name, name, gt._replace(height=lq.height * scale, width=lq.width * scale), lq)
+        yield pair_to_be_made(name, gt, scale)
+
+
+def pair_to_be_made(name: str, gt: Header | str, scale: int) -> Pair:
+    """An HR image, cut to a multiple of the scale, with the LR image that is made of it."""
+    if isinstance(gt, str):
+        return Pair(name, name, gt, Header(0, 0, ''))
+    lq = Header(gt.height // scale, gt.width // scale, '')
+    return Pair(name, name, gt._replace(height=lq.height * scale, width=lq.width * scale), lq)
 
 
 def _header_or_problem(path: Path) -> Header | str:

@@ -1,7 +1,6 @@
 """The demo data set: real photographs that are on the machine already, inside scikit-image's wheel."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +33,20 @@ def make_demo(root: Path = ROOT) -> bool:
     their sub-images as LMDBs; val/HR, val/LR_bicubic/X2…X4: the held-out photographs.
 
     Raises:
-        UserError: this scikit-image does not ship one of the photographs.
+        UserError: this scikit-image does not ship one of the photographs; the folder may not be written to.
     """
     if root.exists():
         return False
-    with suppress(FileExistsError), whole_folder(root) as made:
+    try:
+        _make(root)
+    except OSError as error:
+        if not root.is_dir():  # else another process has made it in the meantime
+            raise UserError(f'{root} could not be made: {error}') from error
+    return True
+
+
+def _make(root: Path) -> None:
+    with whole_folder(root) as made:
         for part, photographs in (('train', TRAIN), ('val', HELD_OUT)):
             for name, photograph in photographs.items():
                 prepare.write_image(made / part / 'HR' / f'{name}.png', _read(name, photograph))
@@ -48,7 +56,6 @@ def make_demo(root: Path = ROOT) -> bool:
         _sub_lmdb(train / 'HR', train / 'HR_sub.lmdb', 1)
         for scale in SCALES:
             _sub_lmdb(train / f'LR_bicubic/X{scale}', train / f'LR_bicubic_X{scale}_sub.lmdb', scale)
-    return True
 
 
 def _read(name: str, photograph: Callable[[], np.ndarray]) -> np.ndarray:

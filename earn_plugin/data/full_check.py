@@ -13,7 +13,7 @@ from typing import Any
 
 import lmdb
 
-from earn_plugin.data.check import Pair, lq_name, pair_findings
+from earn_plugin.data.check import Pair, lq_name, pair_findings, pair_to_be_made
 from earn_plugin.data.decoding import Decoder, Look
 from earn_plugin.data.headers import Header
 from earn_plugin.data.making import each
@@ -199,15 +199,16 @@ def _image_findings(side: _Side) -> Iterator[Finding]:
 
 def _check_sizes(dataset: _DataSet) -> Iterator[str]:
     """Add what does not fit the scale; note the scale where it had to be found."""
-    if not dataset.pairs:
-        return
-    gt, lq = dataset.sides['gt'], dataset.sides['lq']
-    pairs = [
-        Pair(gt.source.label(gt_name), lq.source.label(name), gt.looks[gt_name].header, lq.looks[name].header)
-        for gt_name, name in dataset.pairs
-    ]
-    readable = [pair for pair in pairs if isinstance(pair.gt, Header) and isinstance(pair.lq, Header)]
     opt = dataset.opt
+    gt, lq = (dataset.sides.get(side) for side in ('gt', 'lq'))
+    if opt['type'] == 'BicubicPairDataset':
+        pairs = [pair_to_be_made(gt.source.label(name), look.header, opt['scale']) for name, look in gt.looks.items()]
+    else:
+        pairs = [
+            Pair(gt.source.label(gt_name), lq.source.label(name), gt.looks[gt_name].header, lq.looks[name].header)
+            for gt_name, name in dataset.pairs
+        ]
+    readable = [pair for pair in pairs if isinstance(pair.gt, Header) and isinstance(pair.lq, Header)]
     if not opt.get('scale') and readable:
         scale, fitting = scale_of(readable)
         if not scale:

@@ -16,9 +16,14 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         UserError: no folder, or none in it.
     """
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.')) if folder.is_dir() else []
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+    except FileNotFoundError:
+        raise UserError(f'there is no folder {folder}') from None
+    except OSError as error:
+        raise UserError(f'{folder} cannot be read as a folder: {error.strerror}') from error
     if not paths:
-        raise UserError(f'no images in {folder}')
+        raise UserError(f'no images in {folder} (folders in it are not gone into)')
     return paths
 
 

@@ -25,8 +25,8 @@ def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
     Raises:
         UserError: lists what is wrong.
     """
-    check_names(dataset_opt)
     try:
+        check_names(dataset_opt)
         dataset = DATASET_REGISTRY.get(dataset_opt['type'])(deepcopy(dataset_opt))
     except (AssertionError, ValueError, KeyError, OSError) as error:
         needs = 'needs the option ' if isinstance(error, KeyError) else ''

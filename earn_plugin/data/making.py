@@ -14,7 +14,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -45,11 +45,16 @@ def recipe_of(sources: Sequence[Path], **settings: Any) -> dict[str, Any]:
 def manifest_of(folder: Path) -> dict[str, Any] | None:
     """What a finished folder says of itself: recipe, count, bytes, files {name: [bytes, SHA-256]}; None without one."""
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+        if not isinstance(manifest, dict) or not all(
+            isinstance(manifest.get(key), dict) for key in ('recipe', 'files')
+        ):
+            raise ValueError('it has no recipe or no files')
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise UserError(f'{folder / MANIFEST} is damaged ({error}); make {folder} anew') from error
+        raise UserError(f'{folder / MANIFEST} is damaged ({error}); remove {folder} and make it anew') from error
+    return manifest
 
 
 class Work:
@@ -96,7 +101,7 @@ def is_made(target: Path, recipe: dict[str, Any]) -> bool:
     """Whether the target is there, made by this very recipe.
 
     Raises:
-        UserError: something else is there.
+        UserError: something else is there, or not all that was made.
     """
     if not target.exists():
         return False
@@ -109,7 +114,22 @@ def is_made(target: Path, recipe: dict[str, Any]) -> bool:
             for of, other in ((recipe, manifest['recipe']), (manifest['recipe'], recipe))
         )
         raise UserError(f'{target} exists, made from other images or settings ({then}; now {now}): remove it first')
+    lost = _lost(target, manifest)
+    if lost:
+        more = ', …' if len(lost) > 1 else ''
+        raise UserError(f'{target} is no longer whole, {lost[0]}{more} is missing or changed: remove it first')
     return True
+
+
+def _lost(target: Path, manifest: dict[str, Any]) -> list[str]:
+    """The files that are missing or have another size; an LMDB keeps all images in one."""
+    if manifest['recipe'].get('what') == 'LMDB':
+        return [name for name in ('data.mdb', 'meta_info.txt') if not (target / name).is_file()]
+    return [name for name, (size, _) in manifest['files'].items() if not has_size(target / name, size)]
+
+
+def has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 @contextmanager
@@ -117,36 +137,36 @@ def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
     """Work on a target that is not there yet; when the block ends without an error, it is.
 
     Raises:
-        UserError: another process is at it, or the disk is full; what was done is kept for the next time.
+        UserError: another process is at it, the disk is full or may not be written to; what was done is kept.
         Stopped: Ctrl-C; what was done is kept.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target.with_name(f'.{target.name}.lock'))
+    partial = target.with_name(f'.{target.name}.partial')
+    done: dict[str, Files] = {}
+
+    def kept() -> str:
+        return f'{len(done)} of {recipe["sources"]} images are done: the same command goes on from there'
+
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f'another process is making {target}; wait for it, or end it') from None
-    try:
         if target.exists():
             raise UserError(f'another process has made {target} in the meantime')
-        partial = target.with_name(f'.{target.name}.partial')
         partial.mkdir(exist_ok=True)
-        work = Work(partial, recipe)
-        kept = 'images are done: the same command goes on from there'
-        try:
+        with closing(Work(partial, recipe)) as work:
+            done = work.done
             yield work
             _finish(work, recipe)
-        except KeyboardInterrupt:
-            raise Stopped(signal.SIGINT, f'stopped; {len(work.done)} of {recipe["sources"]} {kept}') from None
-        except OSError as error:
-            done = f'{len(work.done)} of {recipe["sources"]} {kept}'
-            raise UserError(f'{target} could not be finished: {error}; {done}') from error
-        finally:
-            work.close()
         (partial / JOURNAL).unlink()
         partial.rename(target)
         sync_folder(target.parent)
         Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout:
+        raise UserError(f'another process is making {target}; wait for it, or end it') from None
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT, f'stopped; {kept()}') from None
+    except OSError as error:
+        raise UserError(f'{target} could not be finished: {error}; {kept()}') from error
     finally:
         lock.release()
 

@@ -4,7 +4,9 @@ Each is there whole or not at all, is made by many threads, and goes on where it
 from the same images with the same settings, is left as it is, and the function returns False.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
 from earn_plugin.data.headers import Header, read_header
 from earn_plugin.data.images import decode, encode, images_in, read_image, write_image
-from earn_plugin.data.making import Files, Work, each, is_made, making, recipe_of, sha256
+from earn_plugin.data.making import Files, Work, each, has_size, is_made, making, recipe_of, sha256
 from earn_plugin.data.store import Store
 from earn_plugin.errors import UsageError, UserError
 
@@ -107,7 +109,7 @@ def make_subimages(
         'skip_small': skip_small,
     }
     smallest = -(-size // multiple) * multiple
-    return _make_files(folder, sub_folder, settings, cut, smallest, jobs, skip_small=skip_small)
+    return _make_files(folder, sub_folder, settings, cut, smallest, jobs, skip_small=skip_small, dropped=suffix)
 
 
 def make_lmdb(
@@ -154,7 +156,7 @@ def make_lmdb(
     if is_made(lmdb, recipe):
         return False
     _check_keys(path.stem.removesuffix(suffix) for path in sources)
-    sources = _usable(sources, -(-(size or 1) // multiple) * multiple, jobs, encoding == 'bmp', skip_small)
+    sources = _usable(sources, -(-(size or 1) // multiple) * multiple, jobs, encoding == 'bmp', skip_small, suffix)
 
     def values(path: Path) -> list[tuple[str, bytes, tuple[int, ...]]]:
         content = path.read_bytes()
@@ -168,20 +170,19 @@ def make_lmdb(
 
     with making(lmdb, recipe) as work:
         remaining = [path for path in sources if path.name not in work.done]
-        store = Store(work.folder)
         put: dict[str, Files] = {}
         try:
-            for path, found in each(remaining, values, 'LMDB', len(work.done), jobs):
-                for key, value, _ in found:
-                    store.put(key, value)
-                put[path.name] = {key: [len(v), sha256(v), (*shape, 1)[:3]] for key, v, shape in found}
-                if store.is_due:
-                    _commit(store, work, put)
-            _commit(store, work, put)
-        except lmdb_library.DiskError as error:
-            raise OSError(str(error)) from error
-        finally:
-            store.close()
+            with closing(Store(work.folder)) as store:
+                for path, found in each(remaining, values, 'LMDB', len(work.done), jobs):
+                    for key, value, _ in found:
+                        store.put(key, value)
+                    put[path.name] = {key: [len(v), sha256(v), (*shape, 1)[:3]] for key, v, shape in found}
+                    if store.is_due:
+                        _commit(store, work, put)
+                _commit(store, work, put)
+        except lmdb_library.Error as error:
+            free = shutil.disk_usage(work.folder).free  # LMDB tells of a full disk as an input/output error
+            raise OSError(f'{error}, with {free / 2**20:,.0f} MiB free on the disk') from error
         shapes = [(key, shape) for path in sources for key, (_, _, shape) in work.done[path.name].items()]
         lines = ''.join(f'{key}.png ({",".join(map(str, shape))}) 1\n' for key, shape in shapes)
         (work.folder / 'meta_info.txt').write_text(lines, encoding='ascii')
@@ -220,20 +221,21 @@ def _make_files(
     smallest: int,
     jobs: int | None,
     only_8_bit: bool = False,
-    skip_small: bool = False,
+    skip_small: bool | None = None,
+    dropped: str = '',
 ) -> bool:
-    """A PNG for each piece of each image of a folder."""
+    """A PNG for each piece of each image of a folder; see ``_usable``."""
     sources = images_in(folder)
     recipe = recipe_of(sources, **settings)
     if is_made(target, recipe):
         return False
-    sources = _usable(sources, smallest, jobs, only_8_bit, skip_small)
+    sources = _usable(sources, smallest, jobs, only_8_bit, skip_small, dropped)
 
     with making(target, recipe) as work:
         lost = [
             source
             for source, files in work.done.items()
-            if any(not _has_size(work.folder / name, size) for name, (size, _) in files.items())
+            if any(not has_size(work.folder / name, size) for name, (size, _) in files.items())
         ]
         for source in lost:  # a power cut keeps the journal's line and loses the file
             del work.done[source]
@@ -252,21 +254,23 @@ def _make_files(
     return True
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
-def _usable(sources: Sequence[Path], smallest: int, jobs: int | None, only_8_bit: bool, skip_small: bool) -> list[Path]:
+def _usable(
+    sources: Sequence[Path], smallest: int, jobs: int | None, only_8_bit: bool, skip_small: bool | None, dropped: str
+) -> list[Path]:
     """The sources that are large enough, after a look at all headers.
+
+    Args:
+        skip_small: None where the command has no such option.
+        dropped: what is taken off the end of the names.
 
     Raises:
         UserError: what cannot be used, all of it.
     """
-    usable, findings, stems = [], [], {}
+    usable, findings, names = [], [], {}
     for path, header in each(sources, _header, 'headers', jobs=jobs):
-        if path.stem in stems:
-            findings.append(f'{path.name} and {stems[path.stem]} would get the same name')
-        stems[path.stem] = path.name
+        first = names.setdefault(path.stem.removesuffix(dropped), path.name)
+        if first != path.name:
+            findings.append(f'{path.name} and {first} would get the same name')
         if isinstance(header, str):
             findings.append(f'{path.name} {header}')
         elif only_8_bit and '16' in header.kind:
@@ -278,7 +282,8 @@ def _usable(sources: Sequence[Path], smallest: int, jobs: int | None, only_8_bit
     if not findings and not usable:
         findings.append(f'all its images are smaller than {smallest}')
     if findings:
-        hint = ' (--skip-small leaves small ones out)' if any('smaller' in finding for finding in findings) else ''
+        has_small = any('smaller' in finding for finding in findings)
+        hint = ' (--skip-small leaves small ones out)' if has_small and skip_small is False else ''
         raise UserError(_listed(f'{sources[0].parent} cannot be used as it is{hint}', findings))
     return usable
 
@@ -291,11 +296,13 @@ def _header(path: Path) -> Header | str:
 
 
 def _check_keys(names: Iterable[str]) -> None:
-    wrong = [name for name in names if not name.isascii() or '.' in name or len(name) > 500]
+    wrong = [repr(name) for name in names if not _is_key(name)]
     if wrong:
-        raise UserError(
-            _listed("BasicSR's LMDBs take ASCII names of at most 500 letters, without a dot; rename", wrong)
-        )
+        raise UserError(_listed("BasicSR's LMDBs take ASCII names of 1 to 500 letters, without a dot; rename", wrong))
+
+
+def _is_key(name: str) -> bool:
+    return name.isascii() and name.isprintable() and '.' not in name and 0 < len(name) <= 500
 
 
 def _listed(title: str, findings: list[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from earn_plugin.data.archives import gather
-from earn_plugin.data.check import read_header
+from earn_plugin.data.headers import read_header
 from earn_plugin.data.preparation import Cut, Preparation, files_in, first_of, names_in, on_the_way
 from earn_plugin.data.prepare import make_lmdb
 from earn_plugin.errors import UserError

@@ -1,6 +1,7 @@
 """Where images are: a folder or an LMDB of BasicSR's layout, listed and read by name."""
 
 import os
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import lmdb
 
 from earn_plugin.data.headers import Header
 from earn_plugin.errors import UserError
+
+LMDB_MAGIC = 0xBEEFC0DE
 
 
 class Finding(NamedTuple):
@@ -140,8 +143,9 @@ def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
     """key → (height, width, channels), from the text that BasicSR writes beside an LMDB.
 
     Raises:
-        UserError: a line is not as BasicSR writes them.
+        UserError: a line is not as BasicSR writes them, or the LMDB is cut off.
     """
+    check_length(root)
     file = root / 'meta_info.txt'
     shapes = {}
     for number, line in enumerate(file.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
@@ -156,6 +160,26 @@ def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
             ) from None
         shapes[name.partition('.')[0]] = sizes
     return shapes
+
+
+def check_length(root: Path) -> None:
+    """Check that an LMDB is as long as its first pages say: what reads beyond its end is killed (SIGBUS).
+
+    Raises:
+        UserError: it is cut off, or no LMDB.
+    """
+    file = root / 'data.mdb'
+    with file.open('rb') as opened:
+        first, length = opened.read(2**17), opened.seek(0, 2)
+    try:  # both meta pages: 16 bytes of a page's header, then magic, …, size of a page, …, last page, transaction
+        magic, page = struct.unpack_from('=16xI20xI', first)
+        last, _ = max((struct.unpack_from('=136xQQ', first, start) for start in (0, page)), key=lambda meta: meta[1])
+    except struct.error:
+        magic, page, last = 0, 0, 0
+    if magic != LMDB_MAGIC:
+        raise UserError(f'{root} cannot be read: {file.name} is cut off, or no LMDB; make it anew')
+    if length < (last + 1) * page:
+        raise UserError(f'{file} is cut off: it has {length:,} of {(last + 1) * page:,} bytes; copy or make it anew')
 
 
 def lmdb_header(shape: tuple[int, ...]) -> Header:

@@ -69,6 +69,11 @@ def test_wrong_numbers(tmp_path, numbers, expected):
         benchmark_data(None, tmp_path, *numbers)
 
 
+def test_no_place_for_the_data_sets(tmp_path):
+    with pytest.raises(UsageError, match=r'there is no folder .*nowhere'):
+        benchmark_data(None, tmp_path / 'nowhere', 480, 16, 0, 1)
+
+
 def test_images_too_small_for_a_square(tmp_path, hr):
     with pytest.raises(UserError, match='take a smaller --size'):
         make_sources(hr, tmp_path / 'made', 480)

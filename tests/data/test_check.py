@@ -161,6 +161,17 @@ def test_lmdb_folder_and_its_text_must_be_right(pairs, root):
     assert 'meta_info.txt: line 1 is not' in told(options(pairs, backend='lmdb'))
 
 
+def test_an_lmdb_that_is_cut_off_is_told_before_it_is_read(tmp_path, root):
+    for side in ('HR', 'LR'):
+        make_lmdb(root / side, tmp_path / f'{side}.lmdb')
+    file = tmp_path / 'LR.lmdb/data.mdb'
+    file.write_bytes(file.read_bytes()[:-4096])
+    assert 'LR.lmdb/data.mdb is cut off' in told(options(tmp_path, backend='lmdb'))
+    file.with_name('meta_info.txt').unlink()
+    file.unlink()
+    assert 'No such file' in told(options(tmp_path, backend='lmdb'))
+
+
 def test_a_missing_option_is_told(root):
     opt = options(root)
     del opt['io_backend']

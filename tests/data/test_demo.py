@@ -79,3 +79,9 @@ def test_a_photograph_that_is_missing_is_told_and_nothing_is_left(tmp_path, monk
     with pytest.raises(UserError, match=r'photograph astronaut \(pooch\)'):
         demo.make_demo(tmp_path / 'demo')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_may_not_be_written_to(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/demo could not be made'):
+        demo.make_demo(tmp_path / 'file/demo')

@@ -211,7 +211,7 @@ def test_manifest(root, told):
     files = {path.name: [path.stat().st_size, '0' * 64] for path in (root / 'HR').iterdir()}
     del files['im03.png']
     files['im99.png'] = [1, '']
-    manifest = {'files': files, 'count': len(files), 'bytes': sum(size for size, _ in files.values())}
+    manifest = {'recipe': {}, 'files': files, 'count': len(files), 'bytes': sum(size for size, _ in files.values())}
     (root / 'HR/.manifest.json').write_text(json.dumps(manifest))
     _, found = told('HR')
     assert found.pop('HR/im03.png') == 'was added: the manifest does not have it'
@@ -274,3 +274,21 @@ def test_what_is_asked_wrongly(root, tiny, tmp_path, capsys):
 def test_empty_folder_is_a_finding(root, told):
     (root / 'none').mkdir()
     assert told('none')[1] == {'none': 'is empty: there is no image in it'}
+
+
+def test_an_lmdb_that_is_cut_off(root):
+    make_lmdbs(root)
+    whole = (root / 'HR.lmdb/data.mdb').read_bytes()
+    for length in (len(whole) - 1, len(whole) // 2, 8192, 5000, 4096, 200, 0):
+        (root / 'HR.lmdb/data.mdb').write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r'HR\.lmdb.* is cut off'):
+            check_fully([{'name': 's', 'type': 'SingleImageDataset', 'phase': 'test', 'dataroot_lq': 'HR.lmdb'}])
+
+
+def test_hr_alone_must_be_as_large_as_the_crop(root):
+    opt = {'name': 's', 'type': 'BicubicPairDataset', 'phase': 'train', 'scale': 5, 'dataroot_gt': 'HR'}
+    height = min(cv2.imread(str(path)).shape[0] for path in (root / 'HR').iterdir())
+    assert not check_fully([{**opt, 'gt_size': height - height % 5}]).count
+    findings = check_fully([{**opt, 'gt_size': height - height % 5 + 1}]).findings[0][1]
+    assert findings
+    assert all('smaller than gt_size' in finding.what for finding in findings)

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from earn_plugin.data import making, prepare
@@ -111,6 +112,50 @@ def test_a_full_disk(folder, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 3, OSError(28, 'No space left on device'))
     with pytest.raises(UserError, match='No space left on device; 3 of 30 images are done'):
         make(folder, tmp_path / 'sub')
+
+
+def test_a_place_that_may_not_be_written_to(folder, tmp_path, monkeypatch):
+    (tmp_path / 'file').write_bytes(b'')
+    with pytest.raises(UserError, match=r'file/sub could not be finished: .*; 0 of 30 images are done'):
+        make(folder, tmp_path / 'file/sub')
+
+    def full(self, *arguments, **settings):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_text', full)
+    with pytest.raises(UserError, match='No space left on device'):
+        make(folder, tmp_path / 'sub')
+
+
+def test_a_full_disk_under_an_lmdb(folder, tmp_path, monkeypatch):
+    def commit(self):
+        raise lmdb.Error('mdb_txn_commit: Input/output error')
+
+    monkeypatch.setattr(prepare.Store, 'commit', commit)
+    with pytest.raises(UserError, match=r'Input/output error, with [0-9,]+ MiB free on the disk; 0 of 30 images'):
+        prepare.make_lmdb(folder, tmp_path / 'X.lmdb')
+
+
+@pytest.mark.parametrize('content', ['{}', '[]', '{"recipe": 1, "files": {}}', 'half a li'])
+def test_a_damaged_manifest(folder, tmp_path, content):
+    make(folder, tmp_path / 'sub')
+    (tmp_path / 'sub' / making.MANIFEST).write_text(content)
+    with pytest.raises(UserError, match=r'is damaged .* remove .*sub and make it anew'):
+        make(folder, tmp_path / 'sub')
+
+
+def test_what_was_made_and_is_no_longer_whole(folder, tmp_path):
+    make(folder, tmp_path / 'sub')
+    assert not make(folder, tmp_path / 'sub')
+    (tmp_path / 'sub/im03_s001.png').write_bytes(b'')
+    (tmp_path / 'sub/im04_s001.png').unlink()
+    with pytest.raises(UserError, match=r'no longer whole, im03_s001.png, … is missing or changed: remove it first'):
+        make(folder, tmp_path / 'sub')
+    prepare.make_lmdb(folder, tmp_path / 'X.lmdb')
+    assert not prepare.make_lmdb(folder, tmp_path / 'X.lmdb')
+    (tmp_path / 'X.lmdb/meta_info.txt').unlink()
+    with pytest.raises(UserError, match=r'no longer whole, meta_info.txt is missing'):
+        prepare.make_lmdb(folder, tmp_path / 'X.lmdb')
 
 
 def test_lost_files_and_half_lines_are_made_again(folder, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from basicsr.utils import FileClient, imfrombytes, scandir
 from basicsr.utils.file_client import LmdbBackend
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
+from earn_plugin.cli import main
 from earn_plugin.data import prepare
 from earn_plugin.data.loading import build_checked
 from earn_plugin.data.making import manifest_of
@@ -203,7 +204,7 @@ def test_small_images_are_left_out_when_told(folder, tmp_path):
 def test_names_that_an_lmdb_of_basicsr_cannot_hold(folder, tmp_path, name):
     prepare.write_image(folder / f'{name}.png', photograph(40, 40))
     if len(name) < 200:
-        with pytest.raises(UserError, match=f'ASCII names .*\n  {name}'):
+        with pytest.raises(UserError, match=f'ASCII names .*\n  .{name}.'):
             prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
     else:
         assert prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
@@ -236,5 +237,46 @@ def test_wrong_usage(folder, tmp_path, call):
 def test_no_images(tmp_path):
     with pytest.raises(UserError, match='no images in'):
         prepare.make_lmdb(tmp_path, tmp_path / 'x.lmdb')
-    with pytest.raises(UserError, match='no images in'):
-        prepare.images_in(tmp_path / 'nowhere')
+
+
+def test_names_that_the_suffix_makes_the_same(folder, tmp_path):
+    prepare.write_image(folder / 'im0x2.png', photograph(50, 70))
+    for make in (
+        lambda: prepare.make_lmdb(folder, tmp_path / 'HR.lmdb', suffix='x2'),
+        lambda: prepare.make_subimages(folder, tmp_path / 'sub', 32, 16, suffix='x2'),
+    ):
+        with pytest.raises(UserError, match=r'im0x2.png and im0.png would get the same name'):
+            make()
+    prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
+
+
+@pytest.mark.parametrize('name', ['x2', 'a\tb'])
+def test_names_that_are_no_keys(folder, tmp_path, name):
+    prepare.write_image(folder / f'{name}.png', photograph(50, 70))
+    with pytest.raises(UserError, match='names of 1 to 500 letters'):
+        prepare.make_lmdb(folder, tmp_path / 'HR.lmdb', suffix='x2')
+
+
+def test_the_advice_is_for_the_command(folder, tmp_path):
+    prepare.write_image(folder / 'tiny.png', photograph(1, 1))
+    with pytest.raises(UserError, match=r'cannot be used as it is:\n  tiny.png is 1×1'):
+        prepare.make_lr(folder, tmp_path / 'X2', 2)
+    with pytest.raises(UserError, match=r'--skip-small leaves small ones out'):
+        prepare.make_subimages(folder, tmp_path / 'sub', 32, 16)
+
+
+def test_no_folder_is_not_an_empty_folder(folder, tmp_path):
+    with pytest.raises(UserError, match='there is no folder'):
+        prepare.make_lr(tmp_path / 'nothing', tmp_path / 'X2', 2)
+    with pytest.raises(UserError, match='cannot be read as a folder'):
+        prepare.make_lr(folder / 'im0.png', tmp_path / 'X2', 2)
+
+
+def test_lr_of_jpegs_is_told_not_to_pair_with_them(folder, tmp_path, capsys):
+    cv2.imwrite(str(folder / 'im9.jpg'), photograph(40, 40))
+    arguments = ['prepare', 'lr', str(folder), str(tmp_path / 'X2'), '--scale', '2']
+    assert main(arguments) == 0
+    assert 'im9.jpg is not; BasicSR pairs files of the same ending: with --cropped' in capsys.readouterr().out
+    assert main([*arguments, '--cropped', str(tmp_path / 'HR2')]) == 0
+    assert 'note' not in capsys.readouterr().out
+    assert main(['prepare', 'check', str(tmp_path / 'HR2'), str(tmp_path / 'X2'), '--scale', '2']) == 0
