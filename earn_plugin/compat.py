@@ -133,8 +133,13 @@ def _allow_ddp_on_cpu() -> None:
     BaseModel.model_to_device = model_to_device
 
 
-class _Listing(list):
-    """A list that knows at once whether it has a name."""
+class _AnyList(type):
+    def __instancecheck__(cls, thing):
+        return isinstance(thing, list)
+
+
+class _Listing(list, metaclass=_AnyList):
+    """A list that knows at once whether it has a name, and takes the place of ``list`` where one is asked for."""
 
     def __contains__(self, name):
         if not hasattr(self, 'names'):
@@ -152,7 +157,7 @@ def _list_in_order() -> None:
         return iter(sorted(unordered(*arguments, **settings)))
 
     data_util.scandir = scandir
-    data_util.list = _Listing  # all that it calls list for are list(scandir(folder))
+    data_util.list = _Listing  # which it calls as list(scandir(folder)), and asks isinstance of
 
 
 TORCHVISION = (

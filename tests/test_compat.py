@@ -124,6 +124,8 @@ def test_pairs_of_folders_are_in_order_and_found_in_linear_time(tmp_path):
         for name in ('b', 'd', 'a', 'c', 'e', 'aa'):
             (tmp_path / folder / f'{name}.png').touch()
     run(f"""
+        import cv2
+        import numpy as np
         import earn_plugin
         from basicsr.data import data_util
         folders = [{str(tmp_path / 'LR')!r}, {str(tmp_path / 'HR')!r}]
@@ -131,6 +133,8 @@ def test_pairs_of_folders_are_in_order_and_found_in_linear_time(tmp_path):
         wanted = ['a.png', 'aa.png', 'b.png', 'c.png', 'd.png', 'e.png']
         assert [pair['gt_path'] for pair in pairs] == [folders[1] + '/' + name for name in wanted]
         assert [pair['lq_path'] for pair in pairs] == [folders[0] + '/' + name for name in wanted]
+        cv2.imwrite({str(tmp_path / 'one.png')!r}, np.zeros((4, 5, 3), np.uint8))
+        assert data_util.read_img_seq([{str(tmp_path / 'one.png')!r}]).shape == (1, 3, 4, 5)
         assert data_util.paths_from_folder(folders[0]) == [pair['lq_path'] for pair in pairs]
         try:
             data_util.paired_paths_from_folder(folders, ['lq', 'gt'], '{{}}x2')
