@@ -75,7 +75,7 @@ def add_cutting(command: argparse.ArgumentParser, size: int | None = None, step:
     cut = f'{size} and {step}' if size else 'whole images'
     command.add_argument('--size', type=int, default=size, help=f'side of the squares in HR ({cut} by default)')
     command.add_argument('--step', type=int, default=step, help='from one square to the next in HR')
-    command.add_argument('--scale', type=int, default=1, help='DIR holds LR of this scale: size and step shrink by it')
+    command.add_argument('--scale', type=int, default=1, help='DIR holds LR of this scale: all sizes shrink by it')
     command.add_argument('--suffix', default='', help='that the names end in, and sub-images shall not: x4')
     command.add_argument('--multiple', type=int, default=1, help='cut images to a multiple first: 12 for ×2 ×3 ×4')
     command.add_argument('--skip-small', action='store_true', help='leave out images smaller than the size')
@@ -148,14 +148,14 @@ def run_data_set(args: argparse.Namespace) -> None:
 def cutting(args: argparse.Namespace) -> dict:
     from earn_plugin.errors import UsageError
 
-    for name, value in (('--size', args.size), ('--step', args.step)):
-        if value is not None and (args.scale < 1 or value % args.scale):
+    for name, value in (('--size', args.size), ('--step', args.step), ('--multiple', args.multiple)):
+        if value not in (None, 1) and (args.scale < 1 or value % args.scale):
             raise UsageError(f'{name} {value} is that of HR, and no multiple of --scale {args.scale}')
     return {
         'size': args.size and args.size // args.scale,
         'step': args.step and args.step // args.scale,
         'suffix': args.suffix,
-        'multiple': args.multiple,
+        'multiple': max(1, args.multiple // args.scale),
         'skip_small': args.skip_small,
     }
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import earn_plugin
 from earn_plugin.convert import convert, load
 from earn_plugin.errors import UsageError, UserError
-from tests.conftest import GOLDEN, SHARED, command
+from tests.conftest import GOLDEN, SHARED, command, command_here
 
 CASES = sorted(path.stem for path in GOLDEN.glob('*.json') if not path.stem.startswith('block_'))
 UNTOLD = {  # what no shape tells
@@ -289,23 +289,24 @@ def test_the_authors_have_no_such_network(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(golden, tmp_path):
+def test_the_command(golden, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     official = write(tmp_path / 'official.pth', golden('a2n_x3').weights)
-    printed = command('convert', official, tmp_path / 'ours.safetensors', cwd=tmp_path, expect=2)
+    printed = command_here('convert', official, tmp_path / 'ours.safetensors', capsys=capsys, expect=2)
     assert 'give upscale=2 or upscale=3' in printed
     printed = command('convert', official, 'ours.safetensors', '--upscale', 3, cwd=tmp_path)
     assert f'{official}: an official checkpoint of A2N, 1,036,443 parameters' in printed
     assert 'A2N(num_in_ch=3, num_out_ch=3, num_feat=40' in printed
-    command('convert', 'ours.safetensors', 'back.pth', '--to', 'authors', cwd=tmp_path)
+    command_here('convert', 'ours.safetensors', 'back.pth', '--to', 'authors', capsys=capsys)
     assert error_of(golden('a2n_x3'), load(tmp_path / 'back.pth', upscale=3)) < 1e-9
     gaussian = write(tmp_path / 'rk.pth', golden('rkrdn_rk2_dual_x2').weights)
-    printed = command('convert', gaussian, 'o.pth', '--set', 'non_local_mode=gaussian', 'order=2', cwd=tmp_path)
+    printed = command_here('convert', gaussian, 'o.pth', '--set', 'non_local_mode=gaussian', 'order=2', capsys=capsys)
     assert 'order=2, attention=dual, non_local_mode=gaussian' in printed
     split = ('--set', 'non_local_mode=gaussian', '--set', 'attention=dual')
-    assert 'order=2, attention=dual' in command('convert', gaussian, 'o.pth', *split, cwd=tmp_path)
-    assert 'write NAME=VALUE' in command('convert', gaussian, 'o.pth', '--set', 'order', cwd=tmp_path, expect=2)
+    assert 'order=2, attention=dual' in command_here('convert', gaussian, 'o.pth', *split, capsys=capsys)
+    assert 'write NAME=VALUE' in command_here('convert', gaussian, 'o.pth', '--set', 'order', capsys=capsys, expect=2)
     twice = ('--upscale', '2', '--set', 'upscale=3')
-    assert 'upscale is given twice' in command('convert', gaussian, 'o.pth', *twice, cwd=tmp_path, expect=2)
+    assert 'upscale is given twice' in command_here('convert', gaussian, 'o.pth', *twice, capsys=capsys, expect=2)
 
 
 OFFICIAL = [

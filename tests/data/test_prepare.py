@@ -14,7 +14,7 @@ from earn_plugin.data import prepare
 from earn_plugin.data.loading import build_checked
 from earn_plugin.data.making import manifest_of
 from earn_plugin.errors import UsageError, UserError
-from tests.conftest import photograph, write_pairs
+from tests.conftest import command_here, photograph, write_pairs
 
 
 @pytest.fixture
@@ -280,3 +280,17 @@ def test_lr_of_jpegs_is_told_not_to_pair_with_them(folder, tmp_path, capsys):
     assert main([*arguments, '--cropped', str(tmp_path / 'HR2')]) == 0
     assert 'note' not in capsys.readouterr().out
     assert main(['prepare', 'check', str(tmp_path / 'HR2'), str(tmp_path / 'X2'), '--scale', '2']) == 0
+
+
+def test_sizes_of_hr_serve_its_lr(folder, tmp_path, capsys, monkeypatch):
+    """By the command: HR and LR are cut alike, also where the scale does not divide HR."""
+    monkeypatch.chdir(tmp_path)
+    command_here('prepare', 'lr', 'HR', 'X2', '--scale', 2, '--suffix', 'x2', capsys=capsys)
+    cutting = ('--size', 32, '--step', 16, '--multiple', 4)
+    command_here('prepare', 'lmdb', 'HR', 'HR.lmdb', *cutting, capsys=capsys)
+    command_here('prepare', 'lmdb', 'X2', 'X2.lmdb', *cutting, '--scale', 2, '--suffix', 'x2', capsys=capsys)
+    hr, lr = stored(tmp_path / 'HR.lmdb'), stored(tmp_path / 'X2.lmdb')
+    assert hr.keys() == lr.keys()
+    printed = command_here('prepare', 'lmdb', 'X2', 'X3.lmdb', *cutting, '--scale', 3, capsys=capsys, expect=2)
+    assert '--size 32 is that of HR, and no multiple of --scale 3' in printed
+    assert 'findings' in command_here('prepare', 'check', 'HR.lmdb', 'X2.lmdb', capsys=capsys)

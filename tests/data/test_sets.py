@@ -296,6 +296,7 @@ def killed(images):
             os.kill(os.getpid(), signal.{signal})
         yield item
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 archives.contents, archives.BATCH = killed, 1
 sys.exit(cli.main(['prepare', 'div2k', 'Downloads', '--scales', '2', '--jobs', '1']))
 """
