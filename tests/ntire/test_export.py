@@ -218,3 +218,31 @@ def test_an_arch_file_that_imports_something_of_its_own(tmp_path, monkeypatch, c
         ARCH_REGISTRY._obj_map.pop('TeamsNet', None)
     assert 'teams_arch.py, line 1: skimage.util is imported' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_the_baselines_number(tmp_path):
+    with pytest.raises(UsageError, match=r'--team-id 0: .*0 is the baseline'):
+        export('LGVAN', 2024, 0, 'X', out=tmp_path / 'out')
+
+
+@pytest.mark.parametrize(('out', 'message'), [('file', 'file is no folder'), ('file/sub', 'cannot write into')])
+def test_a_file_in_the_way(tmp_path, checkpoints, out, message):
+    (tmp_path / 'file').write_text('mine\n')
+    with pytest.raises(UserError, match=message):
+        export(str(checkpoints['LGVAN']), 2024, 18, 'X', out=tmp_path / out, size=SIZE)
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+    assert (tmp_path / 'file').read_text() == 'mine\n'
+
+
+def test_a_checkpoint_of_basicsr_itself(tmp_path):
+    arguments = {'num_feat': 4, 'num_block': 1}
+    network = find_network('MSRResNet', arguments).network
+    torch.save({'params': network.state_dict()}, tmp_path / 'net_g.pth')
+    with pytest.raises(UserError, match='--arch NAME'):
+        find_network(str(tmp_path / 'net_g.pth'))
+    report = export(
+        f'{tmp_path}/net_g.pth', 2024, 18, 'X', arguments, out=tmp_path / 'out', size=SIZE, arch='MSRResNet'
+    )
+    assert 'MSRResNet, as trained, its weights from params' in report
+    flat = torch.load(tmp_path / 'out/model_zoo/team18_x.pth', weights_only=True)
+    assert all(torch.equal(flat[name], tensor) for name, tensor in network.state_dict().items())

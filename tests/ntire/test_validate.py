@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 import weakref
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.metrics import calculate_psnr, calculate_ssim
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
 from earn_plugin.convert import weights
@@ -299,3 +301,19 @@ def test_a_checkpoint_that_does_not_tell_its_network(here, found, data):
     weights.write(here / 'told.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
     with pytest.raises(UserError, match=r'told\.pth is of LGVAN, not of EARN'):
         validate('told.pth', 2026, data, arch='EARN')
+
+
+def test_a_network_by_its_file(here, data, capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    (here / 'own_arch.py').write_text(
+        'from basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n@ARCH_REGISTRY.register()\n'
+        'class OwnNet(nn.Upsample):\n    def __init__(self):\n        super().__init__(scale_factor=4)\n'
+    )
+    words = ['--arch-file', 'own_arch.py']
+    try:
+        ran = cli.main(['ntire', 'validate', '--year', '2026', '--model', 'OwnNet', '--data-dir', str(data), *words])
+        counted = cli.main(['complexity', 'OwnNet', '--size', '8', '8', *words])
+    finally:
+        ARCH_REGISTRY._obj_map.pop('OwnNet', None)
+    assert (ran, counted) == (0, 0)
+    assert 'OwnNet, as trained' in capsys.readouterr().out
