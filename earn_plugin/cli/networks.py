@@ -20,6 +20,8 @@ def add_commands(commands) -> None:
 
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
     complexity.add_argument('network', metavar='NETWORK', help='a registered network, or a checkpoint')
+    complexity.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
+    complexity.add_argument('--arch-file', type=Path, metavar='FILE', help='registers a network of your own')
     complexity.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='its arguments')
     complexity.add_argument('--fused', '--deploy', action='store_true', help='in its inference form')
     complexity.add_argument(
@@ -66,9 +68,13 @@ def run_convert(args: argparse.Namespace) -> None:
 
 def run_complexity(args: argparse.Namespace) -> None:
     from earn_plugin.inference.networks import find_network
+    from earn_plugin.ntire import source
     from earn_plugin.ntire.complexity import show
 
-    show(find_network(args.network, settings_of(args.set), args.fused), tuple(args.size), args.device, args.json)
+    if args.arch_file:
+        source.register(args.arch_file)
+    found = find_network(args.network, settings_of(args.set), args.fused, args.arch)
+    show(found, tuple(args.size), args.device, args.json)
 
 
 def run_list(args: argparse.Namespace) -> None:

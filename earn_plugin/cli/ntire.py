@@ -14,13 +14,10 @@ def add_commands(commands) -> None:
 
 def add_validate(what) -> None:
     validate = what.add_parser('validate', help="measure a network as a year's organisers do")
+    add_network(validate)
     add = validate.add_argument
     add('--year', type=int, required=True, choices=range(2022, 2027), metavar='YEAR', help='2022 to 2026')
-    add('--model', required=True, metavar='NETWORK', help='a checkpoint, or a registered network')
-    add('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='its arguments')
-    add('--fused', '--deploy', action='store_true', help='in its inference form')
     add('--data-dir', '--data_dir', type=Path, required=True, metavar='DIR', help="holds the year's folders of images")
-    add('--data-range', '--data_range', type=float, default=1.0, metavar='RANGE', help='of the network: 1 or 255')
     add('--track', choices=('efficient', 'quality'), default='efficient', help='quality: PSNR on Y')
     add('--include-test', '--include_test', action='store_true', help='the test set, too')
     add('--hybrid-test', '--hybrid_test', action='store_true', help="2023's hybrid test set in place of both")
@@ -36,9 +33,12 @@ def add_validate(what) -> None:
 
 def run_validate(args: argparse.Namespace) -> None:
     from earn_plugin.cli.networks import settings_of
+    from earn_plugin.ntire import source
     from earn_plugin.ntire.validate import validate
 
-    names = ('fused', 'data_range', 'track', 'include_test', 'hybrid_test', 'ssim', 'limit', 'device', 'name')
+    if args.arch_file:
+        source.register(args.arch_file)
+    names = ('arch', 'fused', 'data_range', 'track', 'include_test', 'hybrid_test', 'ssim', 'limit', 'device', 'name')
     given = {name: getattr(args, name) for name in (*names, 'model_id', 'save_dir', 'results_dir')}
     report = validate(args.model, args.year, args.data_dir, arguments=settings_of(args.set), **given)
     print(report.text())
@@ -75,15 +75,21 @@ def add_zip(what) -> None:
 
 
 def add_network(command: argparse.ArgumentParser) -> None:
-    """The network, as export and zip name it."""
+    """The network, as all of them name it."""
     command.add_argument('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
+    command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
     command.add_argument('--arch-file', type=Path, metavar='FILE', help='the file that registers a network of your own')
     command.add_argument(
         '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='arguments of the network'
     )
     command.add_argument('--fused', '--deploy', action='store_true', help='in its inference form')
     command.add_argument(
-        '--data-range', type=float, choices=(1.0, 255.0), default=1.0, help='what the network takes; ours take 1'
+        '--data-range',
+        '--data_range',
+        type=float,
+        choices=(1.0, 255.0),
+        default=1.0,
+        help='what the network takes; ours take 1',
     )
 
 
@@ -105,6 +111,7 @@ def run_export(args: argparse.Namespace) -> None:
             args.data_range,
             args.out,
             args.repo,
+            arch=args.arch,
         )
     )
 
@@ -117,7 +124,7 @@ def run_zip(args: argparse.Namespace) -> None:
 
     if args.arch_file:
         source.register(args.arch_file)
-    found = find_network(args.model, settings_of(args.set), args.fused)
+    found = find_network(args.model, settings_of(args.set), args.fused, args.arch)
     readme = upload.Readme(args.runtime, bool(args.extra_data), args.description)
     trained = args.model.endswith(ENDINGS)
     device = find_device(args.device)

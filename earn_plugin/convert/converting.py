@@ -86,8 +86,11 @@ def count_of(network: nn.Module) -> str:
     return f'{sum(parameter.numel() for parameter in network.parameters()):,}'
 
 
-def read(path: Path, arguments: dict[str, Any]) -> Converted:
+def read(path: Path, arguments: dict[str, Any], arch: str | None = None) -> Converted:
+    """A checkpoint as ``load`` takes it, or of any network that is registered as ``arch``."""
     weights, description, within = files.read(path)
+    if arch is not None:
+        description = described(path, description, arch, arguments)
     notes = [f'taken from {within}'] if within else []
     if 'arch' in description:
         network = build(path, description['arch'], description['arguments'])
@@ -113,6 +116,15 @@ def read(path: Path, arguments: dict[str, Any]) -> Converted:
     return Converted(network, description, f'an official checkpoint of {kind.title}', notes)
 
 
+def described(path: Path, description: dict[str, Any], arch: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of itself, or, where it says nothing, what is said of it."""
+    if description.get('arch', arch) != arch:
+        raise UserError(f'{path} is of {description["arch"]}, not of {arch}')
+    if registered(arch) not in ARCH_REGISTRY:
+        raise UsageError(f'{arch} is no registered network; `basicsr list` shows them')
+    return description or {'arch': arch, 'arguments': arguments}
+
+
 def recognise(path: Path, weights: Weights) -> Source:
     for kind in SOURCES:
         if all(mark in weights for mark in kind.marks):
@@ -120,7 +132,8 @@ def recognise(path: Path, weights: Weights) -> Source:
     known = ', '.join(kind.title for kind in SOURCES)
     raise UserError(
         f'{path} is not recognised: its names begin with {", ".join(list(weights)[:MOST_NAMED])}. Known are the '
-        f'checkpoints of {known}, and files that training or `basicsr convert` wrote'
+        f'checkpoints of {known}, and files that training or `basicsr convert` wrote; `basicsr complexity` and '
+        '`basicsr ntire` take those of every registered network with --arch NAME'
     )
 
 

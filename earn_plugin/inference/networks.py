@@ -24,20 +24,25 @@ class Found(NamedTuple):
         return 'inference form' if self.arguments.get('deploy') else 'as trained'
 
 
-def find_network(what: str, arguments: dict[str, Any] | None = None, deploy: bool = False) -> Found:
+def find_network(
+    what: str, arguments: dict[str, Any] | None = None, deploy: bool = False, arch: str | None = None
+) -> Found:
     """The network of a checkpoint, or a registered one with the weights it starts with.
 
     Args:
         what: a checkpoint (.pth, .pt, .safetensors), or a registered name, such as LGVAN.
         arguments: of the network; with a checkpoint only those that it does not tell.
         deploy: in the inference form.
+        arch: the registered network that a checkpoint is of, where the file does not tell, as BasicSR's own do not.
 
     Raises:
         UserError: no such network or file, arguments that do not fit, or the network has no inference form.
     """
     if what.endswith(ENDINGS):
-        read = converting.read(Path(what), arguments or {})
+        read = converting.read(Path(what), arguments or {}, arch)
         network, arch, given = read.network, read.description['arch'], read.description['arguments']
+    elif arch not in (None, what):
+        raise UsageError(f'{what} is no checkpoint ({", ".join(ENDINGS)}), so it is not of {arch}')
     else:
         arch = converting.registered(what)
         if arch not in ARCH_REGISTRY:
@@ -47,7 +52,7 @@ def find_network(what: str, arguments: dict[str, Any] | None = None, deploy: boo
             )
         try:
             network, arch, given = ARCH_REGISTRY.get(arch)(**(arguments or {})), what, dict(arguments or {})
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
             raise UsageError(f'{what} cannot be built: {error}; give its arguments by --set NAME=VALUE') from error
     found = Found(network.eval(), arch, given)
     return inference_form(found) if deploy else found

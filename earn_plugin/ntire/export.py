@@ -53,6 +53,7 @@ def export(
     out: Path | None = None,
     repo: Path | None = None,
     size: tuple[int, int] = (256, 256),
+    arch: str | None = None,
 ) -> str:
     """Write a submission into ``out``, and into a checkout of the organisers' repository where one is given.
 
@@ -60,6 +61,7 @@ def export(
 
     Args:
         model: a checkpoint, or a registered name.
+        arch: the network that a checkpoint is of, where the file does not tell.
         name: of the network, as the organisers' tables will have it.
         data_range: what the network takes and gives: images in [0, 1] or in [0, 255].
         size: of the image that the factsheet's figures are for; the organisers' is 256×256.
@@ -72,7 +74,7 @@ def export(
     """
     protocol(year, track)
     check_names(team, name)
-    found = find_network(model, arguments, fused)
+    found = find_network(model, arguments, fused, arch)
     cls = type(found.network)
     submission = Submission(year, team, name, cls.__name__, found.arguments, data_range, track)
     network = found.network.float()
@@ -82,18 +84,21 @@ def export(
     out = out or Path(f'ntire{year}_{submission.module}' + ('_quality' if track == 'quality' else ''))
     check_targets(out, repo, submission)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as aside:
-        folder = Path(aside)
-        write(folder / submission.weights, weights_of(network))
-        write(folder / submission.code, code(submission, cls, found).encode())
-        checked = selfcheck.check(folder, submission, network)
-        write(folder / 'select_model.txt', script.branch(submission).encode())
-        for path, text in factsheet.files(submission, found, checked.extra, size).items():
-            write(folder / path, text.encode())
-        made = [path.relative_to(folder) for path in sorted(folder.rglob('*')) if path.is_file()]
-        for path in sorted(made, key=lambda path: path.suffix != '.pth'):
-            move(folder / path, out / path)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as aside:
+            folder = Path(aside)
+            write(folder / submission.weights, weights_of(network))
+            write(folder / submission.code, code(submission, cls, found).encode())
+            checked = selfcheck.check(folder, submission, network)
+            write(folder / 'select_model.txt', script.branch(submission).encode())
+            for path, text in factsheet.files(submission, found, checked.extra, size).items():
+                write(folder / path, text.encode())
+            made = [path.relative_to(folder) for path in sorted(folder.rglob('*')) if path.is_file()]
+            for path in sorted(made, key=lambda path: path.suffix != '.pth'):
+                move(folder / path, out / path)
+    except OSError as error:
+        raise UserError(f'cannot write into {out}: {error}; take another --out') from error
     report = [
         f'{model}: {cls.__name__}, {found.form}' + weights_taken(model),
         *(f'checked: {line}' for line in checked.lines),
@@ -103,8 +108,8 @@ def export(
 
 
 def check_names(team: int, name: str) -> None:
-    if not 0 <= team <= 999:
-        raise UsageError(f'--team-id {team}: give the number that the organisers gave, such as 18')
+    if not 1 <= team <= 999:
+        raise UsageError(f'--team-id {team}: give the number that the organisers gave, such as 18; 0 is the baseline')
     if not re.fullmatch(r'[A-Za-z]\w*', name, re.ASCII):
         able = re.sub(r'\W+', '_', re.sub(r'^\W*(team)?[\d_]*', '', name), flags=re.ASCII).strip('_') or 'Net'
         raise UsageError(
@@ -155,6 +160,8 @@ def check_data_range(network: nn.Module, data_range: float) -> None:
 
 def check_targets(out: Path, repo: Path | None, submission: Submission) -> None:
     """Raises: UserError: something of another's stands where the submission would."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f'{out} is no folder; give another --out')
     for place in filter(None, (out, repo)):
         code, weights = place / submission.code, place / submission.weights
         exported = code.exists() and MARK in code.read_text(encoding='utf-8', errors='replace')

@@ -63,9 +63,11 @@ DIV2K_TEST = Layout('DIV2K_test_HR', 'DIV2K_test_LR', '', range(901, 1001), 100)
 HYBRID_TEST = Layout('LSDIR_DIV2K_test_HR', 'LSDIR_DIV2K_test_LR', 'x4')
 MIXED_VALID = Layout('DIV2K_LSDIR_valid_HR', 'DIV2K_LSDIR_valid_LR', 'x4', images=200)
 MIXED_TEST = Layout('DIV2K_LSDIR_test_HR', 'DIV2K_LSDIR_test_LR', 'x4')
+LSDIR_VALID = Layout('LSDIR_DIV2K_valid_HR', 'LSDIR_DIV2K_valid_LR', 'x4', images=200)  # in scripts of 2024
 
 DIV2K = {'valid': (DIV2K_VALID,), 'test': (DIV2K_TEST,)}
 MIXED = {'valid': (MIXED_VALID,), 'test': (MIXED_TEST,)}
+EITHER = {'valid': (MIXED_VALID, LSDIR_VALID), 'test': (MIXED_TEST, HYBRID_TEST)}
 QUALITY = {'valid': (DIV2K_VALID, MIXED_VALID, Layout('HR', 'LQ', 'x4')), 'test': (DIV2K_TEST, MIXED_TEST)}
 GATE = {'valid': 26.90, 'test': 26.99}
 RFDN = Baseline('RFDN', None, 27.10262256, 0.433448, 112.03424, 64)
@@ -73,7 +75,7 @@ RFDN = Baseline('RFDN', None, 27.10262256, 0.433448, 112.03424, 64)
 YEARS = {
     ('efficient', 2022): (RFDN, DIV2K, 'hooks', {}, None),
     ('efficient', 2023): (RFDN, {**DIV2K, 'hybrid_test': (HYBRID_TEST,)}, 'hooks', {}, None),
-    ('efficient', 2024): (Baseline('RLFN', 13.54, 19.67, 0.317), MIXED, 'fvcore', GATE, (0.7, 0.15, 0.15)),
+    ('efficient', 2024): (Baseline('RLFN', 13.54, 19.67, 0.317), EITHER, 'fvcore', GATE, (0.7, 0.15, 0.15)),
     ('efficient', 2025): (Baseline('EFDN', 16.69, 16.70, 0.276), MIXED, 'fvcore', GATE, (0.7, 0.15, 0.15)),
     ('efficient', 2026): (Baseline('SPAN', 7.74, 9.83, 0.151), MIXED, 'fvcore', GATE, (0.8, 0.1, 0.1)),
     ('quality', 2025): (Baseline('DAT'), QUALITY, 'hooks', {}, None),

@@ -34,7 +34,8 @@ def read(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, Entry]:
     """The runs so far, to which one of ``name`` on ``splits`` can be added.
 
     Raises:
-        UserError: the file is no such file, or its runs are on other splits, so that no table can hold them all.
+        UserError: the file is no such file, or no table can hold its runs and this one: they are on other splits, or
+            lack figures.
     """
     try:
         results = json.loads(path.read_text(encoding='utf-8'))
@@ -47,9 +48,11 @@ def read(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, Entry]:
         if theirs != splits:
             raise UserError(
                 f'{path} has {other} on {spelled(theirs)}, and this run is on {spelled(splits)}: one table cannot hold '
-                'both (the official script ends in a KeyError there). Give this run the same --include-test and '
+                'both (the official script can end in a KeyError there). Give this run the same --include-test and '
                 '--hybrid-test, or a folder of its own by --results-dir'
             )
+    if others:
+        table({other: results[other] for other in others})
     return results
 
 

@@ -53,6 +53,7 @@ def run_split(
             raise UserError(f'{pair.lr} ({lr.shape[0]}×{lr.shape[1]}) cannot go through: {reason}') from error
         check_scale(pair, lr, output, hr)
         image = to_image(output, settings.data_range)
+        del output  # as in the official script; else it counts in the memory of the next image
         runtimes.append(milliseconds)
         psnrs.append(calculate_ntire_psnr(image, hr, settings.track))
         if settings.ssim:
@@ -63,9 +64,16 @@ def run_split(
             if suspicious:
                 tqdm.write(f'warning: {note}', file=sys.stderr)  # now, and not after all other images
         if save_dir is not None:
-            with whole_file(save_dir / pair.hr.name) as file:
-                file.write(encode(image))
+            save(save_dir / pair.hr.name, image)
     return entry_of(split, runtimes, psnrs, ssims, peak_memory(settings.device))
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    try:
+        with whole_file(path) as file:
+            file.write(encode(image))
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error}') from error
 
 
 def read_bgr(path: Path) -> np.ndarray:

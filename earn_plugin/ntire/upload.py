@@ -1,5 +1,6 @@
 """The upload: the upscaled test images and readme.txt, flat in a zip, read back before it is called done."""
 
+import math
 import shutil
 import tempfile
 import zipfile
@@ -12,13 +13,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from earn_plugin.data.prepare import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.files import whole_file
 from earn_plugin.inference.networks import Found
 from earn_plugin.ntire.export import check_data_range, check_scale
 from earn_plugin.ntire.protocol import SCALE
-from earn_plugin.ntire.running import timed, to_image, to_tensor
+from earn_plugin.ntire.running import read_bgr, timed, to_image, to_tensor
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -64,6 +64,8 @@ def pack(
         raise UsageError(f'--out {out}: the upload is a zip; name it FILE.zip')
     if '\n' in readme.description:
         raise UsageError('--description has more than one line, and the scorer reads the fourth line of readme.txt')
+    if readme.runtime is not None and not 0 < readme.runtime < math.inf:
+        raise UsageError(f'--runtime {readme.runtime:g}: give the seconds of an image, such as 0.008')
     network = found.network.float()
     check_scale(network, data_range)
     if trained:
@@ -75,7 +77,7 @@ def pack(
         with whole_file(out) as file, tempfile.TemporaryFile() as packed:
             with zipfile.ZipFile(packed, 'w') as archive, torch.no_grad():  # PNGs are small already
                 for path, name in tqdm(images.items(), unit='image', disable=None):
-                    image = read_image(path)
+                    image = read_bgr(path)
                     output, milliseconds = timed(network, to_tensor(image, data_range, device))
                     times.append(milliseconds / 1000)
                     sizes[name] = SCALE * image.shape[0], SCALE * image.shape[1]

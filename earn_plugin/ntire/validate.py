@@ -76,11 +76,11 @@ class Report(NamedTuple):
             rows.append(('score, lower is better', points(sum(self.score)), points(sum(of_base))))
             rows += [(f'    of {t}', points(a), points(b)) for t, a, b in zip(titles, self.score, of_base, strict=True)]
         counts = ', '.join(f'{number} images of {split}' for split, number in self.images.items())
-        width = max(14, len(self.name) + 2)
+        width, first = max(14, len(self.name) + 2), max(36, 2 + max(len(title) for title, *_ in rows))
         lines = [
             f'NTIRE {year.year}, {year.track} SR ×4: {self.name}, {self.form}, on {self.device}; {counts}',
-            f'{"":36}{self.name:>{width}}{base.name + " (baseline)":>22}',
-            *(f'{title:<36}{ours:>{width}}{theirs:>22}' for title, ours, theirs in rows),
+            f'{"":{first}}{self.name:>{width}}{base.name + " (baseline)":>22}',
+            *(f'{title:<{first}}{ours:>{width}}{theirs:>22}' for title, ours, theirs in rows),
             *(f'note: {note}' for note in self.notes),
         ]
         return '\n'.join(lines)
@@ -112,6 +112,7 @@ def validate(
     model_id: int | None = None,
     save_dir: str | Path | None = None,
     results_dir: str | Path = '.',
+    arch: str | None = None,
 ) -> Report:
     """Measure a ×4 network as NTIRE's organisers do, and add it to results.json and results.txt.
 
@@ -135,6 +136,7 @@ def validate(
         model_id: goes before the default name, as the official script has it: 07_LGVAN.
         save_dir: save the results there, as NAME/SPLIT/IMAGE.png; nowhere if None.
         results_dir: of results.json and results.txt.
+        arch: the network that a checkpoint is of, where the file does not tell.
 
     Raises:
         UserError: what is wrong with the data, the network, or the results so far, before the run wherever that can
@@ -154,7 +156,7 @@ def validate(
     on = complexity.find_device(device)
     if on.type == 'meta':
         raise UsageError('the meta device computes nothing, so there is nothing to validate; give another --device')
-    found = model if isinstance(model, Found) else find_network(model, arguments, fused)
+    found = model if isinstance(model, Found) else find_network(model, arguments, fused, arch)
     notes += network_notes(model, found)
     name = name or default_name(found, model_id)
     so_far = results.read(Path(results_dir) / 'results.json', name, splits)

@@ -120,8 +120,9 @@ if __name__ == "__main__":
     model_func(model_dir=model_path, input_path=args.valid_dir, output_path=save_path, device=device)
 """
 
-# runs a script for several models, where neither package can be imported
+# runs a script of several checkouts for several models, where neither package can be imported
 DRIVER = """
+import os
 import runpy
 import sys
 
@@ -131,11 +132,16 @@ class Absent:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Absent())
-script, models, *arguments = sys.argv[1:]
-sys.path.insert(0, '.')
-for model in models.split(','):
-    sys.argv = [script, '--model_id', model, *arguments]
-    runpy.run_path(script, run_name='__main__')
+checkouts, script, models, *arguments = sys.argv[1:]
+for checkout in checkouts.split(','):
+    os.chdir(checkout)
+    sys.path.insert(0, checkout)
+    for model in models.split(','):
+        sys.argv = [script, '--model_id', model, *arguments]
+        runpy.run_path(script, run_name='__main__')
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'models']:
+        del sys.modules[name]  # the next checkout has its own
+    sys.path.remove(checkout)
 """
 
 

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from earn_plugin.errors import UserError
@@ -67,3 +69,14 @@ def test_paths_that_break_the_official_script():
     assert path_notes('/a/b.png/x', protocol(2023), ('hybrid_test',))
     assert not path_notes('/a/photos_HR/x', protocol(2022), ('valid',))  # its script has no such rule
     assert not path_notes('/a/photos/x', protocol(2026), ('valid',))
+
+
+def test_the_names_of_2024_in_its_first_scripts(tmp_path):
+    write_tree(tmp_path, 'hybrid_test')
+    for part in ('HR', 'LR'):
+        shutil.copytree(tmp_path / f'LSDIR_DIV2K_test_{part}', tmp_path / f'LSDIR_DIV2K_valid_{part}')
+    for split in ('valid', 'test'):
+        pairs, _ = pairs_of(tmp_path, 2024, split)
+        assert [pair.hr.parent.name for pair in pairs] == [f'LSDIR_DIV2K_{split}_HR'] * 3
+    with pytest.raises(UserError, match='DIV2K_LSDIR_valid_HR does not exist'):
+        pairs_of(tmp_path, 2025, 'valid')

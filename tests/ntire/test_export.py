@@ -71,19 +71,29 @@ def test_the_self_check_passes(exports, checkpoints, arch):
         assert (out / name).read_text(encoding='utf-8').count('\n') > 5
 
 
+@pytest.fixture(scope='module')
+def ran(exports, tmp_path_factory) -> Path:
+    """Of each year a checkout, its data and what its script saved, run in one interpreter."""
+    folder = tmp_path_factory.mktemp('years')
+    for year in YEARS:
+        repo = make_repo(folder / f'{year}/repo', year)
+        make_data(folder / f'{year}/data', year)
+        for team, (arch, arguments) in enumerate(OURS.items(), 1):
+            into_repo(repo, exports[arch][0], Submission(year, team, f'{arch}s', arch, arguments, 1.0))
+    checkouts = ','.join(f'{folder}/{year}/repo' for year in YEARS)
+    models = ','.join(map(str, range(1, len(OURS) + 1)))
+    (folder / 'driver.py').write_text(DRIVER)
+    arguments = [checkouts, 'test_demo.py', models, '--data_dir', '../data', '--save_dir', '../saved']
+    subprocess.run([sys.executable, '-I', folder / 'driver.py', *arguments], check=True)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('year', YEARS)
-def test_a_years_script_runs_every_network(exports, tmp_path, year):
-    repo, data = make_repo(tmp_path / 'repo', year), make_data(tmp_path / 'data', year)
-    for team, (arch, arguments) in enumerate(OURS.items(), 1):
-        into_repo(repo, exports[arch][0], Submission(year, team, f'{arch}s', arch, arguments, 1.0))
-    models = ','.join(map(str, range(1, len(OURS) + 1)))
-    (tmp_path / 'driver.py').write_text(DRIVER)
-    arguments = ['test_demo.py', models, '--data_dir', data, '--save_dir', tmp_path / 'saved']
-    subprocess.run([sys.executable, '-I', tmp_path / 'driver.py', *arguments], cwd=repo, check=True)
-    results = json.loads((repo / 'results.json').read_text())
+def test_a_years_script_runs_every_network(ran, year):
+    results = json.loads((ran / f'{year}/repo/results.json').read_text())
     assert len(results) == len(OURS)
-    (lr_dir,) = data.glob('*_LR')
+    (lr_dir,) = (ran / f'{year}/data').glob('*_LR')
     for team, (arch, given) in enumerate(OURS.items(), 1):
         torch.manual_seed(len(arch))
         network = find_network(arch, given).network
@@ -92,7 +102,7 @@ def test_a_years_script_runs_every_network(exports, tmp_path, year):
         for path in images_in(lr_dir):
             with torch.no_grad():
                 expected = to_image(network(to_tensor(read_image(path), 1.0, torch.device('cpu'))), 1.0)
-            saved = cv2.imread(str(tmp_path / f'saved/{team:02}_{arch}s' / path.name.replace('x4', '')))
+            saved = cv2.imread(str(ran / f'{year}/saved/{team:02}_{arch}s' / path.name.replace('x4', '')))
             assert abs(saved.astype(int) - expected).max() <= 1
 
 
@@ -108,8 +118,8 @@ def test_quality_track(tmp_path, checkpoints):
     ]
     (lr_dir,) = data.glob('*_LR')
     (tmp_path / 'driver.py').write_text(DRIVER)
-    arguments = ['test.py', '4', '--valid_dir', lr_dir, '--save_dir', tmp_path / 'saved']
-    subprocess.run([sys.executable, '-I', tmp_path / 'driver.py', *arguments], cwd=repo, check=True)
+    arguments = [repo, 'test.py', '4', '--valid_dir', lr_dir, '--save_dir', tmp_path / 'saved']
+    subprocess.run([sys.executable, '-I', tmp_path / 'driver.py', *arguments], check=True)
     network = find_network(str(checkpoints['A2N'])).network
     for path in images_in(lr_dir):
         with torch.no_grad():
@@ -218,3 +228,31 @@ def test_an_arch_file_that_imports_something_of_its_own(tmp_path, monkeypatch, c
         ARCH_REGISTRY._obj_map.pop('TeamsNet', None)
     assert 'teams_arch.py, line 1: skimage.util is imported' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_the_baselines_number(tmp_path):
+    with pytest.raises(UsageError, match=r'--team-id 0: .*0 is the baseline'):
+        export('LGVAN', 2024, 0, 'X', out=tmp_path / 'out')
+
+
+@pytest.mark.parametrize(('out', 'message'), [('file', 'file is no folder'), ('file/sub', 'cannot write into')])
+def test_a_file_in_the_way(tmp_path, checkpoints, out, message):
+    (tmp_path / 'file').write_text('mine\n')
+    with pytest.raises(UserError, match=message):
+        export(str(checkpoints['LGVAN']), 2024, 18, 'X', out=tmp_path / out, size=SIZE)
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+    assert (tmp_path / 'file').read_text() == 'mine\n'
+
+
+def test_a_checkpoint_of_basicsr_itself(tmp_path):
+    arguments = {'num_feat': 4, 'num_block': 1}
+    network = find_network('MSRResNet', arguments).network
+    torch.save({'params': network.state_dict()}, tmp_path / 'net_g.pth')
+    with pytest.raises(UserError, match='--arch NAME'):
+        find_network(str(tmp_path / 'net_g.pth'))
+    report = export(
+        f'{tmp_path}/net_g.pth', 2024, 18, 'X', arguments, out=tmp_path / 'out', size=SIZE, arch='MSRResNet'
+    )
+    assert 'MSRResNet, as trained, its weights from params' in report
+    flat = torch.load(tmp_path / 'out/model_zoo/team18_x.pth', weights_only=True)
+    assert all(torch.equal(flat[name], tensor) for name, tensor in network.state_dict().items())

@@ -127,3 +127,17 @@ def test_quality(tmp_path):
     assert 'from models.team18_LGVAN import main' in text
     assert "os.path.join('model_zoo', 'team18_lgvan', 'team18_lgvan.pth')" in text
     assert patched(path, submission) == text
+
+
+def test_a_negative_number_is_no_teams(tmp_path):
+    path = find_script(make_repo(tmp_path / 'repo', 2022), 'efficient')
+    path.write_text(path.read_text().replace('model_id == 1000', 'model_id == -18'))
+    assert f'{branch(SUBMISSION)}    else:' in patched(path, SUBMISSION)
+
+
+def test_a_branch_that_waits_for_the_team_is_taken(tmp_path):
+    path = find_script(make_repo(tmp_path / 'repo', 2022), 'efficient')
+    before = path.read_text().replace('model_id == 1000', 'model_id == 18')
+    path.write_text(before)
+    assert patch(path) == before.replace('    elif model_id == 18:\n        pass\n', branch(SUBMISSION))
+    assert patched(path, SUBMISSION) == path.read_text()

@@ -127,3 +127,23 @@ def test_what_is_wrong_in_a_zip_is_found(changes, message):
         return verify(zipped(as_png), {'a.png': (8, 12)})
     with pytest.raises(UserError, match=message):
         verify(zipped(as_png), {'a.png': (8, 12)})
+
+
+def test_a_grey_image_goes_through_as_three_channels(tmp_path, lr_dir):
+    cv2.imwrite(str(lr_dir / '0902x4.png'), photograph(9, 7)[..., 0])
+    pack(network(), lr_dir, tmp_path / 'x.zip', Readme(), 'lr', 1.0, CPU, trained=False)
+    with zipfile.ZipFile(tmp_path / 'x.zip') as archive:
+        image = cv2.imdecode(np.frombuffer(archive.read('0902x4.png'), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image.shape == (36, 28, 3)
+
+
+def test_an_image_of_16_bits(tmp_path, lr_dir):
+    cv2.imwrite(str(lr_dir / '0902x4.png'), photograph(9, 7).astype(np.uint16) * 257)
+    with pytest.raises(UserError, match=r'0902x4\.png has 16 bits'):
+        pack(network(), lr_dir, tmp_path / 'x.zip', Readme(), 'lr', 1.0, CPU, trained=False)
+
+
+@pytest.mark.parametrize('runtime', [-1.0, 0.0, float('nan'), float('inf')])
+def test_a_runtime_that_is_none(tmp_path, lr_dir, runtime):
+    with pytest.raises(UsageError, match='give the seconds of an image'):
+        pack(network(), lr_dir, tmp_path / 'x.zip', Readme(runtime), 'lr', 1.0, CPU)

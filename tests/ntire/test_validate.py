@@ -1,17 +1,23 @@
 import json
 import math
+import sys
+import weakref
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from basicsr.metrics import calculate_psnr, calculate_ssim
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
 from earn_plugin.convert import weights
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import Found, find_network
 from earn_plugin.ntire import running
+from earn_plugin.ntire.data import find_pairs
+from earn_plugin.ntire.protocol import protocol
+from earn_plugin.ntire.running import Settings
 from earn_plugin.ntire.validate import validate
 from tests.conftest import command
 from tests.ntire import formulas
@@ -244,3 +250,70 @@ def test_the_command(here, data, capsys):
     assert '03_LGVAN' in (here / 'results.txt').read_text()
     assert cli.main([*arguments, '--data-dir', 'nowhere']) == 1
     assert capsys.readouterr().err.startswith('basicsr ntire validate: nowhere/DIV2K_LSDIR_valid_HR does not exist')
+
+
+def test_no_output_stays_in_the_memory_of_the_next_image(found, data):
+    outputs, alive = [], []
+
+    class Watched(torch.nn.Module):
+        def forward(self, x):
+            alive.append(sum(output() is not None for output in outputs))
+            out = found.network(x)
+            outputs.append(weakref.ref(out))
+            return out
+
+    pairs = find_pairs(data, protocol(2026).splits['valid'], 'valid', None)[0]
+    running.run_split(
+        Watched(), pairs, 'valid', Settings(torch.device('cpu'), 1.0, 'efficient', False, False), None, []
+    )
+    assert alive == [0] * 4  # three images, the first one with both ranges
+
+
+def test_images_that_cannot_be_saved(here, found, data):
+    (here / 'file').touch()
+    with pytest.raises(UserError, match='cannot write file/LGVAN/valid/'):
+        validate(found, 2026, data, device='cpu', save_dir='file')
+
+
+def test_a_run_that_no_table_can_hold_is_told_before(here, found, data, monkeypatch):
+    (here / 'results.json').write_text('{"other": {"valid_ave_psnr": 30.0}}')
+    monkeypatch.setattr(running, 'timed', None)  # nothing runs
+    with pytest.raises(UserError, match="other has no usable 'valid_ave_runtime'"):
+        validate(found, 2026, data, device='cpu')
+
+
+def test_long_titles_keep_the_columns(here, found):
+    write_tree(here / 'data', 'hybrid_test')
+    lines = validate(found, 2023, 'data', device='cpu', limit=1, hybrid_test=True).text().splitlines()
+    table = [line for line in lines[1:] if not line.startswith('note')]
+    assert len({len(line) for line in table}) == 1
+
+
+def test_a_checkpoint_that_does_not_tell_its_network(here, found, data):
+    torch.save(found.network.state_dict(), 'flat.pth')
+    report = validate('flat.pth', 2026, data, arch='LGVAN', arguments=TINY, device='cpu', limit=1)
+    expected = validate(found, 2026, data, device='cpu', limit=1)
+    assert report.entry['valid_psnr'] == expected.entry['valid_psnr']
+    with pytest.raises(UsageError, match='Nope is no registered network'):
+        validate('flat.pth', 2026, data, arch='Nope')
+    with pytest.raises(UsageError, match='LGVAN is no checkpoint'):
+        validate('LGVAN', 2026, data, arch='EARN')
+    weights.write(here / 'told.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
+    with pytest.raises(UserError, match=r'told\.pth is of LGVAN, not of EARN'):
+        validate('told.pth', 2026, data, arch='EARN')
+
+
+def test_a_network_by_its_file(here, data, capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    (here / 'own_arch.py').write_text(
+        'from basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n@ARCH_REGISTRY.register()\n'
+        'class OwnNet(nn.Upsample):\n    def __init__(self):\n        super().__init__(scale_factor=4)\n'
+    )
+    words = ['--arch-file', 'own_arch.py']
+    try:
+        ran = cli.main(['ntire', 'validate', '--year', '2026', '--model', 'OwnNet', '--data-dir', str(data), *words])
+        counted = cli.main(['complexity', 'OwnNet', '--size', '8', '8', *words])
+    finally:
+        ARCH_REGISTRY._obj_map.pop('OwnNet', None)
+    assert (ran, counted) == (0, 0)
+    assert 'OwnNet, as trained' in capsys.readouterr().out
