@@ -17,12 +17,12 @@ from earn_plugin.inference.networks import Found, find_network, inference_form
 
 PARTS = {
     'trained': 'as trained',
-    'deploy': 'inference form',
+    'fused': 'inference form',
     'channels_last': 'channels_last',
     'bf16': 'bf16',
     'compiled': 'compiled',
 }
-FORMS = ('trained', 'channels_last', 'bf16', 'deploy', 'deploy+bf16', 'compiled')
+FORMS = ('trained', 'channels_last', 'bf16', 'fused', 'fused+bf16', 'compiled')
 Row = dict[str, Any]
 
 
@@ -30,13 +30,13 @@ class Form:
     """One form of a network on a device; calling it runs it once, to the end.
 
     Args:
-        name: some of PARTS, joined by +; deploy is the inference form, trained the form as found.
+        name: some of PARTS, joined by +; fused is the inference form, trained the form as found.
     """
 
     def __init__(self, found: Found, name: str, x: torch.Tensor):
         self.parts = name.split('+')
-        network = inference_form(found).network if 'deploy' in self.parts else found.network
-        if network is found.network and found.arguments.get('deploy') and 'deploy' not in self.parts:
+        network = inference_form(found).network if 'fused' in self.parts else found.network
+        if network is found.network and found.arguments.get('deploy') and 'fused' not in self.parts:
             raise UserError('there is only the inference form')
         format = torch.channels_last if 'channels_last' in self.parts else torch.contiguous_format
         dtype = torch.bfloat16 if 'bf16' in self.parts else torch.float32

@@ -29,7 +29,7 @@ def add_commands(commands) -> None:
         '--forms',
         nargs='+',
         metavar='FORM',
-        help='trained, deploy (the inference form), channels_last, bf16, compiled; joined by +: deploy+bf16',
+        help='trained, fused (the inference form), channels_last, bf16, compiled; joined by +: fused+bf16',
     )
     network.add_argument('--json', type=Path, metavar='FILE', help='write the table there, too')
     network.set_defaults(run=run_network)

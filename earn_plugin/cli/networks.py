@@ -15,7 +15,7 @@ def add_commands(commands) -> None:
         '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='other arguments of the network'
     )
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose names the output has')
-    convert.add_argument('--deploy', action='store_true', help='write the inference form: equal, and faster')
+    convert.add_argument('--fused', action='store_true', help='write the inference form: equal, and faster')
     convert.set_defaults(run=run_convert)
 
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
@@ -23,7 +23,7 @@ def add_commands(commands) -> None:
     complexity.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
     complexity.add_argument('--arch-file', type=Path, metavar='FILE', help='registers a network of your own')
     complexity.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='its arguments')
-    complexity.add_argument('--fused', '--deploy', action='store_true', help='in its inference form')
+    complexity.add_argument('--fused', action='store_true', help='in its inference form')
     complexity.add_argument(
         '--size',
         type=int,
@@ -63,7 +63,7 @@ def run_convert(args: argparse.Namespace) -> None:
 
     given = {'upscale': args.upscale} if args.upscale is not None else {}
     given = settings_of(args.set, given)
-    print(convert(args.source, args.target, given, to_authors=args.to == 'authors', deploy=args.deploy))
+    print(convert(args.source, args.target, given, to_authors=args.to == 'authors', deploy=args.fused))
 
 
 def run_complexity(args: argparse.Namespace) -> None:

@@ -82,7 +82,7 @@ def add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='arguments of the network'
     )
-    command.add_argument('--fused', '--deploy', action='store_true', help='in its inference form')
+    command.add_argument('--fused', action='store_true', help='in its inference form')
     command.add_argument(
         '--data-range',
         '--data_range',

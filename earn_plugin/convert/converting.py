@@ -16,7 +16,7 @@ from earn_plugin.convert.weights import Weights
 from earn_plugin.errors import UsageError, UserError
 
 MOST_NAMED = 3  # names of a kind that an error lists
-AS_TRAINED = '{} holds a network as trained; for its inference form: basicsr convert IN OUT --deploy'
+AS_TRAINED = '{} holds a network as trained; for its inference form: basicsr convert IN OUT --fused'
 
 
 class Converted(NamedTuple):

@@ -175,7 +175,7 @@ class _Check:
                 network = self.check_object((key,), value, ARCH_REGISTRY, 'network') if value else None
                 self.check_upscale((key,), network)
                 if self.is_train and network is not None and value.get('deploy') is True:
-                    self.report((key, 'deploy'), 'is for a network that is trained already: basicsr convert --deploy')
+                    self.report((key, 'deploy'), 'is for a network that is trained already: basicsr convert --fused')
         self.check_datasets()
         self.check_training(model)
         if self.is_mapping(('val',), optional=True) and self.is_mapping(('val', 'metrics'), optional=True):

@@ -11,7 +11,7 @@ from earn_plugin.inference.networks import find_network
 from tests.conftest import command
 
 SMALL = {'num_feat': 4, 'num_block': 1}
-EAGER = ('trained', 'channels_last', 'bf16', 'deploy', 'deploy+bf16+channels_last')
+EAGER = ('trained', 'channels_last', 'bf16', 'fused', 'fused+bf16+channels_last')
 
 
 def test_each_form_is_what_its_name_says():
@@ -22,7 +22,7 @@ def test_each_form_is_what_its_name_says():
         form = Form(found, name, x)
         weight = form.network.conv_first.weight
         half, last = 'bf16' in name, 'channels_last' in name
-        assert form.network.deploy == ('deploy' in name)
+        assert form.network.deploy == ('fused' in name)
         assert weight.dtype == form.x.dtype == (torch.bfloat16 if half else torch.float32)
         for tensor in (weight, form.x):
             assert tensor.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
@@ -66,8 +66,8 @@ def test_forms_run_by_turns(monkeypatch):
             return super().__call__()
 
     monkeypatch.setattr(benchmark, 'Form', Noted)
-    benchmark.measure_network(find_network('LGVAN', SMALL), ['trained', 'deploy'], torch.rand(1, 3, 4, 4), 2)
-    assert order == ['trained'] * 2 + ['deploy'] * 2 + ['trained', 'deploy'] * 3
+    benchmark.measure_network(find_network('LGVAN', SMALL), ['trained', 'fused'], torch.rand(1, 3, 4, 4), 2)
+    assert order == ['trained'] * 2 + ['fused'] * 2 + ['trained', 'fused'] * 3
 
 
 def test_what_cannot_run_is_told_in_its_row(capsys, monkeypatch, tmp_path):
@@ -84,7 +84,7 @@ def test_what_cannot_run_is_told_in_its_row(capsys, monkeypatch, tmp_path):
     assert 'compiled                NoCompiler: g++ is not here\n' in printed
     assert 'inference form          A2N has no inference form; those that have one: ' in printed
     rows = json.loads((tmp_path / 'x.json').read_text())['forms']
-    assert [row['form'] for row in rows if 'note' in row] == ['deploy', 'deploy+bf16', 'compiled']
+    assert [row['form'] for row in rows if 'note' in row] == ['fused', 'fused+bf16', 'compiled']
 
 
 def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
     torch.save(
         {'params': found.network.state_dict(), 'arch': 'LGVAN', 'arguments': found.arguments}, tmp_path / 'net.pth'
     )
-    benchmark_network(str(tmp_path / 'net.pth'), {}, (4, 4), 1, 1, 'cpu', ['trained', 'deploy'])
+    benchmark_network(str(tmp_path / 'net.pth'), {}, (4, 4), 1, 1, 'cpu', ['trained', 'fused'])
     printed = capsys.readouterr().out
     assert 'as trained              there is only the inference form' in printed
     assert printed.splitlines()[-1].endswith('1.00')
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
         ({'size': (0, 4)}, 'must be at least 1'),
         ({'repeats': 0}, 'must be at least 1'),
         ({'threads': 0}, 'must be at least 1'),
-        ({'forms': ['bf61']}, "no form 'bf61'; possible: trained, deploy, channels_last, bf16, compiled"),
+        ({'forms': ['bf61']}, "no form 'bf61'; possible: trained, fused, channels_last, bf16, compiled"),
     ],
 )
 def test_wrong_arguments(given, told):
@@ -120,7 +120,7 @@ def test_no_gpu():
 
 def test_nothing_runs():
     with pytest.raises(UserError, match='no form of A2N runs: A2N has no inference form'):
-        benchmark_network('A2N', {'upscale': 2, 'num_block': 1}, (4, 4), 1, 1, 'cpu', ['deploy'])
+        benchmark_network('A2N', {'upscale': 2, 'num_block': 1}, (4, 4), 1, 1, 'cpu', ['fused'])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -130,7 +130,7 @@ def test_on_a_gpu(capsys):
 
 
 def test_the_command(tmp_path):
-    flags = ('--set', 'num_feat=4', 'num_block=1', '--size', '8', '6', '--repeats', '1', '--forms', 'trained', 'deploy')
+    flags = ('--set', 'num_feat=4', 'num_block=1', '--size', '8', '6', '--repeats', '1', '--forms', 'trained', 'fused')
     printed = command('benchmark', 'network', 'LGVAN', *flags, '--json', 'x.json', '--threads', '1', cwd=tmp_path)
     assert 'inference form' in printed
     assert len(json.loads((tmp_path / 'x.json').read_text())['forms']) == 2

@@ -69,7 +69,7 @@ def test_weights_of_neither_form_are_told(tmp_path, trained):
 def test_weights_as_trained_are_no_inference_form(golden, tmp_path, trained):
     torch.save(golden('lgvan_x2_f16b3').weights, tmp_path / 'official.pth')
     for name in ('net.pth', 'official.pth'):
-        with pytest.raises(UserError, match=rf'{name} holds a network as trained; .* convert IN OUT --deploy'):
+        with pytest.raises(UserError, match=rf'{name} holds a network as trained; .* convert IN OUT --fused'):
             earn_plugin.load(tmp_path / name, deploy=True)
 
 
@@ -89,8 +89,8 @@ def test_a_network_without_an_inference_form(golden, tmp_path):
 
 
 def test_the_command(tmp_path, trained):
-    printed = command('convert', 'net.pth', 'fused.pth', '--deploy', cwd=tmp_path)
+    printed = command('convert', 'net.pth', 'fused.pth', '--fused', cwd=tmp_path)
     assert 'deploy=True' in printed
     assert 'has no network with deploy True' in command(
-        'convert', 'net.pth', 'x.pth', '--deploy', '--to', 'authors', cwd=tmp_path, expect=1
+        'convert', 'net.pth', 'x.pth', '--fused', '--to', 'authors', cwd=tmp_path, expect=1
     )

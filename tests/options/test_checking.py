@@ -31,7 +31,7 @@ def test_sound_options_have_no_problem(tmp_path, tiny):
 
 def test_an_inference_form_is_tested_not_trained(tmp_path, tiny):
     tiny['network_g'] = {'type': 'LGVAN', 'upscale': 2, 'deploy': True}
-    told = 'network_g.deploy: is for a network that is trained already: basicsr convert --deploy'
+    told = 'network_g.deploy: is for a network that is trained already: basicsr convert --fused'
     assert [line.partition(': ')[2] for line in problems(tmp_path, tiny)] == [told]
     assert told not in str(problems(tmp_path, tiny, is_train=False))
 
