@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from earn_plugin.errors import UserError
-from earn_plugin.files import sync_folder, whole_file
+from earn_plugin.files import remove_leftovers, sync_folder, whole_file
 from earn_plugin.signals import Stopped
 
 MANIFEST = '.manifest.json'
@@ -63,6 +63,7 @@ class Work:
     def __init__(self, folder: Path, recipe: dict[str, Any]):
         self.folder = folder
         self.done: dict[str, Files] = {}
+        remove_leftovers(folder)  # of a kill while the manifest was written
         lines = self._lines()
         if not lines or lines[0] != {'recipe': recipe}:
             self._clear()

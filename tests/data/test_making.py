@@ -167,6 +167,7 @@ def test_lost_files_and_half_lines_are_made_again(folder, tmp_path, monkeypatch)
     partial = tmp_path / '.sub.partial'
     (partial / 'im03_s001.png').write_bytes(b'')
     (partial / 'im05_s002.png').unlink()
+    (partial / f'.{making.MANIFEST}.iigm_s73').touch()
     text = (partial / making.JOURNAL).read_text()
     (partial / making.JOURNAL).write_text(text[:-30])
     make(folder, tmp_path / 'sub')
