@@ -250,7 +250,8 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        if torch.is_grad_enabled():  # bands would save nothing: queries, keys and values are kept anyway
+        # with gradients bands would save nothing, because all is kept anyway; a trace would keep their number
+        if torch.is_grad_enabled() or torch.jit.is_tracing():
             return self._band(x, 0, h)
         values = self.band_values['cpu' if x.device.type == 'cpu' else 'other']
         rows = max(1, values // (n * c * w))

@@ -73,6 +73,18 @@ def test_local_attention_equals_the_slow_form_at_any_size_and_in_any_bands(n, c,
     assert torch.allclose(unfolded_attention(module, x), expected, atol=1e-12)
 
 
+@pytest.mark.filterwarnings('ignore:.torch.jit:DeprecationWarning', 'ignore::torch.jit.TracerWarning')
+def test_a_trace_of_local_attention_has_no_bands_and_serves_other_sizes():
+    module = attention.LocalAttention(4)
+    module.band_values = {'cpu': 1}
+    with torch.no_grad():
+        traced = torch.jit.trace(module, torch.rand(1, 4, 9, 6), check_trace=False)
+        convs = [node for node in traced.inlined_graph.nodes() if node.kind() == 'aten::_convolution']
+        assert len(convs) == 3 + 1  # query, key, value; query·position
+        x = torch.rand(1, 4, 5, 11)
+        assert torch.allclose(traced(x), module(x), atol=1e-6)
+
+
 def test_local_attention_has_the_right_gradients():
     module = attention.LocalAttention(4).double()
     x = torch.randn(1, 4, 3, 5, dtype=torch.float64, requires_grad=True)

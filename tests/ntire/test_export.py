@@ -13,10 +13,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from earn_plugin import cli
 from earn_plugin.data.prepare import images_in, read_image
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference.networks import find_network
+from earn_plugin.inference.networks import Found, find_network
+from earn_plugin.ntire.complexity import measure
 from earn_plugin.ntire.export import check_data_range, check_names, check_scale, export, into_repo
 from earn_plugin.ntire.running import to_image, to_tensor
 from earn_plugin.ntire.script import Submission
+from earn_plugin.ntire.selfcheck import build
 from tests.ntire.official import DRIVER, OURS, make_data, make_repo
 
 YEARS = (2022, 2023, 2024, 2025, 2026)
@@ -69,6 +71,20 @@ def test_the_self_check_passes(exports, checkpoints, arch):
     assert 'checkpoint' not in text
     for name in ('select_model.txt', 'factsheet.txt', 'factsheet.tex', 'CHECKLIST.md'):
         assert (out / name).read_text(encoding='utf-8').count('\n') > 5
+
+
+@pytest.mark.slow
+def test_a_network_that_works_in_bands_is_counted_as_one(exports):
+    """At the organisers' size, where their script's way through EARN could differ from that of the factsheet."""
+    out, _ = exports['EARN']
+    submission = Submission(2024, list(OURS).index('EARN') + 1, 'EARNs', 'EARN', OURS['EARN'], 1.0)
+    figures = [
+        measure(Found(network, 'EARN', OURS['EARN']), (256, 256), fvcore=False)
+        for network in (find_network('EARN', OURS['EARN']).network, build(out, submission))
+    ]
+    assert figures[0].convs == figures[1].convs
+    assert figures[0].activations == figures[1].activations
+    assert figures[0].hooks == figures[1].hooks
 
 
 @pytest.fixture(scope='module')
