@@ -88,9 +88,8 @@ def test_unknown_options_file_is_2_and_names_the_nearest_recipe(tmp_path):
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     process = start('list', cwd=tmp_path)
-    process.stdout.read(10)
-    process.stdout.close()
-    assert process.wait(timeout=60) == 1
+    process.stdout.close()  # long before it prints; a reader that closes later may come after the last line
+    assert process.wait(timeout=300) == 1
 
 
 @pytest.mark.slow
