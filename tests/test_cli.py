@@ -1,3 +1,4 @@
+import argparse
 import subprocess
 import sys
 
@@ -10,15 +11,20 @@ from earn_plugin.errors import UsageError, UserError
 from tests.conftest import ROOT, command, start
 
 
-@pytest.mark.parametrize(
-    'arguments',
-    [[], ['train'], ['test'], ['prepare'], ['prepare', 'demo'], ['list'], ['benchmark'], ['benchmark', 'network']],
-)
-def test_help_of_every_command(arguments, capsys):
+def commands(parser: argparse.ArgumentParser, *above: str) -> list[tuple[str, ...]]:
+    found = [above]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += [words for name, below in action.choices.items() for words in commands(below, *above, name)]
+    return found
+
+
+@pytest.mark.parametrize('words', commands(cli.parser()), ids=' '.join)
+def test_help_of_every_command(words, capsys):
     with pytest.raises(SystemExit) as leave:
-        cli.main([*arguments, '--help'])
+        cli.main([*words, '--help'])
     assert leave.value.code == 0
-    assert 'usage: basicsr' in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(' '.join(['usage: basicsr', *words]))
 
 
 def test_help_imports_nothing_heavy():

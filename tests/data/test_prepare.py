@@ -200,14 +200,16 @@ def test_small_images_are_left_out_when_told(folder, tmp_path):
         prepare.make_subimages(folder, tmp_path / 'none', 64, 16, skip_small=True)
 
 
-@pytest.mark.parametrize('name', ['ümlaut', 'a.b', 'x' * 200])
+@pytest.mark.parametrize('name', ['ümlaut', 'a.b'])
 def test_names_that_an_lmdb_of_basicsr_cannot_hold(folder, tmp_path, name):
     prepare.write_image(folder / f'{name}.png', photograph(40, 40))
-    if len(name) < 200:
-        with pytest.raises(UserError, match=f'ASCII names .*\n  .{name}.'):
-            prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
-    else:
-        assert prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
+    with pytest.raises(UserError, match=f'ASCII names .*\n  .{name}.'):
+        prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
+
+
+def test_a_long_name_is_a_key(folder, tmp_path):
+    prepare.write_image(folder / f'{"x" * 200}.png', photograph(40, 40))
+    assert prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
 
 
 def test_two_images_of_one_name(folder, tmp_path):

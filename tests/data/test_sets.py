@@ -348,14 +348,6 @@ def test_mistakes(downloads, capsys, arguments, code, told):
     assert told in prepare('div2k', *arguments, capsys=capsys, expect=code)
 
 
-@pytest.mark.parametrize('what', ['div2k', 'flickr2k', 'benchmark', 'voc2012'])
-def test_help(what, capsys):
-    with pytest.raises(SystemExit) as leave:
-        cli.main(['prepare', what, '--help'])
-    assert leave.value.code == 0
-    assert 'datasets' in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(('what', 'scale'), [('flickr2k', 8), ('voc2012', 8), ('div2k', 5)])
 def test_scales_that_are_not(what, scale, capsys):
     with pytest.raises(SystemExit) as leave:

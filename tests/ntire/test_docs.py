@@ -57,14 +57,6 @@ def test_every_command(home):
     assert sorted(path.name for path in (home / 'unpacked').iterdir()) == ['0901.png', 'readme.txt']
 
 
-@pytest.mark.parametrize('what', ['export', 'zip'])
-def test_help(what, capsys):
-    with pytest.raises(SystemExit) as leave:
-        cli.main(['ntire', what, '--help'])
-    assert leave.value.code == 0
-    assert f'usage: basicsr ntire {what}' in capsys.readouterr().out
-
-
 def test_the_page_names_every_file_that_an_export_has():
     for name in ('select_model.txt', 'factsheet.tex', 'factsheet.txt', 'CHECKLIST.md', 'models/team18_LGVAN.py'):
         assert f'`{name}`' in PAGE

@@ -171,12 +171,12 @@ def test_a_file_of_ones_own_is_not_overwritten(tmp_path, checkpoints):
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize(
-    ('name', 'better'), [('18_LGVAN', 'LGVAN'), ('LG-VAN', 'LG_VAN'), ('team18_X', 'X'), ('é', 'Net'), ('18', 'Net')]
-)
+def test_a_name_that_is_one():
+    check_names(18, 'team18_X')
+
+
+@pytest.mark.parametrize(('name', 'better'), [('18_LGVAN', 'LGVAN'), ('LG-VAN', 'LG_VAN'), ('é', 'Net'), ('18', 'Net')])
 def test_a_name_that_is_none(name, better):
-    if name == 'team18_X':
-        return check_names(18, name)
     with pytest.raises(UsageError, match=rf'models\.18_X is not a Python name.* Try --name {better}$'):
         check_names(18, name)
 
