@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from earn_plugin.cli.networks import settings_of
+from earn_plugin.cli.networks import add_set, settings_of
 
 
 def add_commands(commands) -> None:
@@ -17,9 +17,7 @@ def add_commands(commands) -> None:
 
     network = subject.add_parser('network', help='the forms of a network: as trained, inference form, bf16, …')
     network.add_argument('network', metavar='NETWORK', help='a checkpoint, or a registered name')
-    network.add_argument(
-        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='arguments of the network'
-    )
+    add_set(network)
     network.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input')
     network.add_argument('--batch', type=int, default=1, metavar='N')
     network.add_argument('--repeats', type=int, default=7, help='timed runs of each form, by turns')
@@ -35,7 +33,9 @@ def add_commands(commands) -> None:
     network.set_defaults(run=run_network)
 
     prepare = subject.add_parser('prepare', help="basicsr prepare beside BasicSR's own means")
-    prepare.add_argument('--hr', type=Path, default=Path('datasets/demo/train/HR'), metavar='DIR', help='images')
+    prepare.add_argument(
+        '--hr', type=Path, default=Path('datasets/demo/train/HR'), metavar='DIR', help='images (default: %(default)s)'
+    )
     prepare.add_argument('--size', type=int, default=240, help='side of the sub-images')
     prepare.add_argument('--step', type=int, default=120, help='from one sub-image to the next')
     prepare.add_argument('--scale', type=int, default=4)

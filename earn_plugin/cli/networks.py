@@ -11,19 +11,14 @@ def add_commands(commands) -> None:
     convert.add_argument('source', type=Path, metavar='IN', help='an official checkpoint, or one of ours')
     convert.add_argument('target', type=Path, metavar='OUT', help='a .pth, or a .safetensors')
     convert.add_argument('--upscale', type=int, metavar='S', help='where the checkpoint does not tell')
-    convert.add_argument(
-        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='other arguments of the network'
-    )
+    add_set(convert, 'other arguments of the network')
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose names the output has')
     convert.add_argument('--fused', action='store_true', help='write the inference form: equal, and faster')
     convert.set_defaults(run=run_convert)
 
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
     complexity.add_argument('network', metavar='NETWORK', help='a registered network, or a checkpoint')
-    complexity.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
-    complexity.add_argument('--arch-file', type=Path, metavar='FILE', help='registers a network of your own')
-    complexity.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='its arguments')
-    complexity.add_argument('--fused', action='store_true', help='in its inference form')
+    add_network_arguments(complexity)
     complexity.add_argument(
         '--size',
         type=int,
@@ -41,6 +36,33 @@ def add_commands(commands) -> None:
 
     doctor = commands.add_parser('doctor', help='check versions, devices, disk; each finding with its remedy')
     doctor.set_defaults(run=run_doctor)
+
+
+def add_network_arguments(command: argparse.ArgumentParser) -> None:
+    """What tells a network beside its checkpoint or name."""
+    command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
+    command.add_argument('--arch-file', type=Path, metavar='FILE', help='the file that registers a network of your own')
+    add_set(command)
+    command.add_argument('--fused', action='store_true', help='in its inference form')
+
+
+def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the network') -> None:
+    command.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help=what)
+
+
+def register_file(args: argparse.Namespace) -> None:
+    if args.arch_file:
+        from earn_plugin.ntire.source import register
+
+        register(args.arch_file)
+
+
+def network_of(args: argparse.Namespace, what: str):
+    """The network that ``what`` and the arguments of ``add_network_arguments`` tell."""
+    from earn_plugin.inference.networks import find_network
+
+    register_file(args)
+    return find_network(what, settings_of(args.set), args.fused, args.arch)
 
 
 def settings_of(entries: list[str], given: dict | None = None) -> dict:
@@ -61,20 +83,14 @@ def settings_of(entries: list[str], given: dict | None = None) -> dict:
 def run_convert(args: argparse.Namespace) -> None:
     from earn_plugin.convert import convert
 
-    given = {'upscale': args.upscale} if args.upscale is not None else {}
-    given = settings_of(args.set, given)
+    given = settings_of(args.set, {} if args.upscale is None else {'upscale': args.upscale})
     print(convert(args.source, args.target, given, to_authors=args.to == 'authors', deploy=args.fused))
 
 
 def run_complexity(args: argparse.Namespace) -> None:
-    from earn_plugin.inference.networks import find_network
-    from earn_plugin.ntire import source
     from earn_plugin.ntire.complexity import show
 
-    if args.arch_file:
-        source.register(args.arch_file)
-    found = find_network(args.network, settings_of(args.set), args.fused, args.arch)
-    show(found, tuple(args.size), args.device, args.json)
+    show(network_of(args, args.network), tuple(args.size), args.device, args.json)
 
 
 def run_list(args: argparse.Namespace) -> None:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from earn_plugin.cli.networks import add_network_arguments, network_of, register_file, settings_of
+
 
 def add_commands(commands) -> None:
     ntire = commands.add_parser('ntire', help='prepare a submission to the NTIRE challenge on efficient SR')
@@ -32,12 +34,9 @@ def add_validate(what) -> None:
 
 
 def run_validate(args: argparse.Namespace) -> None:
-    from earn_plugin.cli.networks import settings_of
-    from earn_plugin.ntire import source
     from earn_plugin.ntire.validate import validate
 
-    if args.arch_file:
-        source.register(args.arch_file)
+    register_file(args)
     names = ('arch', 'fused', 'data_range', 'track', 'include_test', 'hybrid_test', 'ssim', 'limit', 'device', 'name')
     given = {name: getattr(args, name) for name in (*names, 'model_id', 'save_dir', 'results_dir')}
     report = validate(args.model, args.year, args.data_dir, arguments=settings_of(args.set), **given)
@@ -54,7 +53,7 @@ def add_export(what) -> None:
     export.add_argument('--team-id', type=int, required=True, metavar='N', help='as the organisers gave it')
     export.add_argument('--name', required=True, help='of the network: models/team18_NAME.py')
     export.add_argument('--repo', type=Path, metavar='DIR', help="a checkout of the organisers' repository, to patch")
-    export.add_argument('--out', type=Path, metavar='DIR', help='where else to write; by itself ntireY_teamN_NAME')
+    export.add_argument('--out', type=Path, metavar='DIR', help='where to write; ntireY_teamN_NAME by default')
     export.add_argument('--track', choices=('efficient', 'quality'), default='efficient', help='efficient by default')
     export.set_defaults(run=run_export)
 
@@ -65,9 +64,9 @@ def add_zip(what) -> None:
     upload.add_argument('--lr-dir', type=Path, required=True, metavar='DIR', help='the LR images of the test set')
     upload.add_argument('--out', type=Path, required=True, metavar='FILE.zip')
     upload.add_argument('--names', choices=('lr', 'hr'), default='lr', help='0901x4.png, or 0901.png; lr by default')
-    upload.add_argument('--runtime', type=float, metavar='S', help='seconds an image; by itself what is measured')
+    upload.add_argument('--runtime', type=float, metavar='S', help='seconds an image; measured by default')
     upload.add_argument(
-        '--extra-data', type=int, choices=(0, 1), default=0, help='whether trained on any; 0 by default'
+        '--extra-data', type=int, choices=(0, 1), default=0, help='whether it was trained on any; 0 by default'
     )
     upload.add_argument('--description', default='', metavar='TEXT', help='the last line of readme.txt')
     upload.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, …; the GPU where there is one')
@@ -77,12 +76,7 @@ def add_zip(what) -> None:
 def add_network(command: argparse.ArgumentParser) -> None:
     """The network, as all of them name it."""
     command.add_argument('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
-    command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
-    command.add_argument('--arch-file', type=Path, metavar='FILE', help='the file that registers a network of your own')
-    command.add_argument(
-        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='arguments of the network'
-    )
-    command.add_argument('--fused', action='store_true', help='in its inference form')
+    add_network_arguments(command)
     command.add_argument(
         '--data-range',
         '--data_range',
@@ -94,13 +88,11 @@ def add_network(command: argparse.ArgumentParser) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from earn_plugin.cli.networks import settings_of
-    from earn_plugin.ntire import export, source
+    from earn_plugin.ntire.export import export
 
-    if args.arch_file:
-        source.register(args.arch_file)
+    register_file(args)
     print(
-        export.export(
+        export(
             args.model,
             args.year,
             args.team_id,
@@ -117,15 +109,12 @@ def run_export(args: argparse.Namespace) -> None:
 
 
 def run_zip(args: argparse.Namespace) -> None:
-    from earn_plugin.cli.networks import settings_of
-    from earn_plugin.inference.networks import ENDINGS, find_network
-    from earn_plugin.ntire import source, upload
+    from earn_plugin.inference.networks import ENDINGS
     from earn_plugin.ntire.complexity import find_device
+    from earn_plugin.ntire.upload import Readme, pack
 
-    if args.arch_file:
-        source.register(args.arch_file)
-    found = find_network(args.model, settings_of(args.set), args.fused, args.arch)
-    readme = upload.Readme(args.runtime, bool(args.extra_data), args.description)
+    found = network_of(args, args.model)
+    readme = Readme(args.runtime, bool(args.extra_data), args.description)
     trained = args.model.endswith(ENDINGS)
     device = find_device(args.device)
-    print(upload.pack(found, args.lr_dir, args.out, readme, args.names, args.data_range, device, trained))
+    print(pack(found, args.lr_dir, args.out, readme, args.names, args.data_range, device, trained))

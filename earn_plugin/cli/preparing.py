@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def add_commands(commands) -> None:
-    prepare = commands.add_parser('prepare', help='prepare data')
+    prepare = commands.add_parser('prepare', help="make LR images, sub-images, LMDBs, the recipes' data; check data")
     what = prepare.add_subparsers(dest='what', required=True, metavar='WHAT')
 
     demo = what.add_parser('demo', help='make datasets/demo from the photographs that scikit-image ships; no download')
@@ -76,14 +76,14 @@ def add_cutting(command: argparse.ArgumentParser, size: int | None = None, step:
     command.add_argument('--size', type=int, default=size, help=f'side of the squares in HR ({cut} by default)')
     command.add_argument('--step', type=int, default=step, help='from one square to the next in HR')
     command.add_argument('--scale', type=int, default=1, help='DIR holds LR of this scale: all sizes shrink by it')
-    command.add_argument('--suffix', default='', help='that the names end in, and sub-images shall not: x4')
+    command.add_argument('--suffix', default='', help='that the names end in and those of the sub-images shall not: x4')
     command.add_argument('--multiple', type=int, default=1, help='cut images to a multiple first: 12 for ×2 ×3 ×4')
     command.add_argument('--skip-small', action='store_true', help='leave out images smaller than the size')
 
 
 def add_data_set(what, name: str, scales: tuple[int, ...], archives: str) -> None:
-    command = what.add_parser(name, help=f'make what the recipes read from {archives}, unpacked or not')
-    command.add_argument('place', type=Path, metavar='DIR', help=f'holds {archives}, or what was unpacked from them')
+    command = what.add_parser(name, help=f'make what the recipes read from {archives}')
+    command.add_argument('place', type=Path, metavar='DIR', help=f'holds {archives}, packed or unpacked')
     command.add_argument('--out', type=Path, default=Path('datasets'), help='root of the tree (default: %(default)s)')
     command.add_argument('--scales', type=int, nargs='+', choices=scales, default=[2, 3, 4], help='default: 2 3 4')
     command.add_argument(
