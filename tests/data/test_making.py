@@ -44,6 +44,13 @@ def values(folder: Path) -> dict[str, bytes]:
     return content | {name: text for name, text in listed(folder).items() if name != 'data.mdb'}
 
 
+def written_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('what', 'name', 'read'), [('subimages', 'sub', listed), ('lmdb', 'sub.lmdb', values)], ids=['subimages', 'lmdb']
@@ -54,13 +61,14 @@ def test_killed_twenty_times(folder, tmp_path, what, name, read):
     command('prepare', what, folder, tmp_path / 'whole' / name, *cutting, cwd=tmp_path)
     expected = read(tmp_path / 'whole' / name)
     target = tmp_path / 'broken' / name
-    partial = target.with_name(f'.{name}.partial')
+    journal = target.with_name(f'.{name}.partial') / making.JOURNAL
     chance = random.Random(0)
     journals = []
     for _ in range(KILLS):
+        before = written_at(journal)
         process = start('prepare', what, folder, target, *cutting, cwd=tmp_path)
         if chance.random() < 0.8:
-            while process.poll() is None and not partial.exists():
+            while process.poll() is None and written_at(journal) == before:
                 time.sleep(0.01)
         time.sleep(chance.uniform(0, 1))
         process.send_signal(signal.SIGKILL)
@@ -68,7 +76,6 @@ def test_killed_twenty_times(folder, tmp_path, what, name, read):
         if target.exists():  # it was done: whole, and from the beginning for the next
             assert read(target) == expected
             target.rename(tmp_path / f'done{len(list(tmp_path.iterdir()))}')
-        journal = partial / making.JOURNAL
         journals.append(journal.read_text().count('\n') if journal.exists() else 0)
     assert any(later > earlier > 1 for earlier, later in itertools.pairwise(journals)), journals
     command('prepare', what, folder, target, *cutting, cwd=tmp_path)
