@@ -7,6 +7,7 @@ import numpy as np
 from skimage import data
 
 from earn_plugin.data import prepare
+from earn_plugin.data.bicubic import crop_to_multiple
 from earn_plugin.errors import UserError
 from earn_plugin.files import whole_folder
 
@@ -66,8 +67,7 @@ def _read(name: str, photograph: Callable[[], np.ndarray]) -> np.ndarray:
         raise UserError(
             f'scikit-image does not give its photograph {name} ({error}); reinstall it: pip install scikit-image'
         ) from error
-    height, width = (length - length % 12 for length in image.shape[:2])
-    return np.ascontiguousarray(image[:height, :width, ::-1])
+    return np.ascontiguousarray(crop_to_multiple(image, 12)[..., ::-1])
 
 
 def _sub_lmdb(folder: Path, lmdb: Path, scale: int) -> None:
