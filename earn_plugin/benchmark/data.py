@@ -17,20 +17,18 @@ from basicsr.data.prefetch_dataloader import CPUPrefetcher
 from basicsr.utils.registry import DATASET_REGISTRY
 from tqdm import tqdm
 
+from earn_plugin.benchmark.preparing import make_large
 from earn_plugin.data import demo
-from earn_plugin.data.headers import read_header
-from earn_plugin.data.images import images_in
 from earn_plugin.data.loading import TrainingData
-from earn_plugin.data.prepare import make_cropped, make_lmdb, make_lr, make_subimages
-from earn_plugin.errors import UsageError, UserError
+from earn_plugin.data.prepare import make_lmdb, make_lr, make_subimages
+from earn_plugin.errors import UsageError
 
 SCALE, PATCH, BATCH, SEED = 4, 192, 16, 0  # ×4 from crops of 192 in batches of 16, as the papers train
 WARM = 2  # batches before the clock starts, in which workers start and caches fill
-SQUARE = 480
 
 
 class Source(NamedTuple):
-    """HR and LR as folders, or as LMDBs; ``count`` images each, ``megabytes`` in all."""
+    """HR and LR as folders, or as LMDBs."""
 
     name: str
     hr: Path
@@ -38,6 +36,7 @@ class Source(NamedTuple):
 
     @property
     def count(self) -> int:
+        """Of the HR images."""
         if self.hr.suffix == '.lmdb':
             return len((self.hr / 'meta_info.txt').read_text().splitlines())
         return len(list(self.hr.glob('*.png')))
@@ -95,12 +94,7 @@ def make_sources(hr: Path | None, folder: Path, square: int) -> list[Source]:
         demo.make_demo(folder / 'demo')
         hr = folder / 'demo/train/HR'
     whole = Source('whole images, folder', folder / 'HR', folder / 'LR')
-    make_cropped(hr, whole.hr, SCALE)
-    for path in images_in(whole.hr):
-        if min(read_header(path)[:2]) < square:
-            path.unlink()
-    if not any(whole.hr.glob('*.png')):
-        raise UserError(f'no image in {hr} is {square} pixels wide and high; take a smaller --size')
+    make_large(hr, whole.hr, SCALE, square)
     make_lr(whole.hr, whole.lr, SCALE)
 
     def squares(name: str, size: int, ending: str, make: Any, **settings: Any) -> Source:

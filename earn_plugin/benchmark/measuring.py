@@ -71,7 +71,8 @@ def machine(device: str) -> str:
     """What measures: the GPU, or the processor with the number of torch's threads."""
     if device == 'cuda':
         return torch.cuda.get_device_name()
-    cores = Path('/proc/cpuinfo')  # platform.processor() is empty on Linux
-    found = re.search(r'^model name\s*: (.+)$', cores.read_text(), re.MULTILINE) if cores.is_file() else None
-    name, threads = found[1] if found else platform.processor() or platform.machine(), torch.get_num_threads()
+    cpuinfo = Path('/proc/cpuinfo')  # platform.processor() is empty on Linux
+    found = re.search(r'^model name\s*: (.+)$', cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    name = found[1] if found else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
     return f'{name}, {threads} thread{"s" if threads > 1 else ""}'

@@ -30,19 +30,23 @@ class Form:
     """One form of a network on a device; calling it runs it once, to the end.
 
     Args:
-        name: some of PARTS, joined by +; fused is the inference form, trained the form as found.
+        name: some of PARTS, joined by +; without fused it is the network as trained.
+
+    Raises:
+        UserError: the network has no such form.
     """
 
     def __init__(self, found: Found, name: str, x: torch.Tensor):
         self.parts = name.split('+')
-        network = inference_form(found).network if 'fused' in self.parts else found.network
-        if network is found.network and found.arguments.get('deploy') and 'fused' not in self.parts:
+        if 'fused' in self.parts:
+            found = inference_form(found)
+        elif found.form == 'inference form':
             raise UserError('there is only the inference form')
-        format = torch.channels_last if 'channels_last' in self.parts else torch.contiguous_format
+        layout = torch.channels_last if 'channels_last' in self.parts else torch.contiguous_format
         dtype = torch.bfloat16 if 'bf16' in self.parts else torch.float32
-        network = copy.deepcopy(network).to(x.device, dtype, memory_format=format)
+        network = copy.deepcopy(found.network).to(x.device, dtype, memory_format=layout)
         self.network: nn.Module = torch.compile(network) if 'compiled' in self.parts else network
-        self.x = x.to(dtype, memory_format=format)
+        self.x = x.to(dtype, memory_format=layout)
 
     @torch.inference_mode()
     def __call__(self) -> torch.Tensor:
@@ -62,7 +66,7 @@ class Form:
 
 
 def measure_network(found: Found, forms: Sequence[str], x: torch.Tensor, repeats: int) -> list[Row]:
-    """Median time, peak memory and output of each form, the forms by turns; a note where one cannot run.
+    """Median time, speed and peak memory of each form, the forms by turns; a note where one cannot run.
 
     Args:
         x: N×C×H×W in [0, 1], on the device.

@@ -21,6 +21,20 @@ from earn_plugin.data.prepare import make_cropped, make_lmdb, make_lr, make_subi
 from earn_plugin.errors import UserError
 
 
+def make_large(folder: Path, hr: Path, scale: int, size: int) -> None:
+    """The images cut to a multiple of the scale, but for those that are then smaller than ``size``.
+
+    Raises:
+        UserError: none is as large, or one cannot be read.
+    """
+    make_cropped(folder, hr, scale)
+    for path in images_in(hr):
+        if min(read_header(path)[:2]) < size:
+            path.unlink()
+    if not any(hr.glob('*.png')):
+        raise UserError(f'no image of {folder} is as large as {size}×{size}; take a smaller --size')
+
+
 def extract_subimages(folder: Path, sub_folder: Path, size: int, step: int) -> None:
     """In the manner of BasicSR's script of that name, which pip does not install: PNG level 3, a process a core."""
     sub_folder.mkdir(parents=True)
@@ -62,12 +76,7 @@ def benchmark_prepare(folder: Path, size: int, step: int, scale: int, repeats: i
     with tempfile.TemporaryDirectory(prefix='.benchmark_', dir=Path.cwd()) as temporary:
         root = Path(temporary)
         hr, sub, out = root / 'HR', root / 'sub', root / 'out'
-        make_cropped(folder, hr, scale)
-        for path in images_in(hr):
-            if min(read_header(path)[:2]) < size:
-                path.unlink()
-        if not any(hr.glob('*.png')):
-            raise UserError(f'no image of {folder} is as large as {size}×{size}; take a smaller --size')
+        make_large(folder, hr, scale, size)
         make_subimages(hr, sub, size, step)
         images, pieces = len(images_in(hr)), len(images_in(sub))
         print(f'{images} images, {pieces} sub-images of {size}×{size}; {cores()} cores, medians of {repeats} by turns')
