@@ -21,6 +21,8 @@ from earn_plugin.data.manifest import manifest_findings
 from earn_plugin.data.sources import LMDB, Finding, Folder, lmdb_header, open_source
 from earn_plugin.errors import UserError
 
+FLAT = ('PairedImageDataset', 'BicubicPairDataset', 'SingleImageDataset')  # others may have a folder for each clip
+
 
 @dataclass
 class Report:
@@ -105,15 +107,14 @@ def check_fully(options: list[dict[str, Any]]) -> Report:
 
 def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitStack) -> _DataSet:
     dataset = _DataSet(opt)
-    flat = ('PairedImageDataset', 'BicubicPairDataset', 'SingleImageDataset')
-    in_folders = opt['type'] in flat  # others may have a folder for each clip
+    is_flat = opt['type'] in FLAT
     for side in ('gt', 'lq'):
         if opt.get(f'dataroot_{side}') is None:
             continue
         root = Path(opt[f'dataroot_{side}'])
         key = root.resolve()
         if key not in sources:
-            sources[key] = open_source(root, recursive=not in_folders)
+            sources[key] = open_source(root, recursive=not is_flat)
             if isinstance(sources[key], LMDB):
                 stack.callback(sources[key].close)
         source = sources[key]
@@ -124,7 +125,7 @@ def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitSt
         dataset.sides[side] = _Side(source, source.names)
         if not source.names:
             dataset.findings.append(Finding(str(root), 'is empty: there is no image in it'))
-    if in_folders and opt.get('meta_info_file') and not any(isinstance(s.source, LMDB) for s in dataset.sides.values()):
+    if is_flat and opt.get('meta_info_file') and not any(isinstance(s.source, LMDB) for s in dataset.sides.values()):
         _select(dataset)
     if opt['type'] == 'PairedImageDataset':
         _pair(dataset)

@@ -207,9 +207,8 @@ def build(folder: Path, submission: Submission) -> nn.Module:
     """The network that the exported file has, with its weights, in this interpreter."""
     path = folder / submission.code
     module = ModuleType(f'exported_{submission.module}')
-    exec(
-        compile(path.read_text(encoding='utf-8'), path, 'exec'), module.__dict__
-    )  # an import would leave its cache there
+    # not imported: that would leave a cache beside the file
+    exec(compile(path.read_text(encoding='utf-8'), path, 'exec'), module.__dict__)
     network = getattr(module, submission.arch)(**submission.arguments)
     network.load_state_dict(torch.load(folder / submission.weights, weights_only=True), strict=True)
     return network.eval()

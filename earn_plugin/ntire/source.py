@@ -18,11 +18,10 @@ PLAIN = 'earn_plugin.ntire.plain'
 
 
 class Extracted(NamedTuple):
-    """A class with all that it needs, as text, and the functions of ``plain`` that stand in for torch's."""
+    """A class with all that it needs, as text, and the modules that it is from, in their order there."""
 
     text: str
     modules: list[str]
-    equivalents: list[str]
 
 
 def extract(cls: type, *functions: str) -> Extracted:
@@ -238,7 +237,7 @@ class Collector:
             parts += ['\n'.join(self.aliases[name])] if name in self.aliases else []
             parts += [module.segment(module.statements[index]) for index in sorted(self.wanted.get(name, []))]
         text = '\n\n\n'.join(part for part in parts if part).replace('annotations\n\n\n', 'annotations\n\n', 1)
-        return Extracted(text + '\n', order, sorted(set(EQUIVALENTS) & self.origins.keys()))
+        return Extracted(text + '\n', order)
 
 
 def made_by(text: str) -> set[str]:
