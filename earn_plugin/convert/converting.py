@@ -229,7 +229,7 @@ def check_form(path: Path, description: dict[str, Any], network: nn.Module, weig
     """Tell weights as trained from those of the inference form, by their names.
 
     Raises:
-        UserError: they are of the other form than the file says.
+        UserError: they are of the other form than the file or the arguments say.
     """
     if not hasattr(type(network), 'fuse') or weights.keys() == network.state_dict().keys():
         return
@@ -237,7 +237,10 @@ def check_form(path: Path, description: dict[str, Any], network: nn.Module, weig
     other = build(path, description['arch'], {**description['arguments'], 'deploy': not deploy})
     if weights.keys() == other.state_dict().keys():
         holds = 'a network as trained' if deploy else 'the inference form'
-        raise UserError(f'{path} holds the weights of {holds}, but describes itself as deploy={deploy}')
+        raise UserError(
+            f'{path} holds the weights of {holds}, but is taken for deploy={deploy}; '
+            f'if the file itself does not tell, --set deploy={str(not deploy).lower()} does'
+        )
 
 
 def source_of(arch: str) -> Source:

@@ -125,7 +125,7 @@ def make_lmdb(
 ) -> bool:
     """An LMDB of a folder of images, or of their sub-images, as BasicSR reads it: keys are names without their ending.
 
-    PNG files go in byte for byte, others as PNG.
+    Whole images that are PNG files go in byte for byte, all else is encoded.
 
     Args:
         lmdb: ends in .lmdb.

@@ -61,6 +61,11 @@ def export(
 
     Args:
         model: a checkpoint, or a registered name.
+        arguments: of the network, where the checkpoint does not tell them.
+        track: 'efficient' or 'quality'.
+        fused: take the network in its inference form.
+        out: a folder; by default ntireYEAR_teamTEAM_NAME, for the quality track with _quality behind it.
+        repo: the checkout, whose script gets the branch.
         arch: the network that a checkpoint is of, where the file does not tell.
         name: of the network, as the organisers' tables will have it.
         data_range: what the network takes and gives: images in [0, 1] or in [0, 255].

@@ -34,7 +34,7 @@ def read(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, Entry]:
     """The runs so far, to which one of ``name`` on ``splits`` can be added.
 
     Raises:
-        UserError: the file is no such file, or no table can hold its runs and this one: they are on other splits, or
+        UserError: the file is not NTIRE's, or no table can hold its runs and this one: they are on other splits, or
             lack figures.
     """
     try:
