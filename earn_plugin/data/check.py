@@ -42,19 +42,21 @@ def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
     pairs = list(_pairs(opt, dataset))
     problems = [finding for pair in pairs for finding in pair_findings(pair, opt)]
     if problems:
-        more = f'\n  and {len(problems) - MOST_NAMED} more' if len(problems) > MOST_NAMED else ''
-        listed = '\n'.join(f'  {problem}' for problem in problems[:MOST_NAMED])
         count = 'a problem' if len(problems) == 1 else f'{len(problems)} problems'
-        raise UserError(f'data set {name} has {count}:\n{listed}{more}')
+        raise UserError('\n  '.join([f'data set {name} has {count}:', *first_of(map(str, problems))]))
     notes = [
         f'{image_name} is {header.kind}'
         for pair in pairs
         for image_name, header in ((pair.gt_name, pair.gt), (pair.lq_name, pair.lq))
         if header.kind
     ]
-    if len(notes) > MOST_NAMED:
-        notes = [*notes[:MOST_NAMED], f'and {len(notes) - MOST_NAMED} more']
-    return [f'data set {name}: {", ".join(notes)}: read as 8-bit RGB'] if notes else []
+    return [f'data set {name}: {", ".join(first_of(notes))}: read as 8-bit RGB'] if notes else []
+
+
+def first_of(lines: Iterable[str]) -> list[str]:
+    lines = list(lines)
+    more = len(lines) - MOST_NAMED
+    return [*lines[:MOST_NAMED], f'and {more} more'] if more > 0 else lines
 
 
 def check_names(opt: dict[str, Any]) -> None:
@@ -86,8 +88,7 @@ def check_names(opt: dict[str, Any]) -> None:
         lines = []
         for alone, here, there in ((gt - lq, *roots), (lq - gt, *roots[::-1])):
             if alone:
-                more = f' and {len(alone) - MOST_NAMED} more' if len(alone) > MOST_NAMED else ''
-                lines.append(f'  in {there} is no {", ".join(sorted(alone)[:MOST_NAMED])}{more}, which {here} asks for')
+                lines.append(f'  in {there} is no {", ".join(first_of(sorted(alone)))}, which {here} asks for')
         hint = '' if opt['io_backend']['type'] == 'lmdb' else f'\n  (filename_tmpl is {template!r})'
         raise UserError(f'data set {opt["name"]}: HR and LR do not pair:\n' + '\n'.join(lines) + hint)
 
