@@ -1,4 +1,5 @@
 import hashlib
+from fractions import Fraction
 
 import cv2
 import lmdb
@@ -11,6 +12,7 @@ from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
 from earn_plugin.cli import main
 from earn_plugin.data import prepare
+from earn_plugin.data.bicubic import imresize
 from earn_plugin.data.loading import build_checked
 from earn_plugin.data.making import manifest_of
 from earn_plugin.errors import UsageError, UserError
@@ -41,7 +43,8 @@ def stored(folder):
 def test_lr_is_matlabs_and_named_as_asked(folder, tmp_path):
     prepare.make_lr(folder, tmp_path / 'X2', 2, suffix='x2')
     assert names_in(tmp_path / 'X2') == ['im0x2.png', 'im1x2.png', 'im2x2.png']
-    assert prepare.read_image(tmp_path / 'X2/im1x2.png').shape == (25, 35, 3)
+    expected = imresize(photograph(51, 70, 1)[:50], Fraction(1, 2))
+    np.testing.assert_array_equal(prepare.read_image(tmp_path / 'X2/im1x2.png'), expected)
 
 
 def test_subimages_cover_the_image_and_pair_with_their_lr(folder, tmp_path):
