@@ -12,8 +12,8 @@ def adapted(text: str) -> str:
     """The text of a module without registration and without what only training needs.
 
     - decorators of a registry go,
-    - ``torch.is_grad_enabled()`` is taken as False and its branches are folded: the organisers' scripts run networks
-      with gradients enabled, where ours would go the way that saves memory in training,
+    - where ``torch.is_grad_enabled()`` is the whole condition, it is taken as False and the branches are folded: the
+      organisers' scripts run networks with gradients enabled, where ours would go the way of training,
     - functions that torch 1.13 lacks give way to their equivalents,
     - ``zip(…, strict=…)`` loses what Python 3.9 lacks.
     """

@@ -66,7 +66,7 @@ def test_the_self_check_passes(exports, checkpoints, arch):
     assert flat.keys() == torch.load(checkpoints[arch], weights_only=True)['params_ema'].keys()
     text = code.read_text(encoding='utf-8')
     assert 'REGISTRY' not in text
-    assert 'if torch.is_grad_enabled()' not in text
+    assert 'if torch.is_grad_enabled():' not in text  # EARN's band asks for more and stays
     assert 'torch.autograd' not in text
     assert 'checkpoint' not in text
     for name in ('select_model.txt', 'factsheet.txt', 'factsheet.tex', 'CHECKLIST.md'):
