@@ -39,7 +39,7 @@ def add_commands(commands) -> None:
     lmdb.add_argument('lmdb', type=Path, metavar='X.lmdb')
     add_cutting(lmdb)
     lmdb.add_argument(
-        '--encoding', choices=('png', 'bmp'), default='png', help='bmp: twice the room, hardly any time to decode'
+        '--encoding', choices=('png', 'bmp'), default='png', help='bmp: more room, hardly any time to decode'
     )
     add_jobs(lmdb)
     lmdb.set_defaults(run=run_lmdb)

@@ -130,7 +130,7 @@ def make_lmdb(
     Args:
         lmdb: ends in .lmdb.
         size, step, suffix, multiple, skip_small: as in ``make_subimages``, which is then not needed before.
-        encoding: 'bmp' stores the decoded 8-bit values: about twice the room, and next to no time for decoding.
+        encoding: 'bmp' stores the decoded 8-bit values: more room, and next to no time for decoding.
 
     Raises:
         UserError: names that BasicSR's LMDBs cannot hold, or as ``make_subimages``.
