@@ -10,7 +10,7 @@ import earn_plugin
 PACKAGE = Path(earn_plugin.__file__).parent
 FLOORS = [
     {'errors', 'files', 'rng', 'signals', 'compat', ''},
-    {'archs', 'losses', 'data.bicubic', 'data.check', 'data.headers', 'data.sources'},
+    {'archs', 'losses', 'data.bicubic', 'data.check', 'data.decoding', 'data.headers', 'data.sources'},
     {'data', 'models', 'distributed', 'validation'},
     {'options', 'checkpoint', 'convert', 'building', 'train', 'test', 'listing', 'doctor', 'inference'},
     {'benchmark', 'ntire'},

@@ -148,8 +148,11 @@ def run_data_set(args: argparse.Namespace) -> None:
 def cutting(args: argparse.Namespace) -> dict:
     from earn_plugin.errors import UsageError
 
+    for name, value in (('--scale', args.scale), ('--multiple', args.multiple)):
+        if value < 1:
+            raise UsageError(f'{name} must be at least 1, got {value}')
     for name, value in (('--size', args.size), ('--step', args.step), ('--multiple', args.multiple)):
-        if value not in (None, 1) and (args.scale < 1 or value % args.scale):
+        if value not in (None, 1) and value % args.scale:
             raise UsageError(f'{name} {value} is that of HR, and no multiple of --scale {args.scale}')
     return {
         'size': args.size and args.size // args.scale,

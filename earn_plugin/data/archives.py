@@ -62,7 +62,7 @@ def find_images(place: Path, is_wanted: Callable[[str], object]) -> tuple[list[F
         is_wanted: whether to look into an archive of this name.
 
     Returns:
-        The images, and what is wrong: archives that are damaged or not there whole.
+        The images, and what is wrong: folders that may not be read, archives damaged or not there whole.
 
     Raises:
         UserError: there is no such folder or archive.
@@ -71,7 +71,11 @@ def find_images(place: Path, is_wanted: Callable[[str], object]) -> tuple[list[F
     if not place.is_dir() and not (place.is_file() and is_archive(place)):
         raise UserError(f'{place} is neither a folder nor an archive ({" ".join(ARCHIVES)})')
     images, problems = [], []
-    for path in _files(place) if place.is_dir() else [place]:
+
+    def passed_over(error: OSError) -> None:
+        problems.append(f'{error.filename} cannot be read: {error.strerror}')
+
+    for path in _files(place, passed_over) if place.is_dir() else [place]:
         name = path.relative_to(place.parent).as_posix()
         if is_archive(path) and (is_wanted(path.name) or path == place):
             try:
@@ -89,9 +93,9 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES)
 
 
-def _files(place: Path) -> Iterator[Path]:
+def _files(place: Path, passed_over: Callable[[OSError], object]) -> Iterator[Path]:
     seen = set()
-    for where, folders, files in os.walk(place, followlinks=True):
+    for where, folders, files in os.walk(place, followlinks=True, onerror=passed_over):
         here = Path(where)
         real = here.resolve()
         if real in seen or len(here.relative_to(place).parts) > DEPTH:

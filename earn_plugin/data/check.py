@@ -1,12 +1,11 @@
 """Image pairs checked by name, header and size before training starts, and failures to read explained."""
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-
+from earn_plugin.data.decoding import decode
 from earn_plugin.data.headers import Header, read_header
 from earn_plugin.data.sources import Finding, Folder, lmdb_header, lmdb_shapes
 from earn_plugin.errors import UserError
@@ -40,6 +39,10 @@ def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
     if not len(dataset):
         raise UserError(f'data set {name} is empty: no image in {opt.get("dataroot_gt") or opt.get("dataroot_lq")}')
     pairs = list(_pairs(opt, dataset))
+    scale, gt_size = opt.get('scale'), opt.get('gt_size')
+    if pairs and opt['phase'] == 'train' and scale and gt_size and gt_size % scale:
+        nearest = max(1, gt_size // scale) * scale
+        raise UserError(f'data set {name}: gt_size must be a multiple of scale {scale}, got {gt_size}; try {nearest}')
     problems = [finding for pair in pairs for finding in pair_findings(pair, opt)]
     if problems:
         count = 'a problem' if len(problems) == 1 else f'{len(problems)} problems'
@@ -180,14 +183,17 @@ def explain_failure(dataset: Any, index: int, error: Exception) -> str:
         return f'data set {name} needs the option {error}'
     path = getattr(dataset, 'paths', {index: None})[index]
     files = list(path.values()) if isinstance(path, dict) else [path]
-    for file in files:
-        if file and Path(file).is_file():
-            content = np.fromfile(file, np.uint8)
-            if not content.size or cv2.imdecode(content, cv2.IMREAD_COLOR) is None:
-                return f'data set {name}: {file} cannot be decoded: it is damaged, or not an image'
+    are_files = [bool(file) and Path(file).is_file() for file in files]
+    for file in itertools.compress(files, are_files):
+        try:
+            decode(Path(file).read_bytes())
+        except ValueError as damage:
+            return f'data set {name}: {file} {damage}'
     where = ', '.join(dict.fromkeys(map(str, filter(None, files))))
     roots = [getattr(dataset, 'opt', {}).get(key) for key in ('dataroot_gt', 'dataroot_lq')]
-    if where and not Path(str(files[0])).is_file():
+    if where and not are_files[0]:
         where += f' of {" or ".join(map(str, filter(None, roots)))}'
-    what = 'the image is missing or damaged' if 'NoneType' in str(error) else f'{type(error).__name__}: {error}'
+    what = f'{type(error).__name__}: {error}'
+    if 'NoneType' in str(error) and not all(are_files):
+        what = 'the image is missing or damaged'
     return f'data set {name}: cannot read sample {index} ({where or "no path known"}): {what}'

@@ -109,7 +109,7 @@ def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitSt
     dataset = _DataSet(opt)
     is_flat = opt['type'] in FLAT
     for side in ('gt', 'lq'):
-        if opt.get(f'dataroot_{side}') is None:
+        if opt.get(f'dataroot_{side}') is None or (side == 'lq' and opt['type'] == 'BicubicPairDataset'):
             continue
         root = Path(opt[f'dataroot_{side}'])
         key = root.resolve()
@@ -136,7 +136,11 @@ def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitSt
 
 def _select(dataset: _DataSet) -> None:
     """Keep what the data set's meta_info_file names, as BasicSR does."""
-    lines = Path(dataset.opt['meta_info_file']).read_text(encoding='utf-8', errors='replace').splitlines()
+    file = Path(dataset.opt['meta_info_file'])
+    try:
+        lines = file.read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError as error:
+        raise UserError(f'data set {dataset.opt["name"]}: {file} cannot be read: {error.strerror}') from error
     names = list(dict.fromkeys(line.strip().split(' ')[0] for line in lines))
     template = dataset.opt.get('filename_tmpl', '{}')
     for which, side in dataset.sides.items():

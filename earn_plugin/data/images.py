@@ -14,14 +14,19 @@ def images_in(folder: Path) -> list[Path]:
     """The files of a folder, sorted, hidden ones left out.
 
     Raises:
-        UserError: no folder, or none in it.
+        UserError: no folder, none in it, or links to what is not there.
     """
     try:
-        paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+        shown = sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
     except FileNotFoundError:
         raise UserError(f'there is no folder {folder}') from None
     except OSError as error:
         raise UserError(f'{folder} cannot be read as a folder: {error.strerror}') from error
+    paths = [path for path in shown if path.is_file()]
+    broken = [path for path in shown if path.is_symlink() and not path.exists()]
+    if broken:
+        more = f', and {len(broken) - 1} more' if len(broken) > 1 else ''
+        raise UserError(f'{broken[0]} is a link to what is not there{more}: put it back, or remove the links')
     if not paths:
         raise UserError(f'no images in {folder} (folders in it are not gone into)')
     return paths
@@ -31,13 +36,16 @@ def decode(content: bytes, path: Path) -> np.ndarray:
     """An image as it is, but without alpha: grey or BGR, in 8 or 16 bits, turned as its EXIF data says.
 
     Raises:
-        UserError: it cannot be decoded; names ``path``.
+        UserError: it cannot be decoded, or has other values; names ``path``.
     """
-    image = None
-    if content:
+    try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:  # empty, larger than cv2 allows, and the like
+        image = None
     if image is None:
         raise UserError(f'{path} cannot be decoded: it is damaged, or not an image')
+    if image.dtype not in (np.uint8, np.uint16):
+        raise UserError(f'{path} has values of {image.dtype}: convert it to 8 or 16 bits')
     return image
 
 

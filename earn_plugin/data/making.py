@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from earn_plugin.data.sources import check_length
 from earn_plugin.errors import UserError
 from earn_plugin.files import remove_leftovers, sync_folder, whole_file
 from earn_plugin.signals import Stopped
@@ -37,9 +38,20 @@ def sha256(content: bytes) -> str:
 
 
 def recipe_of(sources: Sequence[Path], **settings: Any) -> dict[str, Any]:
-    """What a folder is made from and how: the sources' names and sizes, and the settings."""
-    listed = '\n'.join(f'{path.name} {path.stat().st_size}' for path in sources)
-    return {**settings, 'sources': len(sources), 'names_and_sizes': sha256(listed.encode())}
+    """What a folder is made from and how: the sources' names, sizes and times, and the settings."""
+    states = [(path.name, path.stat()) for path in sources]
+    listed = '\n'.join(f'{name} {state.st_size}' for name, state in states)
+    return {
+        **settings,
+        'sources': len(sources),
+        'names_and_sizes': sha256(os.fsencode(listed)),
+        'modified': sha256(repr([state.st_mtime_ns for _, state in states]).encode()),
+    }
+
+
+def lasting(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What a finished folder is known by: work goes on with the very same files only, but copies have other times."""
+    return {key: value for key, value in recipe.items() if key != 'modified'}
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
@@ -104,9 +116,9 @@ def is_made(target: Path, recipe: dict[str, Any]) -> bool:
     Raises:
         UserError: something else is there, or not all that was made.
     """
-    if not target.exists():
+    if not os.path.lexists(target):  # a link to nothing is something, too
         return False
-    manifest = manifest_of(target)
+    manifest, recipe = manifest_of(target), lasting(recipe)
     if manifest is None:
         raise UserError(f'{target} exists, and was not made by this command: remove it, or take another name')
     if manifest['recipe'] != recipe:
@@ -125,7 +137,10 @@ def is_made(target: Path, recipe: dict[str, Any]) -> bool:
 def _lost(target: Path, manifest: dict[str, Any]) -> list[str]:
     """The files that are missing or have another size; an LMDB keeps all images in one."""
     if manifest['recipe'].get('what') == 'LMDB':
-        return [name for name in ('data.mdb', 'meta_info.txt') if not (target / name).is_file()]
+        lost = [name for name in ('data.mdb', 'meta_info.txt') if not (target / name).is_file()]
+        if not lost:
+            check_length(target)
+        return lost
     return [name for name, (size, _) in manifest['files'].items() if not has_size(target / name, size)]
 
 
@@ -146,7 +161,8 @@ def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
     done: dict[str, Files] = {}
 
     def kept() -> str:
-        return f'{len(done)} of {recipe["sources"]} images are done: the same command goes on from there'
+        goes_on = ': the same command goes on from there' if done else ''
+        return f'{len(done)} of {recipe["sources"]} images are done{goes_on}'
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +192,7 @@ def _finish(work: Work, recipe: dict[str, Any]) -> None:
     files = {name: entry[:2] for of_source in work.done.values() for name, entry in of_source.items()}
     manifest = {
         'made_by': 'earn_plugin',
-        'recipe': recipe,
+        'recipe': lasting(recipe),
         'count': len(files),
         'bytes': sum(size for size, _ in files.values()),
         'files': dict(sorted(files.items())),

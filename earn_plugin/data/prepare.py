@@ -4,6 +4,7 @@ Each is there whole or not at all, is made by many threads, and goes on where it
 from the same images with the same settings, is left as it is, and the function returns False.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -45,6 +46,8 @@ def make_lr(
     _positive(scale=scale, jobs=jobs)
     if border not in BORDERS:
         raise UsageError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
+    if '/' in suffix or os.sep in suffix:
+        raise UsageError(f'suffix ends the names of files and can have no folder in it, got {suffix!r}')
 
     def shrink(path: Path) -> Iterable[Piece]:
         image = crop_to_multiple(read_image(path), scale)
@@ -161,6 +164,8 @@ def make_lmdb(
     def values(path: Path) -> list[tuple[str, bytes, tuple[int, ...]]]:
         content = path.read_bytes()
         image = decode(content, path)  # also where the bytes are kept: what is damaged must not get in
+        if encoding == 'bmp' and image.dtype != np.uint8:  # what the header does not tell of every format
+            raise UserError(f'{path} has values of {image.dtype}: convert it to 8 bits')
         name = path.stem.removesuffix(suffix)
         if size is None and multiple == 1 and encoding == 'png' and content.startswith(PNG):
             return [(name, content, image.shape)]

@@ -36,7 +36,9 @@ class Folder:
         self.root = root
         if not root.is_dir():
             raise UserError(f'there is no folder {root}')
-        self.names = sorted(_files(root, recursive))
+        names = sorted(_files(root, recursive))
+        self.names = [name for name in names if name in self]
+        self.broken = sorted(set(names).difference(self.names))  # links to nothing
 
     def label(self, name: str) -> str:
         return str(self.root / name)
@@ -49,6 +51,8 @@ class Folder:
 
     def findings(self, names: Iterable[str]) -> Iterator[Finding]:
         """Names that BasicSR or another system will not take."""
+        for name in self.broken:
+            yield Finding(self.label(name), 'is a link to what is not there')
         lower, keys = defaultdict(list), defaultdict(list)
         for name in names:
             stem = name.rpartition('.')[0] or name
@@ -74,7 +78,8 @@ def _files(folder: str | Path, recursive: bool, before: str = '') -> Iterator[st
     for entry in os.scandir(folder):
         if entry.name.startswith('.'):
             continue
-        if entry.is_file():
+        is_broken = entry.is_symlink() and not Path(entry.path).exists()
+        if is_broken or entry.is_file():
             yield before + entry.name
         elif recursive and entry.is_dir():
             yield from _files(entry.path, recursive, f'{before}{entry.name}/')

@@ -199,6 +199,20 @@ def test_damage_that_a_header_does_not_show_is_named_when_read(root, pairs):
         list(loader)
 
 
+def test_a_failure_beside_whole_files_is_told_as_it_is(root):
+    opt = options(root, phase='val', mean=[0.5, 0.5, 0.5])
+    loader = validation_loader(build_checked(opt)[0], opt, {'num_gpu': 0, 'dist': False, 'manual_seed': 0})
+    with pytest.raises(UserError, match=r'cannot read sample 0 \(.*im00\.png.*\): TypeError: ') as error:
+        list(loader)
+    assert 'damaged' not in str(error.value)
+
+
+def test_a_crop_that_the_scale_does_not_divide(root):
+    for kind in ('PairedImageDataset', 'BicubicPairDataset'):
+        assert 'gt_size must be a multiple of scale 2, got 33; try 32' in told(options(root, type=kind, gt_size=33))
+    build_checked(options(root, phase='val', gt_size=33))
+
+
 def test_data_sets_of_other_layouts_are_left_to_themselves(tmp_path):
     """BasicSR's data set of videos has a folder for each clip."""
     for clip in ('000', '011'):

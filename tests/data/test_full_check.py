@@ -271,6 +271,25 @@ def test_what_is_asked_wrongly(root, tiny, tmp_path, capsys):
         )
 
 
+def test_links_to_nothing(root, told):
+    for name, there in (('gone.png', 'moved/gone.png'), ('loop.png', 'loop.png')):
+        (root / 'HR' / name).symlink_to(there)
+    found = told('HR', 'LR')[1]
+    assert found == dict.fromkeys(('HR/gone.png', 'HR/loop.png'), 'is a link to what is not there')
+
+
+def test_hr_alone_does_not_read_what_training_does_not(root):
+    (root / 'LR/im00.png').write_text('not an image')
+    opt = {'name': 's', 'type': 'BicubicPairDataset', 'phase': 'train', 'scale': 2}
+    assert not check_fully([{**opt, 'dataroot_gt': 'HR', 'dataroot_lq': 'LR'}]).count
+
+
+def test_a_meta_info_file_that_is_a_folder(root):
+    opt = {'name': 's', 'type': 'SingleImageDataset', 'phase': 'test', 'dataroot_lq': 'LR', 'meta_info_file': 'HR'}
+    with pytest.raises(UserError, match='data set s: HR cannot be read: Is a directory'):
+        check_fully([opt])
+
+
 def test_empty_folder_is_a_finding(root, told):
     (root / 'none').mkdir()
     assert told('none')[1] == {'none': 'is empty: there is no image in it'}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -164,6 +165,17 @@ def test_what_was_made_and_is_no_longer_whole(folder, tmp_path):
     (tmp_path / 'X.lmdb/meta_info.txt').unlink()
     with pytest.raises(UserError, match=r'no longer whole, meta_info.txt is missing'):
         prepare.make_lmdb(folder, tmp_path / 'X.lmdb')
+    prepare.make_lmdb(folder, tmp_path / 'Y.lmdb')
+    os.truncate(tmp_path / 'Y.lmdb/data.mdb', 100_000)
+    with pytest.raises(UserError, match=r'data.mdb is cut off: it has 100,000 of'):
+        prepare.make_lmdb(folder, tmp_path / 'Y.lmdb')
+
+
+def test_a_link_to_nothing_is_in_the_way_before_the_work(folder, tmp_path):
+    (tmp_path / 'sub').symlink_to(tmp_path / 'away')
+    with pytest.raises(UserError, match='sub exists, and was not made by this command'):
+        make(folder, tmp_path / 'sub')
+    assert not (tmp_path / '.sub.partial').exists()
 
 
 def test_lost_files_and_half_lines_are_made_again(folder, tmp_path, monkeypatch):
@@ -191,6 +203,25 @@ def test_other_settings_start_from_nothing(folder, tmp_path, monkeypatch):
     prepare.make_subimages(folder, tmp_path / 'sub', 96, 96)
     prepare.make_subimages(folder, tmp_path / 'unbroken', 96, 96)
     assert listed(tmp_path / 'sub') == listed(tmp_path / 'unbroken')
+
+
+def test_images_that_changed_after_a_kill_are_read_again(tmp_path, monkeypatch):
+    """Also where no size tells: BMP files of one shape are as long as one another."""
+    folder = tmp_path / 'HR'
+    folder.mkdir()
+    for index in range(12):
+        (folder / f'im{index:02d}.bmp').write_bytes(prepare.encode(photograph(96, 96, index), '.bmp'))
+    interrupt_after(monkeypatch, 9, KeyboardInterrupt)
+    with pytest.raises(Stopped):
+        prepare.make_lr(folder, tmp_path / 'X2', 2)
+    monkeypatch.undo()
+    (folder / 'im00.bmp').write_bytes(prepare.encode(photograph(96, 96, 99), '.bmp'))
+    prepare.make_lr(folder, tmp_path / 'X2', 2)
+    prepare.make_lr(folder, tmp_path / 'unbroken', 2)
+    assert listed(tmp_path / 'X2') == listed(tmp_path / 'unbroken')
+    for path in folder.iterdir():  # a copy of the whole data set has other times
+        os.utime(path, (1, 1))
+    assert not prepare.make_lr(folder, tmp_path / 'X2', 2)
 
 
 def test_two_at_once(folder, tmp_path):

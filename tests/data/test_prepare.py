@@ -1,4 +1,7 @@
 import hashlib
+import os
+import struct
+import zlib
 from fractions import Fraction
 
 import cv2
@@ -231,6 +234,7 @@ def test_two_images_of_one_name(folder, tmp_path):
         lambda a, b: prepare.make_lmdb(a, b.with_suffix('.lmdb'), size=32),
         lambda a, b: prepare.make_lmdb(a, b.with_suffix('.lmdb'), encoding='jpg'),
         lambda a, b: prepare.make_lr(a, b, 2, jobs=0),
+        lambda a, b: prepare.make_lr(a, b, 2, suffix='/../x'),
     ],
 )
 def test_wrong_usage(folder, tmp_path, call):
@@ -242,6 +246,56 @@ def test_wrong_usage(folder, tmp_path, call):
 def test_no_images(tmp_path):
     with pytest.raises(UserError, match='no images in'):
         prepare.make_lmdb(tmp_path, tmp_path / 'x.lmdb')
+
+
+def test_a_link_to_nothing_is_told_and_not_passed_over(folder, tmp_path):
+    (folder / 'im9.png').symlink_to(tmp_path / 'moved/im9.png')
+    with pytest.raises(UserError, match=r'im9\.png is a link to what is not there: '):
+        prepare.make_lr(folder, tmp_path / 'X2', 2)
+    (folder / 'loop.png').symlink_to('loop.png')
+    with pytest.raises(UserError, match='not there, and 1 more'):
+        prepare.make_lmdb(folder, tmp_path / 'X.lmdb')
+
+
+def test_names_that_are_not_unicode(tmp_path):
+    folder = tmp_path / 'HR'
+    prepare.write_image(folder / os.fsdecode(b'\xff.png'), photograph(24, 24))
+    assert prepare.make_lr(folder, tmp_path / 'X2', 2)
+    assert not prepare.make_lr(folder, tmp_path / 'X2', 2)
+    assert names_in(tmp_path / 'X2') == [os.fsdecode(b'\xff.png')]
+
+
+def test_values_that_do_not_fit_into_the_result(tmp_path):
+    """What a header does not tell of every format, and cv2 would cut to 8 bits."""
+    for name, image in (
+        ('floats.tif', photograph(24, 24)[..., 0].astype(np.float32) / 255),
+        ('wide.ppm', photograph(24, 24).astype(np.uint16) * 257),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        cv2.imwrite(str(folder / name), image)
+        with pytest.raises(UserError, match=f'{name} has values of {image.dtype}'):
+            prepare.make_lmdb(folder, tmp_path / 'X.lmdb', encoding='bmp')
+    with pytest.raises(UserError, match='convert it to 8 or 16 bits'):
+        prepare.make_lr(tmp_path / 'floats.tif', tmp_path / 'X2', 2)
+    assert prepare.make_subimages(tmp_path / 'wide.ppm', tmp_path / 'sub', 12, 12)
+    assert prepare.read_image(tmp_path / 'sub/wide_s001.png').dtype == np.uint16
+
+
+def test_an_image_larger_than_cv2_allows(tmp_path):
+    content = bytearray(prepare.encode(photograph(24, 24)))
+    content[16:24] = struct.pack('>II', 200_000, 200_000)
+    content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
+    (tmp_path / 'HR').mkdir()
+    (tmp_path / 'HR/im.png').write_bytes(content)
+    with pytest.raises(UserError, match=r'im\.png cannot be decoded'):
+        prepare.make_lr(tmp_path / 'HR', tmp_path / 'X2', 2)
+
+
+@pytest.mark.parametrize('arguments', [('--scale', 0), ('--scale', -2), ('--multiple', 0)], ids=str)
+def test_numbers_that_cannot_be(folder, tmp_path, capsys, arguments):
+    told = command_here('prepare', 'lmdb', folder, tmp_path / 'X.lmdb', *arguments, capsys=capsys, expect=2)
+    assert f'{arguments[0]} must be at least 1, got {arguments[1]}' in told
 
 
 def test_names_that_the_suffix_makes_the_same(folder, tmp_path):

@@ -348,6 +348,19 @@ def test_mistakes(downloads, capsys, arguments, code, told):
     assert told in prepare('div2k', *arguments, capsys=capsys, expect=code)
 
 
+def test_a_folder_that_may_not_be_read_is_told(downloads, monkeypatch, capsys):
+    (downloads / 'locked').mkdir()
+    scandir = os.scandir
+
+    def refused(path):  # for root may read all
+        if Path(path).name == 'locked':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refused)
+    assert 'Downloads/locked cannot be read: Permission denied' in prepare('div2k', downloads, capsys=capsys)
+
+
 @pytest.mark.parametrize(('what', 'scale'), [('flickr2k', 8), ('voc2012', 8), ('div2k', 5)])
 def test_scales_that_are_not(what, scale, capsys):
     with pytest.raises(SystemExit) as leave:
