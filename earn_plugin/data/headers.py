@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 PNG_END = b'IEND\xaeB`\x82'
@@ -59,10 +59,10 @@ def read_header(file: Path | BinaryIO) -> Header:
     try:
         with Image.open(file) as image:
             return _header(image.height, image.width, *_oddities(image), exif=image.info.get('exif', b''))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise ValueError('is not an image') from error
     except Image.DecompressionBombError as error:
         raise ValueError(f'is too large: {error}') from error
+    except Exception as error:  # Pillow raises whatever the damage leads to
+        raise ValueError('is not an image') from error
 
 
 def png_chunks(file: BinaryIO) -> Iterator[PNGChunk]:
@@ -129,6 +129,6 @@ def _orientation(exif: bytes) -> int:
     try:
         tags.load(exif)
         orientation = tags.get(ORIENTATION, 1)
-    except Exception:  # Pillow raises whatever the damage leads to
+    except Exception:  # as above
         return 1
     return orientation if orientation in range(1, 9) else 1

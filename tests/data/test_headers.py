@@ -1,6 +1,7 @@
 """Against what cv2 makes of the same bytes, as BasicSR calls it."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -100,6 +101,13 @@ def test_bytes_after_the_end_do_no_harm():
 def test_what_is_no_image(content, message):
     with pytest.raises(ValueError, match=message):
         read_header(io.BytesIO(content))
+
+
+def test_what_pillow_stumbles_over():
+    frame = encoded(Image.fromarray(photograph(8, 8)).convert('P'), 'GIF').removesuffix(b';')
+    another_cut_off_in_its_palette = struct.pack('<cHHHHB', b',', 0, 0, 8, 8, 0x87) + bytes([0, 0, 0, 1])
+    with pytest.raises(ValueError, match='is not an image'):
+        read_header(io.BytesIO(frame + another_cut_off_in_its_palette))
 
 
 def test_too_large_to_open(monkeypatch):
