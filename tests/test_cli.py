@@ -1,4 +1,5 @@
 import argparse
+import io
 import subprocess
 import sys
 
@@ -60,6 +61,14 @@ def test_mistakes_have_no_traceback_and_an_exit_code(monkeypatch, capsys, error,
     printed = capsys.readouterr().err
     assert printed.startswith('basicsr list: ')
     assert printed.count('\n') == 1
+
+
+def test_names_that_the_terminal_does_not_have(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(printed, encoding='ascii', write_through=True))
+    monkeypatch.setattr(networks, 'run_list', lambda args: print('ä ×\udcff'))
+    assert cli.main(['list']) == 0
+    assert printed.getvalue() == b'\\xe4 \\xd7\\udcff\n'
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -1,6 +1,7 @@
 """The basicsr command: parse, dispatch, nothing else. What a command needs is imported when it runs."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from earn_plugin.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 or 143 when stopped."""
     args = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal does not
+        sys.stdout.reconfigure(errors='backslashreplace')
     command = ' '.join(filter(None, (args.command, getattr(args, 'what', None))))
     try:
         return args.run(args) or 0

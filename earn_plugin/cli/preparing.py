@@ -1,7 +1,6 @@
 """basicsr prepare: what makes and checks data."""
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -171,7 +170,6 @@ def run_check(args: argparse.Namespace) -> int:
     from earn_plugin.data.full_check import check_fully
 
     report = check_fully([*datasets_of(args), *(images_to_test_on(folder) for folder in args.against)])
-    sys.stdout.reconfigure(errors='backslashreplace')  # a file's name may hold what the terminal does not
     print(report)
     return 1 if report.count else 0
 
