@@ -18,7 +18,7 @@ from earn_plugin.data.headers import read_header
 from earn_plugin.data.images import images_in, read_image
 from earn_plugin.data.making import cores
 from earn_plugin.data.prepare import make_cropped, make_lmdb, make_lr, make_subimages, subimages
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 
 
 def make_large(folder: Path, hr: Path, scale: int, size: int) -> None:
@@ -71,8 +71,11 @@ def benchmark_prepare(folder: Path, size: int, step: int, scale: int, repeats: i
     Images smaller than ``size`` take no part.
 
     Raises:
+        UsageError: a number below 1.
         UserError: none is as large, or one cannot be read.
     """
+    if min(size, step, scale, repeats) < 1:
+        raise UsageError(f'size, step, scale and repeats must be at least 1, got {size}, {step}, {scale}, {repeats}')
     with tempfile.TemporaryDirectory(prefix='.benchmark_', dir=Path.cwd()) as temporary:
         root = Path(temporary)
         hr, sub, out = root / 'HR', root / 'sub', root / 'out'

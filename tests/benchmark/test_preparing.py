@@ -1,7 +1,7 @@
 import pytest
 
 from earn_plugin.benchmark.preparing import benchmark_prepare
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 from tests.conftest import write_pairs
 
 
@@ -15,3 +15,5 @@ def test_prepare_beside_basicsr(tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ['data']
     with pytest.raises(UserError, match='as large as 100×100; take a smaller'):
         benchmark_prepare(root / 'HR', 100, 12, 2, 1)
+    with pytest.raises(UsageError, match='repeats must be at least 1, got 24, 12, 2, 0'):
+        benchmark_prepare(root / 'HR', 24, 12, 2, 0)
