@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM as requests that the training loop grants when an iteration is done."""
+"""Ctrl-C and SIGTERM: training grants them when an iteration is done, all else ends at once and cleans up."""
 
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from earn_plugin.errors import UserError
 
@@ -10,11 +12,33 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(UserError):
-    """Training was asked to stop, and has saved. The exit code is a shell's for the signal: 130 or 143."""
+    """Work was asked to stop, and has saved. The exit code is a shell's for the signal: 130 or 143."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken as Ctrl-C."""
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """While entered, SIGTERM raises, so that what is half-written is removed; by itself it would end at once."""
+
+    def end(number, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def number_of(interrupt: KeyboardInterrupt) -> int:
+    return signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
 
 
 class StopRequest:

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from earn_plugin.signals import Stopped, StopRequest
+from earn_plugin.signals import Stopped, StopRequest, number_of, sigterm_as_ctrl_c
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -17,6 +17,15 @@ def test_the_first_is_a_request_the_second_interrupts(number, capfd):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_sigterm_raises_as_ctrl_c_does():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as raised, sigterm_as_ctrl_c():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert number_of(raised.value) == signal.SIGTERM
+    assert number_of(KeyboardInterrupt()) == signal.SIGINT
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_exit_codes_are_a_shells():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import earn_plugin
 from earn_plugin.cli import benchmarking, networks, ntire, preparing, running
 from earn_plugin.errors import UserError
+from earn_plugin.signals import number_of, sigterm_as_ctrl_c
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,13 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors='backslashreplace')
     command = ' '.join(filter(None, (args.command, getattr(args, 'what', None))))
     try:
-        return args.run(args) or 0
+        with sigterm_as_ctrl_c():
+            return args.run(args) or 0
     except UserError as error:
         print(f'basicsr {command}: {error}', file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f'basicsr {command}: interrupted', file=sys.stderr)
-        return 130
+        return 128 + number_of(interrupt)
     except BrokenPipeError:  # the reader, head or less, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

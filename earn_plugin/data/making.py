@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from earn_plugin.data.sources import check_length
 from earn_plugin.errors import UserError
 from earn_plugin.files import remove_leftovers, sync_folder, whole_file
-from earn_plugin.signals import Stopped
+from earn_plugin.signals import Stopped, number_of
 
 MANIFEST = '.manifest.json'
 JOURNAL = '.journal'
@@ -154,7 +153,7 @@ def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
 
     Raises:
         UserError: another process is at it, the disk is full or may not be written to; what was done is kept.
-        Stopped: Ctrl-C; what was done is kept.
+        Stopped: Ctrl-C or SIGTERM; what was done is kept.
     """
     lock = FileLock(target.with_name(f'.{target.name}.lock'))
     partial = target.with_name(f'.{target.name}.partial')
@@ -180,8 +179,8 @@ def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
         Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
         raise UserError(f'another process is making {target}; wait for it, or end it') from None
-    except KeyboardInterrupt:
-        raise Stopped(signal.SIGINT, f'stopped; {kept()}') from None
+    except KeyboardInterrupt as interrupt:
+        raise Stopped(number_of(interrupt), f'stopped; {kept()}') from None
     except OSError as error:
         raise UserError(f'{target} could not be finished: {error}; {kept()}') from error
     finally:

@@ -302,11 +302,11 @@ sys.exit(cli.main(['prepare', 'div2k', 'Downloads', '--scales', '2', '--jobs', '
 """
 
 
-@pytest.mark.parametrize('name', ['SIGKILL', 'SIGINT'])
-def test_killed_while_unpacking_it_goes_on_there(downloads, capsys, monkeypatch, name):
+@pytest.mark.parametrize(('name', 'code'), [('SIGKILL', -signal.SIGKILL), ('SIGINT', 130), ('SIGTERM', 143)])
+def test_killed_while_unpacking_it_goes_on_there(downloads, capsys, monkeypatch, name, code):
     run = [sys.executable, '-c', KILLED.format(signal=name)]
     process = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert process.returncode == (-signal.SIGKILL if name == 'SIGKILL' else 130)
+    assert process.returncode == code
     assert 'Traceback' not in process.stderr
     assert [p.name for p in Path('datasets/DIV2K').iterdir() if not p.name.startswith('.')] == []
     if name == 'SIGINT':  # and then the power failed
