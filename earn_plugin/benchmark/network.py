@@ -13,7 +13,7 @@ from tqdm import tqdm
 from earn_plugin.benchmark.measuring import machine, medians, peak_memory
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.files import whole_file
-from earn_plugin.inference.networks import Found, find_network, inference_form
+from earn_plugin.inference.networks import Found, find_network, inference_form, output_of
 
 PARTS = {
     'trained': 'as trained',
@@ -50,7 +50,7 @@ class Form:
 
     @torch.inference_mode()
     def __call__(self) -> torch.Tensor:
-        out = self.network(self.x)
+        out = output_of(self.network, self.x)
         if out.is_cuda:
             torch.cuda.synchronize()
         return out

@@ -7,7 +7,7 @@ import torch
 from earn_plugin.benchmark import network as benchmark
 from earn_plugin.benchmark.network import Form, benchmark_network
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference.networks import find_network
+from earn_plugin.inference.networks import Found, find_network
 from tests.conftest import command
 
 SMALL = {'num_feat': 4, 'num_block': 1}
@@ -121,6 +121,15 @@ def test_no_gpu():
 def test_nothing_runs():
     with pytest.raises(UserError, match='no form of A2N runs: A2N has no inference form'):
         benchmark_network('A2N', {'upscale': 2, 'num_block': 1}, (4, 4), 1, 1, 'cpu', ['fused'])
+
+
+def test_a_network_that_fails_in_its_own_way():
+    class Own(torch.nn.Module):
+        def forward(self, x):
+            return {}['missing']
+
+    with pytest.raises(UserError, match="no form of Own runs: KeyError: 'missing'"):
+        benchmark.measure_network(Found(Own(), 'Own', {}), ['trained'], torch.rand(1, 3, 4, 4), 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
