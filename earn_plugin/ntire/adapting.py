@@ -1,6 +1,7 @@
 """Make a module's text plain inference code for old Python and torch, changing only what has to change."""
 
 import ast
+import io
 import re
 import textwrap
 
@@ -25,8 +26,13 @@ def adapted(text: str) -> str:
     return text
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines as Python numbers them, with their endings; ``splitlines`` splits at form feeds, too."""
+    return list(io.StringIO(text, newline=''))
+
+
 def edits_of(text: str) -> list[Edit]:
-    lines = [line.encode() for line in text.splitlines(keepends=True)]
+    lines = [line.encode() for line in lines_of(text)]
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line))

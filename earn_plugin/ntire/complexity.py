@@ -164,6 +164,10 @@ def find_device(name: str | None) -> torch.device:
         raise UsageError(f'{name} is no device; possible: cpu, cuda, cuda:1, …') from None
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise UserError('there is no CUDA device that torch can use (see `basicsr doctor`); leave --device out')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ModuleNotFoundError) as error:
+        raise UserError(f'torch cannot use {device} here ({reason_of(error)}); leave --device out') from error
     return device
 
 

@@ -19,10 +19,11 @@ from earn_plugin.files import whole_file
 from earn_plugin.inference.networks import output_of
 from earn_plugin.ntire.data import Pair
 from earn_plugin.ntire.metrics import calculate_ntire_psnr, calculate_ntire_ssim
-from earn_plugin.ntire.protocol import SCALE
+from earn_plugin.ntire.protocol import BORDER, SCALE
 from earn_plugin.ntire.results import Entry, entry_of
 
 RANGES = (1.0, 255.0)
+SMALLEST = 2 * BORDER + 11  # pixels: SSIM's window within the border
 BETTER = 0.3  # dB by which the other data range must win for a warning
 
 
@@ -125,7 +126,7 @@ def timed(network: nn.Module, x: Tensor, path: Path) -> tuple[Tensor, float]:
 
 
 def check_scale(pair: Pair, lr: np.ndarray, output: Tensor, hr: np.ndarray) -> None:
-    """Raise UserError unless the network is ×4 and the images are."""
+    """Raise UserError unless the network is ×4 and the images are, and large enough to be measured."""
     height, width = SCALE * lr.shape[0], SCALE * lr.shape[1]
     if output.shape != (1, 3, height, width):
         made = '×'.join(map(str, output.shape))
@@ -134,6 +135,10 @@ def check_scale(pair: Pair, lr: np.ndarray, output: Tensor, hr: np.ndarray) -> N
         raise UserError(
             f'{pair.hr}, cut to a multiple of 4, is {hr.shape[0]}×{hr.shape[1]}, and four times {pair.lr} is '
             f'{height}×{width}: the LR images are of another scale, or of other images'
+        )
+    if min(height, width) < SMALLEST:
+        raise UserError(
+            f'{pair.hr} is {height}×{width}, and metrics need {SMALLEST}×{SMALLEST}; take it out of the set'
         )
 
 

@@ -183,6 +183,18 @@ def test_a_network_that_fails_in_its_own_way(data):
         validate(Found(Own(), 'Own', {}), 2024, data, device='cpu')
 
 
+def test_images_too_small_to_be_measured(found, data):
+    for path in data.rglob('000001*.png'):
+        cv2.imwrite(str(path), np.zeros((4, 5, 3) if 'x4' in path.name else (16, 20, 3), np.uint8))
+    with pytest.raises(UserError, match=r'000001\.png is 16×20, and metrics need 19×19'):
+        validate(found, 2024, data, ssim=True, device='cpu')
+
+
+def test_a_device_that_is_not_here(found, data):
+    with pytest.raises(UserError, match='torch cannot use xla here .*; leave --device out'):
+        validate(found, 2024, data, device='xla')
+
+
 def test_images_are_laid_out_as_in_the_official_script():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     x = running.to_tensor(image, 255.0, torch.device('cpu'))
