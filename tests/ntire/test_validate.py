@@ -191,7 +191,7 @@ def test_images_too_small_to_be_measured(found, data):
 
 
 def test_a_device_that_is_not_here(found, data):
-    with pytest.raises(UserError, match='torch cannot use xla here .*; leave --device out'):
+    with pytest.raises(UserError, match=r'torch cannot use xla here .*; leave --device out'):
         validate(found, 2024, data, device='xla')
 
 
