@@ -1,9 +1,12 @@
 import json
 import re
+import sys
 
 import pytest
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 
+from earn_plugin import cli
 from earn_plugin.benchmark import network as benchmark
 from earn_plugin.benchmark.network import Form, benchmark_network
 from earn_plugin.errors import UsageError, UserError
@@ -96,6 +99,24 @@ def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert 'as trained              there is only the inference form' in printed
     assert printed.splitlines()[-1].endswith('1.00')
+
+
+def test_a_checkpoint_that_does_not_tell_its_network(capsys, tmp_path, monkeypatch):
+    """By its arch file, as the other commands take it."""
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    path = tmp_path / 'teams_arch.py'
+    path.write_text(
+        'from basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n@ARCH_REGISTRY.register()\n'
+        'class TeamNet(nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 3, 1)\n'
+    )
+    torch.save(torch.nn.Conv2d(3, 3, 1).state_dict(), tmp_path / 'net.pth')
+    words = ['--arch', 'TeamNet', '--arch-file', str(path), '--size', '4', '4', '--repeats', '1', '--forms', 'trained']
+    try:
+        assert cli.main(['benchmark', 'network', str(tmp_path / 'net.pth'), '--device', 'cpu', *words]) == 0
+    finally:
+        ARCH_REGISTRY._obj_map.pop('TeamNet', None)
+        sys.modules.pop('teams_arch', None)
+    assert 'TeamNet()' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
