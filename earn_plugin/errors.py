@@ -11,3 +11,13 @@ class UsageError(UserError):
     """The command or the options file asks for something that does not exist."""
 
     exit_code = 2
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what others raised, with its kind where the line alone is no sentence."""
+    line = next(iter(str(error).strip().splitlines()), '')
+    return (
+        line
+        if isinstance(error, (RuntimeError, ValueError, OSError)) and line
+        else f'{type(error).__name__}: {line}'.rstrip(': ')
+    )

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from earn_plugin.benchmark.measuring import machine, medians, peak_memory
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.files import whole_file
-from earn_plugin.inference.networks import Found, find_network, inference_form
+from earn_plugin.inference.networks import Found, find_network, inference_form, output_of
 
 PARTS = {
     'trained': 'as trained',
@@ -50,7 +50,7 @@ class Form:
 
     @torch.inference_mode()
     def __call__(self) -> torch.Tensor:
-        out = self.network(self.x)
+        out = output_of(self.network, self.x)
         if out.is_cuda:
             torch.cuda.synchronize()
         return out
@@ -134,6 +134,7 @@ def benchmark_network(
     forms: Sequence[str] = FORMS,
     threads: int | None = None,
     file: Path | None = None,
+    arch: str | None = None,
 ) -> None:
     """Print a table of a network's forms on this machine, and write it as JSON where a file is given.
 
@@ -143,6 +144,7 @@ def benchmark_network(
         device: cpu or cuda; None is cuda where there is one.
         forms: what to measure, parts joined by +; ratios are to the first that runs.
         threads: of the CPU; None leaves torch's own choice.
+        arch: the network that a checkpoint is of, where the file does not tell.
 
     Raises:
         UserError: no such network or device, no such form, or none that runs.
@@ -157,7 +159,7 @@ def benchmark_network(
         raise UsageError('there is no CUDA device that torch can use; `basicsr doctor` tells more')
     if threads is not None:
         torch.set_num_threads(threads)
-    found = find_network(what, arguments)
+    found = find_network(what, arguments, arch=arch)
     x = torch.rand(batch, found.arguments.get('num_in_ch', 3), *size, device=device)
     listed = ', '.join(f'{name}={value}' for name, value in found.arguments.items())
     about = {

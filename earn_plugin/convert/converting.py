@@ -13,7 +13,7 @@ from earn_plugin import checkpoint
 from earn_plugin.convert import weights as files
 from earn_plugin.convert.sources import SOURCES, Source
 from earn_plugin.convert.weights import Weights
-from earn_plugin.errors import UsageError, UserError
+from earn_plugin.errors import UsageError, UserError, reason_of
 
 MOST_NAMED = 3  # names of a kind that an error lists
 AS_TRAINED = '{} holds a network as trained; for its inference form: basicsr convert IN OUT --fused'
@@ -174,8 +174,8 @@ def build(path: Path, arch: str, arguments: dict[str, Any]) -> nn.Module:
         raise UserError(f'{path} is of {arch}, which is not registered; import the module that has it first')
     try:
         return ARCH_REGISTRY.get(registered(arch))(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f'{path}: {arch} cannot be built: {error}') from error
+    except Exception as error:  # networks have no list of what arguments that do not fit make them raise
+        raise UserError(f'{path}: {arch} cannot be built: {reason_of(error)}') from error
 
 
 def filled(description: dict[str, Any]) -> dict[str, Any]:

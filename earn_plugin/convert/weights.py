@@ -41,7 +41,8 @@ def read(path: Path) -> tuple[Weights, dict[str, Any], str]:
         raise UserError(
             f'{path} holds no weights by name, neither itself nor in {", ".join(NESTED)} ({odd or "empty"})'
         )
-    while all(name.startswith('module.') for name in content):  # saved from within DataParallel
+    content = {name: tensor for name, tensor in content.items() if name != 'n_averaged'}  # torch's AveragedModel counts
+    while content and all(name.startswith('module.') for name in content):  # saved from within DataParallel
         content = {name.removeprefix('module.'): tensor for name, tensor in content.items()}
     return content, description, '.'.join(within)
 

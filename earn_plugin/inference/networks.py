@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basicsr.utils.registry import ARCH_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 
 from earn_plugin.convert import converting
-from earn_plugin.errors import UsageError
+from earn_plugin.errors import UsageError, UserError, reason_of
 
 ENDINGS = ('.pth', '.pt', '.safetensors')
 
@@ -52,8 +52,10 @@ def find_network(
             )
         try:
             network, arch, given = ARCH_REGISTRY.get(arch)(**(arguments or {})), what, dict(arguments or {})
-        except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
-            raise UsageError(f'{what} cannot be built: {error}; give its arguments by --set NAME=VALUE') from error
+        except Exception as error:  # networks have no list of what arguments that do not fit make them raise
+            raise UsageError(
+                f'{what} cannot be built: {reason_of(error)}; give its arguments by --set NAME=VALUE'
+            ) from error
     found = Found(network.eval(), arch, given)
     return inference_form(found) if deploy else found
 
@@ -66,3 +68,18 @@ def inference_form(found: Found) -> Found:
     """
     network, arguments = converting.inference_form(*found)
     return Found(network.eval(), found.arch, arguments)
+
+
+def output_of(network: nn.Module, x: Tensor) -> Tensor:
+    """What a network makes of an input.
+
+    Raises:
+        UserError: why there is no output, whatever the network raised, or that it is no tensor.
+    """
+    try:
+        output = network(x)
+    except Exception as error:  # networks have no list of what an input that they do not take makes them raise
+        raise UserError(reason_of(error)) from error
+    if not isinstance(output, Tensor):
+        raise UserError(f'the network gives a {type(output).__name__} and not a tensor')
+    return output

@@ -1,6 +1,7 @@
 """Make a module's text plain inference code for old Python and torch, changing only what has to change."""
 
 import ast
+import io
 import re
 import textwrap
 
@@ -25,8 +26,13 @@ def adapted(text: str) -> str:
     return text
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines as Python numbers them, with their endings; ``splitlines`` splits at form feeds, too."""
+    return list(io.StringIO(text, newline=''))
+
+
 def edits_of(text: str) -> list[Edit]:
-    lines = [line.encode() for line in text.splitlines(keepends=True)]
+    lines = [line.encode() for line in lines_of(text)]
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line))
@@ -48,9 +54,11 @@ def edits_of(text: str) -> list[Edit]:
         return textwrap.indent(textwrap.dedent(kept), indent)
 
     edits = []
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    registries = registries_in(tree)
+    for node in ast.walk(tree):
         for decorator in getattr(node, 'decorator_list', []):
-            if is_registration(decorator):
+            if is_registration(decorator, registries):
                 edits.append((*whole_lines(decorator.lineno, decorator.end_lineno), ''))
         for block in (getattr(node, name, None) for name in ('body', 'orelse', 'finalbody')):
             for below in block if isinstance(block, list) else []:
@@ -70,8 +78,16 @@ def edits_of(text: str) -> list[Edit]:
     return edits
 
 
-def is_registration(decorator: ast.expr) -> bool:
-    return re.match(r'\w*REGISTRY\w*\.register\b', ast.unparse(decorator)) is not None
+def registries_in(tree: ast.Module) -> set[str]:
+    """What a module calls the registries that it imports."""
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    from_registry = (node for node in imports if (node.module or '').endswith('registry'))
+    return {alias.asname or alias.name for node in from_registry for alias in node.names}
+
+
+def is_registration(decorator: ast.expr, registries: set[str]) -> bool:
+    called = re.match(r'(\w+)\.register\b', ast.unparse(decorator))
+    return called is not None and ('REGISTRY' in called[1] or called[1] in registries)
 
 
 def asks_for_gradients(test: ast.expr) -> bool:

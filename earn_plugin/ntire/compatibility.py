@@ -65,7 +65,7 @@ def problems(text: str) -> list[str]:
     for node in ast.walk(tree):
         what = newer(node, names) if id(node) not in annotations else ''
         if what:
-            line = text.splitlines()[node.lineno - 1].strip()
+            line = text.split('\n')[node.lineno - 1].strip()
             found.setdefault(node.lineno, f'{what}, which Python 3.9 and torch 1.13 do not have, in `{line}`')
     return list(found.values())
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from earn_plugin.benchmark.measuring import PeakMemory
-from earn_plugin.errors import UsageError, UserError
+from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.inference.networks import Found
 
 CONVS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -164,6 +164,10 @@ def find_device(name: str | None) -> torch.device:
         raise UsageError(f'{name} is no device; possible: cpu, cuda, cuda:1, …') from None
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise UserError('there is no CUDA device that torch can use (see `basicsr doctor`); leave --device out')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ModuleNotFoundError) as error:
+        raise UserError(f'torch cannot use {device} here ({reason_of(error)}); leave --device out') from error
     return device
 
 
@@ -200,11 +204,10 @@ def measure(
             memory, memory_is = peak_memory(network, x, tensors.peak)
             counted = count_fvcore(network, x) if fvcore and device.type != 'meta' else (None, None)
     except Exception as error:  # networks have no list of what an input that they do not take makes them raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         hint = '; try another --device' if device.type == 'meta' else ''
         raise UserError(
-            f'{found.arch} cannot be run on an input of 1×{"×".join(map(str, shape))} on {device.type}: {reason}; give '
-            f'what it takes by --size (H W, or the whole shape without the batch){hint}'
+            f'{found.arch} cannot be run on an input of 1×{"×".join(map(str, shape))} on {device.type}: '
+            f'{reason_of(error)}; give what it takes by --size (H W, or the whole shape without the batch){hint}'
         ) from error
     return Complexity(
         shape,

@@ -15,9 +15,10 @@ import earn_plugin
 from earn_plugin.convert import weights as files
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.files import whole_file
-from earn_plugin.inference.networks import ENDINGS, Found, find_network
+from earn_plugin.inference.networks import ENDINGS, Found, find_network, output_of
 from earn_plugin.ntire import factsheet, script, selfcheck, source
 from earn_plugin.ntire.protocol import SCALE, protocol
+from earn_plugin.ntire.running import as_image
 from earn_plugin.ntire.script import MARK, Submission
 
 CREDIBLE, FAR_BETTER = 40, 6  # dB: what trained weights reach with the right range, and by how much it wins
@@ -129,12 +130,12 @@ def check_scale(network: nn.Module, data_range: float) -> None:
     for height, width in selfcheck.SIZES:
         try:
             with torch.no_grad():
-                shape = tuple(network(torch.rand(1, 3, height, width) * data_range).shape)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+                shape = tuple(output_of(network, as_image(torch.rand(height, width, 3)) * data_range).shape)
+        except UserError as error:
             raise UserError(
-                f'the network does not take an RGB image of {height}×{width} ({reason}); the test images have any '
-                'size: let it pad its input and crop its output'
+                f'the network does not take an RGB image of {height}×{width} as the organisers pass it ({error}); the '
+                'test images have any size: let it pad its input and crop its output; in memory they are H×W×3: let '
+                'it `reshape` where a `view` fails'
             ) from error
         if shape != (1, 3, SCALE * height, SCALE * width):
             raise UserError(

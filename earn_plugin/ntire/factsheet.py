@@ -6,7 +6,7 @@ from earn_plugin.inference.networks import Found
 from earn_plugin.ntire.complexity import measure
 from earn_plugin.ntire.protocol import protocol
 from earn_plugin.ntire.script import MARK, SCRIPTS, Submission
-from earn_plugin.ntire.selfcheck import Extra
+from earn_plugin.ntire.standalone import Extra
 
 CHECKLIST = 'CHECKLIST.md'
 

@@ -14,7 +14,14 @@ LOGITS = 2**26  # that are held at once
 
 
 def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
 ) -> Tensor:
     """softmax(query·keyᵀ · scale + mask) · value: N×…×L×E, N×…×S×E, N×…×S×V → N×…×L×V.
 
@@ -22,8 +29,14 @@ def scaled_dot_product_attention(
 
     Args:
         attn_mask: added to the logits, or where it is False (of bool) the weight is 0; it broadcasts to N×…×L×S.
+        dropout_p, is_causal: as torch has them; off, for neither has a place in inference.
         scale: None for 1/√E.
+
+    Raises:
+        ValueError: one of them is on.
     """
+    if dropout_p or is_causal:
+        raise ValueError('dropout_p and is_causal have no plain equivalent here: leave them off in inference')
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     rows = max(1, LOGITS // key.shape[:-1].numel())
     parts = []

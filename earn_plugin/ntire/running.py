@@ -16,12 +16,14 @@ from earn_plugin.data.bicubic import crop_to_multiple
 from earn_plugin.data.images import encode, read_image
 from earn_plugin.errors import UserError
 from earn_plugin.files import whole_file
+from earn_plugin.inference.networks import output_of
 from earn_plugin.ntire.data import Pair
 from earn_plugin.ntire.metrics import calculate_ntire_psnr, calculate_ntire_ssim
-from earn_plugin.ntire.protocol import SCALE
+from earn_plugin.ntire.protocol import BORDER, SCALE
 from earn_plugin.ntire.results import Entry, entry_of
 
 RANGES = (1.0, 255.0)
+SMALLEST = 2 * BORDER + 11  # pixels: SSIM's window within the border
 BETTER = 0.3  # dB by which the other data range must win for a warning
 
 
@@ -46,11 +48,7 @@ def run_split(
     torch.backends.cudnn.benchmark = False  # as in the official script
     for pair in tqdm(pairs, desc=split, unit='image', disable=None):
         lr, hr = read_bgr(pair.lr), crop_to_multiple(read_bgr(pair.hr), SCALE)
-        try:
-            output, milliseconds = timed(network, to_tensor(lr, settings.data_range, settings.device))
-        except RuntimeError as error:  # such as too little memory on the GPU
-            reason = str(error).partition('\n')[0]
-            raise UserError(f'{pair.lr} ({lr.shape[0]}×{lr.shape[1]}) cannot go through: {reason}') from error
+        output, milliseconds = timed(network, to_tensor(lr, settings.data_range, settings.device), pair.lr)
         check_scale(pair, lr, output, hr)
         image = to_image(output, settings.data_range)
         del output  # as in the official script; else it counts in the memory of the next image
@@ -89,9 +87,14 @@ def read_bgr(path: Path) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray, data_range: float, device: torch.device) -> Tensor:
-    """H×W×3, BGR, uint8 → 1×3×H×W, RGB, float32 in [0, data_range]."""
-    rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
-    return (torch.from_numpy(rgb).float() / (255.0 / data_range))[None].to(device)
+    """H×W×3, BGR, uint8 → 1×3×H×W, RGB, float32 in [0, data_range], laid out in memory as the official script does."""
+    rgb = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1]))
+    return as_image(rgb.float() / (255.0 / data_range)).to(device)
+
+
+def as_image(x: Tensor) -> Tensor:
+    """H×W×C → 1×C×H×W in the same memory, as the official script makes its input; some ``view`` fails on that."""
+    return x.permute(2, 0, 1)[None]
 
 
 def to_image(output: Tensor, data_range: float) -> np.ndarray:
@@ -100,23 +103,30 @@ def to_image(output: Tensor, data_range: float) -> np.ndarray:
     return np.ascontiguousarray(rgb.transpose(1, 2, 0)[:, :, ::-1])
 
 
-def timed(network: nn.Module, x: Tensor) -> tuple[Tensor, float]:
-    """The output and the milliseconds of the pass, by CUDA's events or the clock."""
-    if x.device.type == 'cuda':
-        with torch.cuda.device(x.device):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            output = network(x)
-            end.record()
-            torch.cuda.synchronize()
-        return output, start.elapsed_time(end)
-    begin = time.perf_counter()
-    output = network(x)
-    return output, (time.perf_counter() - begin) * 1000
+def timed(network: nn.Module, x: Tensor, path: Path) -> tuple[Tensor, float]:
+    """The output and the milliseconds of the pass, by CUDA's events or the clock.
+
+    Raises:
+        UserError: the image of that path cannot go through, such as for too little memory on the GPU.
+    """
+    try:
+        if x.device.type == 'cuda':
+            with torch.cuda.device(x.device):
+                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                start.record()
+                output = output_of(network, x)
+                end.record()
+                torch.cuda.synchronize()
+            return output, start.elapsed_time(end)
+        begin = time.perf_counter()
+        output = output_of(network, x)
+        return output, (time.perf_counter() - begin) * 1000
+    except UserError as error:
+        raise UserError(f'{path} ({x.shape[2]}×{x.shape[3]}) cannot go through: {error}') from error
 
 
 def check_scale(pair: Pair, lr: np.ndarray, output: Tensor, hr: np.ndarray) -> None:
-    """Raise UserError unless the network is ×4 and the images are."""
+    """Raise UserError unless the network is ×4 and the images are, and large enough to be measured."""
     height, width = SCALE * lr.shape[0], SCALE * lr.shape[1]
     if output.shape != (1, 3, height, width):
         made = '×'.join(map(str, output.shape))
@@ -125,6 +135,10 @@ def check_scale(pair: Pair, lr: np.ndarray, output: Tensor, hr: np.ndarray) -> N
         raise UserError(
             f'{pair.hr}, cut to a multiple of 4, is {hr.shape[0]}×{hr.shape[1]}, and four times {pair.lr} is '
             f'{height}×{width}: the LR images are of another scale, or of other images'
+        )
+    if min(height, width) < SMALLEST:
+        raise UserError(
+            f'{pair.hr} is {height}×{width}, and metrics need {SMALLEST}×{SMALLEST}; take it out of the set'
         )
 
 

@@ -3,13 +3,14 @@
 import ast
 import difflib
 import re
-import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from earn_plugin.errors import UserError
+from earn_plugin.ntire.adapting import lines_of
 
 MARK = 'written by basicsr ntire export'
+WIDTH = 100  # of a call in the branch, before it is indented
 SCRIPTS = {'efficient': 'test_demo.py', 'quality': 'test.py'}
 
 
@@ -49,12 +50,11 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
     path = ', '.join(map(repr, submission.weights.split('/')))
     lines = [f'# {submission.label}, {MARK}']
     if submission.track == 'efficient':
-        arguments = ', '.join(f'{name}={value!r}' for name, value in submission.arguments.items())
         lines += [
             f'from models.{submission.module} import {submission.arch}',
             f'name, data_range = f"{{model_id:02}}_{submission.name}", {submission.data_range}',
             f'model_path = os.path.join({path})',
-            *wrap(f'model = {submission.arch}(', arguments),
+            *wrap(f'model = {submission.arch}(', submission.arguments),
             'model.load_state_dict(torch.load(model_path), strict=True)',
         ]
     else:
@@ -68,15 +68,15 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
     return ''.join(f'{indent}{line}\n' for line in lines)
 
 
-def wrap(opening: str, arguments: str) -> list[str]:
-    """A call, its arguments on as many lines as they need, one below the other."""
-    return textwrap.wrap(
-        f'{opening}{arguments})',
-        100,
-        subsequent_indent=' ' * len(opening),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def wrap(opening: str, arguments: dict[str, Any]) -> list[str]:
+    """A call, on as many lines as its arguments need, one below the other; none is broken, a string has spaces, too."""
+    given = [f'{name}={value!r}' for name, value in arguments.items()]
+    lines = [opening]
+    for text in [f'{argument}, ' for argument in given[:-1]] + given[-1:]:
+        if len(lines[-1] + text) > WIDTH and lines[-1].strip() != opening.strip():
+            lines.append(' ' * len(opening))
+        lines[-1] += text
+    return [line.rstrip() for line in lines[:-1]] + [lines[-1] + ')']
 
 
 def find_script(repo: Path, track: str) -> Path:
@@ -87,7 +87,7 @@ def find_script(repo: Path, track: str) -> Path:
     """
     if not repo.is_dir():
         raise UserError(f"{repo} is no folder; --repo names a checkout of the organisers' repository")
-    found = [path for path in sorted(repo.glob('*.py')) if re.search(r'^def select_model\(', read(path), re.MULTILINE)]
+    found = [path for path in sorted(repo.glob('*.py')) if re.search(rb'^def select_model\(', path.read_bytes(), re.M)]
     named = [path for path in found if path.name == SCRIPTS[track]] or found
     if len(named) == 1:
         return named[0]
@@ -107,7 +107,7 @@ def patched(path: Path, submission: Submission) -> str:
     text = read(path)
     function = select_model_in(path, text)
     ending = '\r\n' if '\r\n' in text else '\n'
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     chain = chain_of(path, function)
     for node in chain:
         if submission.team not in numbers_in(node.test):
@@ -118,13 +118,13 @@ def patched(path: Path, submission: Submission) -> str:
                 f'{path}, line {node.lineno}: model_id {submission.team} is taken: '
                 f'{lines[node.lineno - 1].strip()}; remove that branch, or take the team id that you were given'
             )
-        keyword = re.match(r'\s*(el)?if', lines[node.lineno - 1])[0].strip()
-        new = branch(submission, keyword, ' ' * node.col_offset)
+        indent, keyword = re.match(r'(\s*)((?:el)?if)', lines[node.lineno - 1]).groups()
+        new = branch(submission, keyword, indent)
         return ''.join([*lines[: node.lineno - 1], new.replace('\n', ending), *lines[last:]])
     place = chain[-1].orelse[0].lineno
-    while not re.match(r'\s*else\s*:', lines[place - 1]):
+    while not (last := re.match(r'(\s*)else\s*:', lines[place - 1])):
         place -= 1
-    new = branch(submission, 'elif', ' ' * chain[-1].col_offset)
+    new = branch(submission, 'elif', last[1])
     return ''.join([*lines[: place - 1], new.replace('\n', ending), *lines[place - 1 :]])
 
 
@@ -138,13 +138,20 @@ def diff(path: Path, new: str) -> str:
 
 
 def read(path: Path) -> str:
-    """The text with its line endings as they are."""
-    return path.read_bytes().decode('utf-8')
+    """The text with its line endings as they are.
+
+    Raises:
+        UserError: it is not in UTF-8.
+    """
+    try:
+        return path.read_bytes().decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is not in UTF-8 ({error}); take the script as the organisers publish it') from error
 
 
 def select_model_in(path: Path, text: str) -> ast.FunctionDef:
     try:
-        tree = ast.parse(text)
+        tree = ast.parse(text.removeprefix('\ufeff'))
     except SyntaxError as error:
         line = (error.text or '').strip()
         if wrong := re.search(r'\bmodels\.(\d\w*)', line):

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,16 +17,16 @@ from torch import Tensor, nn
 from earn_plugin.convert.converting import registered
 from earn_plugin.data.prepare import images_in, read_image
 from earn_plugin.errors import UserError
-from earn_plugin.inference.networks import Found
+from earn_plugin.inference.networks import Found, output_of
 from earn_plugin.ntire import compatibility, probe
 from earn_plugin.ntire.complexity import measure
-from earn_plugin.ntire.running import to_image, to_tensor
+from earn_plugin.ntire.running import as_image, to_image, to_tensor
 from earn_plugin.ntire.script import Submission, branch
 from earn_plugin.ntire.source import is_promised
+from earn_plugin.ntire.standalone import OFFICIAL, Extra, extra_of, names_of
 
 TOLERANCE = 1e-6
 SIZES = ((24, 20), (17, 33))
-COUNTED = ((16, 12), (24, 20), (17, 33))  # two to tell what is counted otherwise, and one to see that it is so
 SCRIPT = """
 import os
 import torch
@@ -52,19 +51,6 @@ REST = {
     return model_func, model_path, name
 """,
 }
-
-
-class Extra(NamedTuple):
-    """Multiply-adds that fvcore counts in the file and not in our network.
-
-    What runs as one operator of torch, or of ours, it takes for nothing; the file has several plain ones there.
-    """
-
-    a_pixel: int = 0  # of the input
-    a_pair: int = 0  # of pixels of the input: attention
-
-    def __call__(self, height: int, width: int) -> int:
-        return self.a_pixel * height * width + self.a_pair * (height * width) ** 2
 
 
 class Checked(NamedTuple):
@@ -92,7 +78,7 @@ def check(folder: Path, submission: Submission, network: nn.Module) -> Checked:
     if any(extra):
         counted = (
             "parameters, activations, convs and the hooks' multiply-adds are as ours; fvcore counts "
-            f'{extra(256, 256) / 1e9:.4f} G more at 256×256, because what runs fused here is plain in the file'
+            f'{extra(*OFFICIAL) / 1e9:.4f} G more at 256×256, because what runs fused here is plain in the file'
         )
     lines = [
         f'{submission.code}: reads as Python 3.9, has only names of torch 1.13, imports nothing of its own',
@@ -176,40 +162,25 @@ def check_outputs(folder: Path, submission: Submission, network: nn.Module) -> l
 
 
 def check_counts(folder: Path, submission: Submission, network: nn.Module) -> Extra:
-    """Compare the counters' figures of the file with ours."""
-    exported = build(folder, submission)
-    more = {}  # pixels → by fvcore
-    for size in COUNTED:
-        ours, theirs = (
-            measure(Found(net, submission.arch, submission.arguments), size, torch.device('cpu'))
-            for net in (network, exported)
-        )
+    """Compare the counters' figures of the file with ours; fvcore's may be more."""
+    ours = Found(network, submission.arch, submission.arguments)
+    theirs = ours._replace(network=build(folder, submission))
+    for size in SIZES:
+        own, exported = (measure(found, size, torch.device('cpu'), fvcore=False) for found in (ours, theirs))
         for figure in ('params', 'hooks', 'activations', 'convs'):
-            if getattr(ours, figure) != getattr(theirs, figure):
+            if getattr(own, figure) != getattr(exported, figure):
                 raise UserError(
-                    f'{submission.code} has other figures than the network: {figure} {getattr(theirs, figure):,} '
-                    f'instead of {getattr(ours, figure):,}'
+                    f'{submission.code} has other figures than the network: {figure} {getattr(exported, figure):,} '
+                    f'instead of {getattr(own, figure):,}'
                 )
-        more[size] = theirs.fvcore - ours.fvcore
-    (small, first), (large, second), *_ = ((height * width, count) for (height, width), count in more.items())
-    a_pair = (second * small - first * large) // (small * large * (large - small))
-    extra = Extra(first // small - a_pair * small, a_pair)
-    for size, count in more.items():
-        if extra(*size) != count or min(extra) < 0:
-            raise UserError(
-                f'{submission.code}: fvcore counts {count:+,} multiply-adds beside ours at {size[0]}×{size[1]}, which '
-                'is no multiple of its pixels or their pairs'
-            )
-    return extra
+    return extra_of(ours, theirs)
 
 
 def build(folder: Path, submission: Submission) -> nn.Module:
     """The network that the exported file has, with its weights, in this interpreter."""
     path = folder / submission.code
-    module = ModuleType(f'exported_{submission.module}')
-    # not imported: that would leave a cache beside the file
-    exec(compile(path.read_text(encoding='utf-8'), path, 'exec'), module.__dict__)
-    network = getattr(module, submission.arch)(**submission.arguments)
+    names = names_of(path.read_text(encoding='utf-8'), f'exported_{submission.module}')
+    network = names[submission.arch](**submission.arguments)
     network.load_state_dict(torch.load(folder / submission.weights, weights_only=True), strict=True)
     return network.eval()
 
@@ -221,11 +192,11 @@ def relative(a: Tensor, b: Tensor) -> float:
 def inputs_for(network: nn.Module) -> dict[str, list[Tensor]]:
     """Images of odd and even sizes in both precisions, or in single where the network takes no other."""
     generator = torch.Generator().manual_seed(0)
-    single = [torch.rand(1, 3, *size, generator=generator) for size in SIZES]
+    single = [as_image(torch.rand(*size, 3, generator=generator)) for size in SIZES]
     double = [image.double() for image in single]
     try:
         results(network, double[:1], 1.0)
-    except RuntimeError:
+    except UserError:
         return {'single': single}
     return {'single': single, 'double': double}
 
@@ -235,7 +206,7 @@ def results(network: nn.Module, images: list[Tensor], data_range: float) -> list
     try:
         network.to(images[0].dtype)
         with torch.no_grad():
-            return [network(image * data_range) / data_range for image in images]
+            return [output_of(network, image * data_range) / data_range for image in images]
     finally:
         network.float()
 

@@ -47,7 +47,7 @@ class Module:
         self.name = name
         self.path = path_of(name)
         self.text = adapted(self.path.read_text(encoding='utf-8'))
-        self.lines = self.text.splitlines()
+        self.lines = self.text.split('\n')
         self.statements = ast.parse(self.text).body
         self.is_package = self.path.name == '__init__.py'
         self.makers: dict[str, list[ast.stmt]] = {}
@@ -320,7 +320,7 @@ def path_of(name: str, required: bool = True) -> Path | None:
 def original_line(module: Module, node: ast.AST) -> int:
     """Where the line of the adapted text stands in the file."""
     line = module.lines[node.lineno - 1]
-    written = module.path.read_text(encoding='utf-8').splitlines()
+    written = module.path.read_text(encoding='utf-8').split('\n')
     return written.index(line) + 1 if line in written else node.lineno
 
 

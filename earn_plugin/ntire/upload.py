@@ -78,7 +78,7 @@ def pack(
             with zipfile.ZipFile(packed, 'w') as archive, torch.no_grad():  # PNGs are small already
                 for path, name in tqdm(images.items(), unit='image', disable=None):
                     image = read_bgr(path)
-                    output, milliseconds = timed(network, to_tensor(image, data_range, device))
+                    output, milliseconds = timed(network, to_tensor(image, data_range, device), path)
                     times.append(milliseconds / 1000)
                     sizes[name] = SCALE * image.shape[0], SCALE * image.shape[1]
                     archive.writestr(name, cv2.imencode('.png', to_image(output, data_range))[1].tobytes())

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import torch
 
 from earn_plugin.convert.weights import read as read_weights
-from earn_plugin.errors import UsageError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import ENDINGS, Found, find_network
 from earn_plugin.ntire import complexity, results
 from earn_plugin.ntire.data import find_pairs, path_notes
 from earn_plugin.ntire.protocol import Year, protocol
 from earn_plugin.ntire.running import RANGES, Settings, run_split
+from earn_plugin.ntire.standalone import OFFICIAL, extra_of, standalone
 
 
 class Report(NamedTuple):
@@ -172,7 +173,7 @@ def validate(
     for split in splits:
         folder = Path(save_dir) / name / split if save_dir is not None else None
         entry |= run_split(network, pairs[split], split, settings, folder, notes)
-    counted = complexity.measure(found, (256, 256), on, fvcore=asked.counter == 'fvcore')
+    counted = count(found, asked, on, notes)
     flops = counted.fvcore if asked.counter == 'fvcore' else counted.hooks
     unseen = counted.unseen_by_fvcore if asked.counter == 'fvcore' else counted.unseen_by_hooks
     notes.append(f'the FLOPs are without what the counter takes for 0: {complexity.listed(unseen)}')
@@ -190,6 +191,21 @@ def validate(
     on_what = torch.cuda.get_device_name(on) if on.type == 'cuda' else f'the CPU ({torch.get_num_threads()} threads)'
     images = {split: len(found_pairs) for split, found_pairs in pairs.items()}
     return Report(name, found.form, asked, on_what, images, entry, notes)
+
+
+def count(found: Found, year: Year, device: torch.device, notes: list[str]) -> complexity.Complexity:
+    """Complexity as the year's script will see it: fvcore counts what runs fused here, and is plain in an export."""
+    counted = complexity.measure(found, OFFICIAL, device, fvcore=year.counter == 'fvcore')
+    if year.counter != 'fvcore':
+        return counted
+    try:
+        extra = extra_of(found, standalone(found))(*OFFICIAL)
+    except UserError as error:
+        notes.append(f'the FLOPs are of the network as it is here, for it cannot be exported: {error}')
+        return counted
+    if extra:
+        notes.append(f'{extra / 1e9:.4f} G of the FLOPs are of what runs fused here, and is plain in an export')
+    return counted._replace(fvcore=counted.fvcore + extra)
 
 
 def default_name(found: Found, model_id: int | None) -> str:

@@ -1,13 +1,16 @@
 import json
 import re
+import sys
 
 import pytest
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 
+from earn_plugin import cli
 from earn_plugin.benchmark import network as benchmark
 from earn_plugin.benchmark.network import Form, benchmark_network
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference.networks import find_network
+from earn_plugin.inference.networks import Found, find_network
 from tests.conftest import command
 
 SMALL = {'num_feat': 4, 'num_block': 1}
@@ -98,6 +101,24 @@ def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
     assert printed.splitlines()[-1].endswith('1.00')
 
 
+def test_a_checkpoint_that_does_not_tell_its_network(capsys, tmp_path, monkeypatch):
+    """By its arch file, as the other commands take it."""
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    path = tmp_path / 'teams_arch.py'
+    path.write_text(
+        'from basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n@ARCH_REGISTRY.register()\n'
+        'class TeamNet(nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 3, 1)\n'
+    )
+    torch.save(torch.nn.Conv2d(3, 3, 1).state_dict(), tmp_path / 'net.pth')
+    words = ['--arch', 'TeamNet', '--arch-file', str(path), '--size', '4', '4', '--repeats', '1', '--forms', 'trained']
+    try:
+        assert cli.main(['benchmark', 'network', str(tmp_path / 'net.pth'), '--device', 'cpu', *words]) == 0
+    finally:
+        ARCH_REGISTRY._obj_map.pop('TeamNet', None)
+        sys.modules.pop('teams_arch', None)
+    assert 'TeamNet()' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('given', 'told'),
     [
@@ -121,6 +142,15 @@ def test_no_gpu():
 def test_nothing_runs():
     with pytest.raises(UserError, match='no form of A2N runs: A2N has no inference form'):
         benchmark_network('A2N', {'upscale': 2, 'num_block': 1}, (4, 4), 1, 1, 'cpu', ['fused'])
+
+
+def test_a_network_that_fails_in_its_own_way():
+    class Own(torch.nn.Module):
+        def forward(self, x):
+            return {}['missing']
+
+    with pytest.raises(UserError, match="no form of Own runs: KeyError: 'missing'"):
+        benchmark.measure_network(Found(Own(), 'Own', {}), ['trained'], torch.rand(1, 3, 4, 4), 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

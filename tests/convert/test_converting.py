@@ -125,6 +125,13 @@ def test_nested_and_prefixed_weights_are_found(tmp_path, lgvan, nested, prefix):
     assert not network.training
 
 
+def test_the_count_of_torchs_own_average_is_no_weight(tmp_path, lgvan):
+    """As torch.optim.swa_utils.AveragedModel saves itself."""
+    content = {f'module.{name}': tensor for name, tensor in lgvan.items()}
+    torch.save({'n_averaged': torch.tensor(3), **content}, tmp_path / 'x.pth')
+    assert torch.equal(load(tmp_path / 'x.pth').conv_first.weight, lgvan['conv_first.weight'])
+
+
 def test_the_average_is_taken_before_what_it_is_of_and_told(tmp_path, lgvan):
     average = {name: tensor + 1 for name, tensor in lgvan.items()}
     torch.save({'params': lgvan, 'params_ema': average}, tmp_path / 'x.pth')

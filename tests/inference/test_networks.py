@@ -1,5 +1,6 @@
 import pytest
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import find_network
@@ -24,6 +25,12 @@ def test_what_is_not_known_is_told(what):
 def test_arguments_that_do_not_fit():
     with pytest.raises(UsageError, match=r'A2N cannot be built: .*upscale'):
         find_network('A2N', {'upscale': 7})
+
+
+def test_a_network_that_cannot_be_built_in_its_own_way(monkeypatch):
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Odd', lambda how: {}[how])
+    with pytest.raises(UsageError, match="Odd cannot be built: KeyError: 'x'"):
+        find_network('Odd', {'how': 'x'})
 
 
 def test_no_checkpoint(tmp_path):

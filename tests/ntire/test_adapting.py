@@ -84,6 +84,12 @@ def test_expressions(before, after):
     assert adapted(before + '\n') == after + '\n'
 
 
+def test_a_registry_by_another_name():
+    text = 'from basicsr.utils.registry import ARCH_REGISTRY as REG\n'
+    assert adapted(text + '@REG.register()\nclass A: pass\n') == text + 'class A: pass\n'
+    assert adapted('@other.register()\nclass A: pass\n') == '@other.register()\nclass A: pass\n'
+
+
 @pytest.mark.parametrize(
     'text',
     [

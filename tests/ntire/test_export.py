@@ -191,8 +191,38 @@ def test_a_network_that_needs_multiples():
         def forward(self, x):
             return super().forward(x.unflatten(2, (-1, 4)).flatten(2, 3))
 
-    with pytest.raises(UserError, match=r'does not take an RGB image of 17×33 \(.*let it pad its input and crop its'):
+    with pytest.raises(UserError, match=r'does not take an RGB image of 17×33 .*let it pad its input and crop its'):
         check_scale(Windows(scale_factor=4), 1.0)
+
+
+def test_a_network_that_needs_contiguous_images():
+    """The official script's images are H×W×3 in memory, and so is what a network does with them one by one."""
+
+    class Flat(torch.nn.Upsample):
+        def forward(self, x):
+            return super().forward(x - x.view(x.shape[0], -1).mean())
+
+    with pytest.raises(
+        UserError, match=r'24×20 as the organisers pass it \(view size .*let it `reshape` where a `view`'
+    ):
+        check_scale(Flat(scale_factor=4), 1.0)
+
+
+@pytest.mark.parametrize(
+    ('output', 'reason'),
+    [
+        (lambda x: {}['missing'], "KeyError: 'missing'"),
+        (lambda x: x.missing, 'AttributeError: .* has no attribute'),
+        (lambda x: (x, x), 'the network gives a tuple and not a tensor'),
+    ],
+)
+def test_a_network_that_fails_in_its_own_way(output, reason):
+    class Own(torch.nn.Module):
+        def forward(self, x):
+            return output(x)
+
+    with pytest.raises(UserError, match=reason):
+        check_scale(Own(), 1.0)
 
 
 def test_a_network_of_other_channels():

@@ -3,7 +3,7 @@ import pytest
 from earn_plugin.inference.networks import find_network
 from earn_plugin.ntire.factsheet import as_latex, checklist, figures
 from earn_plugin.ntire.script import Submission
-from earn_plugin.ntire.selfcheck import Extra
+from earn_plugin.ntire.standalone import Extra
 
 
 @pytest.mark.parametrize(('year', 'flops'), [(2023, '9.06'), (2024, '9.04')])

@@ -22,6 +22,17 @@ def test_attention_is_torchs(monkeypatch, logits, scale, mask):
     assert (found - expected).abs().max() < 1e-12
 
 
+def test_what_has_no_place_in_inference():
+    x = torch.rand(2, 3, 4)
+    assert torch.equal(
+        plain.scaled_dot_product_attention(x, x, x, None, 0.0, False), plain.scaled_dot_product_attention(x, x, x)
+    )
+    with pytest.raises(ValueError, match='leave them off'):
+        plain.scaled_dot_product_attention(x, x, x, is_causal=True)
+    with pytest.raises(ValueError, match='leave them off'):
+        plain.scaled_dot_product_attention(x, x, x, dropout_p=0.1)
+
+
 def test_memory_is_bounded(monkeypatch):
     """Never more weights at once than asked for, however large the image."""
     seen = []

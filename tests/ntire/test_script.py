@@ -54,6 +54,49 @@ def is_lgvan(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func) == 'LGVAN'
 
 
+@pytest.mark.parametrize('length', range(1, 120, 7))
+def test_no_argument_is_broken(length):
+    arguments = {'x' * length: 1, 'note': 'a b  c', 'act': 'leaky relu', 'mean': (0.5, 0.25), 'scale': None}
+    tree = ast.parse('if 0: pass\n' + branch(SUBMISSION._replace(arguments=arguments)).replace('\n    ', '\n')[4:])
+    (call,) = (node for node in ast.walk(tree) if is_lgvan(node))
+    assert {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords} == arguments
+
+
+def test_no_arguments():
+    assert 'model = LGVAN()\n' in branch(SUBMISSION._replace(arguments={}))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda text: text.replace('\n    ', '\n\t'),
+        lambda text: text.replace('    ', '  '),
+        lambda text: '\ufeff' + text,
+        lambda text: text.replace('import json', '\x0c\nimport json  # \u2028'),
+    ],
+)
+def test_a_script_as_an_editor_left_it(tmp_path, change):
+    """Tabs, two spaces, a byte order mark, what only ``splitlines`` takes for ends of lines."""
+    path = make_repo(tmp_path / 'repo', 2024) / 'test_demo.py'
+    path.write_bytes(change(path.read_text()).encode())
+    after = patch(path)
+    script = ast.parse(after.removeprefix('\ufeff'))
+    (selects,) = (node for node in script.body if getattr(node, 'name', '') == 'select_model')
+    chain = ast.unparse(selects)
+    assert chain.index('model_id == 1000') < chain.index('model_id == 18') < chain.index('NotImplementedError')
+    assert patch(path) == after
+    assert patched(path, SUBMISSION._replace(name='Other')).count('model_id == 18') == 1
+
+
+def test_a_script_in_another_encoding(tmp_path):
+    path = make_repo(tmp_path / 'repo', 2024) / 'test_demo.py'
+    path.with_name('other.py').write_bytes(b'# \xe8')
+    assert find_script(path.parent, 'efficient') == path
+    path.write_bytes(path.read_bytes().replace(b'# a number', b'# \xe8'))
+    with pytest.raises(UserError, match=r'test_demo\.py is not in UTF-8'):
+        patched(find_script(path.parent, 'efficient'), SUBMISSION)
+
+
 def test_ones_own_branch_is_replaced_and_anothers_is_not(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2025), 'efficient')
     patch(path)

@@ -13,7 +13,8 @@ from earn_plugin.ntire import export as exporting
 from earn_plugin.ntire.complexity import measure
 from earn_plugin.ntire.export import code, export, weights_of, write
 from earn_plugin.ntire.script import Submission
-from earn_plugin.ntire.selfcheck import Extra, build, check, check_counts, check_outputs, check_weights
+from earn_plugin.ntire.selfcheck import build, check, check_counts, check_outputs, check_weights
+from earn_plugin.ntire.standalone import Extra
 
 ARGUMENTS = {'num_feat': 8, 'num_block': 1}
 SUBMISSION = Submission(2024, 18, 'Net', 'LGVAN', ARGUMENTS, 1.0)

@@ -174,6 +174,43 @@ def test_a_network_that_fails(data):
         validate(Found(network, 'Sequential', {}), 2024, data, device='cpu')
 
 
+def test_a_network_that_fails_in_its_own_way(data):
+    class Own(torch.nn.Module):
+        def forward(self, x):
+            assert x.shape[2] % 16 == 0, 'multiples of 16'
+
+    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\) cannot go through: AssertionError: multiples of 16'):
+        validate(Found(Own(), 'Own', {}), 2024, data, device='cpu')
+
+
+def test_images_too_small_to_be_measured(found, data):
+    for path in data.rglob('000001*.png'):
+        cv2.imwrite(str(path), np.zeros((4, 5, 3) if 'x4' in path.name else (16, 20, 3), np.uint8))
+    with pytest.raises(UserError, match=r'000001\.png is 16×20, and metrics need 19×19'):
+        validate(found, 2024, data, ssim=True, device='cpu')
+
+
+def test_a_device_that_is_not_here(found, data):
+    with pytest.raises(UserError, match=r'torch cannot use xla here .*; leave --device out'):
+        validate(found, 2024, data, device='xla')
+
+
+def test_images_are_laid_out_as_in_the_official_script():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    x = running.to_tensor(image, 255.0, torch.device('cpu'))
+    official = torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1).float().div(1).unsqueeze(0)
+    assert torch.equal(x, official)
+    assert x.stride() == official.stride()
+
+
+def test_flops_of_what_cannot_be_exported(data):
+    class Local(torch.nn.Upsample):
+        pass
+
+    report = validate(Found(Local(scale_factor=4), 'Local', {}), 2026, data, device='cpu')
+    assert any('cannot be exported: ' in note for note in report.notes)
+
+
 def test_grey_images_have_three_equal_channels(found, data):
     for path in data.rglob('000001*.png'):
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
