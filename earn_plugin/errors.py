@@ -16,8 +16,5 @@ class UsageError(UserError):
 def reason_of(error: BaseException) -> str:
     """The first line of what others raised, with its kind where the line alone is no sentence."""
     line = next(iter(str(error).strip().splitlines()), '')
-    return (
-        line
-        if isinstance(error, (RuntimeError, ValueError, OSError)) and line
-        else f'{type(error).__name__}: {line}'.rstrip(': ')
-    )
+    speaks = line and isinstance(error, (RuntimeError, ValueError, OSError))
+    return line if speaks else f'{type(error).__name__}: {line}'.rstrip(': ')

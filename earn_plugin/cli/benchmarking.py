@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from earn_plugin.cli.networks import add_set, settings_of
+from earn_plugin.cli.networks import add_network_arguments, register_file, settings_of
 
 
 def add_commands(commands) -> None:
@@ -17,9 +17,7 @@ def add_commands(commands) -> None:
 
     network = subject.add_parser('network', help='the forms of a network: as trained, inference form, bf16, …')
     network.add_argument('network', metavar='NETWORK', help='a checkpoint, or a registered name')
-    network.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
-    network.add_argument('--arch-file', type=Path, metavar='FILE', help='registers a network of your own')
-    add_set(network)
+    add_network_arguments(network, form=False)
     network.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input')
     network.add_argument('--batch', type=int, default=1, metavar='N')
     network.add_argument('--repeats', type=int, default=7, help='timed runs of each form, by turns')
@@ -62,10 +60,8 @@ def run_attention(args: argparse.Namespace) -> None:
 
 def run_network(args: argparse.Namespace) -> None:
     from earn_plugin.benchmark.network import FORMS, benchmark_network
-    from earn_plugin.ntire import source
 
-    if args.arch_file:
-        source.register(args.arch_file)
+    register_file(args)
     benchmark_network(
         args.network,
         settings_of(args.set),

@@ -38,12 +38,13 @@ def add_commands(commands) -> None:
     doctor.set_defaults(run=run_doctor)
 
 
-def add_network_arguments(command: argparse.ArgumentParser) -> None:
-    """What tells a network beside its checkpoint or name."""
+def add_network_arguments(command: argparse.ArgumentParser, form: bool = True) -> None:
+    """What tells a network, and its form, beside its checkpoint or name."""
     command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
     command.add_argument('--arch-file', type=Path, metavar='FILE', help='the file that registers a network of your own')
     add_set(command)
-    command.add_argument('--fused', action='store_true', help='in its inference form')
+    if form:
+        command.add_argument('--fused', action='store_true', help='in its inference form')
 
 
 def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the network') -> None:

@@ -1,14 +1,19 @@
 """How much a network computes, as NTIRE's two counters see it, and what they do not see."""
 
+import copy
 import json
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -127,6 +132,20 @@ def multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
     return output.numel() * (2 if isinstance(module, nn.BatchNorm2d) and module.affine else 1)
 
 
+class UncomputedAttention(TorchFunctionMode):
+    """Fused attention between the first query and the first key in the place of all.
+
+    fvcore takes either for nothing, and between all pixels it is most of the work of a trace.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.scaled_dot_product_attention and len(args) == 3 and set(kwargs or {}) <= {'scale'}:
+            query, key, value = args
+            first = function(query[..., :1, :], key[..., :1, :], value[..., :1, :])
+            return first.expand(*query.shape[:-1], value.shape[-1])
+        return function(*args, **(kwargs or {}))
+
+
 def count_fvcore(network: nn.Module, x: Tensor) -> tuple[int, dict[str, int]]:
     """Multiply-adds by fvcore, and the operators that it takes for nothing, with their calls."""
     from fvcore.nn import FlopCountAnalysis  # not above: with today's torch its import warns, which measure() silences
@@ -144,7 +163,8 @@ def count_fvcore(network: nn.Module, x: Tensor) -> tuple[int, dict[str, int]]:
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
     for name in FVCORE_SILENT:
         analysis.set_op_handle(f'aten::{name}', noting(name.removesuffix('_')))
-    total = int(analysis.total())
+    with UncomputedAttention():
+        total = int(analysis.total())
     for name, calls in analysis.unsupported_ops().items():
         name = name.rpartition('::')[2].removeprefix('PythonOp.')
         if name not in FVCORE_MOVES:
@@ -189,28 +209,17 @@ def measure(
         UserError: the network does not take such an input.
     """
     device = device or find_device(None)
-    shape = size if len(size) > 2 else (found.arguments.get('num_in_ch', 3), *size)
-    if len(size) < 2 or min(shape) < 1:
-        raise UsageError(f'a size is H W, or the whole shape without the batch, all at least 1; got {size}')
     network = found.network.to(device).requires_grad_(False)
-    x = torch.rand(1, *shape, device=device)
+    x = image_for(found, size, device)
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what a network says while it runs is of no interest here
-            with PeakMemory() as tensors, HookCounter(network) as hooks:
-                network(x)
-            memory, memory_is = peak_memory(network, x, tensors.peak)
-            counted = count_fvcore(network, x) if fvcore and device.type != 'meta' else (None, None)
-    except Exception as error:  # networks have no list of what an input that they do not take makes them raise
-        hint = '; try another --device' if device.type == 'meta' else ''
-        raise UserError(
-            f'{found.arch} cannot be run on an input of 1×{"×".join(map(str, shape))} on {device.type}: '
-            f'{reason_of(error)}; give what it takes by --size (H W, or the whole shape without the batch){hint}'
-        ) from error
+    with explained(found, x):
+        with PeakMemory() as tensors, HookCounter(network) as hooks:
+            network(x)
+        memory, memory_is = peak_memory(network, x, tensors.peak)
+        counted = count_fvcore(network, x) if fvcore and device.type != 'meta' else (None, None)
     return Complexity(
-        shape,
+        tuple(x.shape[1:]),
         sum(parameter.numel() for parameter in network.parameters()),
         hooks.multiply_adds,
         counted[0],
@@ -222,6 +231,47 @@ def measure(
         hooks.unseen_multiply_adds,
         counted[1],
     )
+
+
+def count(found: Found, size: tuple[int, ...], device: torch.device | None = None, fvcore: bool = True) -> Complexity:
+    """The same figures but the memory, at less expense: hooks count without computing where the network allows it."""
+    device = device or find_device(None)
+    try:
+        counted = measure(found._replace(network=copy.deepcopy(found.network)), size, torch.device('meta'))
+    except UserError:  # its forward asks for values, or an operator has no form without
+        return measure(found, size, device, fvcore)
+    if not fvcore:
+        return counted
+    network, x = found.network.to(device).requires_grad_(False), image_for(found, size, device)
+    with explained(found, x):
+        total, unseen = count_fvcore(network, x)
+    return counted._replace(fvcore=total, unseen_by_fvcore=unseen)
+
+
+def image_for(found: Found, size: tuple[int, ...], device: torch.device) -> Tensor:
+    shape = size if len(size) > 2 else (found.arguments.get('num_in_ch', 3), *size)
+    if len(size) < 2 or min(shape) < 1:
+        raise UsageError(f'a size is H W, or the whole shape without the batch, all at least 1; got {size}')
+    return torch.rand(1, *shape, device=device)
+
+
+@contextmanager
+def explained(found: Found, x: Tensor) -> Iterator[None]:
+    """Run a network without its warnings, which are of no interest here.
+
+    Raises:
+        UserError: whatever the network raises.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    except Exception as error:  # networks have no list of what an input that they do not take makes them raise
+        hint = '; try another --device' if x.device.type == 'meta' else ''
+        raise UserError(
+            f'{found.arch} cannot be run on an input of {"×".join(map(str, x.shape))} on {x.device.type}: '
+            f'{reason_of(error)}; give what it takes by --size (H W, or the whole shape without the batch){hint}'
+        ) from error
 
 
 def peak_memory(network: nn.Module, x: Tensor, tensors: int) -> tuple[float | None, str]:

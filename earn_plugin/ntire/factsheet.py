@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from earn_plugin.inference.networks import Found
-from earn_plugin.ntire.complexity import measure
+from earn_plugin.ntire.complexity import count
 from earn_plugin.ntire.protocol import protocol
 from earn_plugin.ntire.script import MARK, SCRIPTS, Submission
 from earn_plugin.ntire.standalone import Extra
@@ -32,7 +32,7 @@ def files(submission: Submission, found: Found, extra: Extra, size: tuple[int, i
 def figures(submission: Submission, found: Found, extra: Extra, size: tuple[int, int]) -> list[Row]:
     """Counted as the organisers of the year count: by module hooks until 2023, then by fvcore."""
     by_fvcore = counter_of(submission) == 'fvcore'
-    counted = measure(found, size, fvcore=by_fvcore)
+    counted = count(found, size, fvcore=by_fvcore)
     found.network.cpu()
     flops = counted.fvcore + extra(*size) if by_fvcore else counted.hooks
     return [

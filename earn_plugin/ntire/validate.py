@@ -195,7 +195,7 @@ def validate(
 
 def count(found: Found, year: Year, device: torch.device, notes: list[str]) -> complexity.Complexity:
     """Complexity as the year's script will see it: fvcore counts what runs fused here, and is plain in an export."""
-    counted = complexity.measure(found, OFFICIAL, device, fvcore=year.counter == 'fvcore')
+    counted = complexity.count(found, OFFICIAL, device, fvcore=year.counter == 'fvcore')
     if year.counter != 'fvcore':
         return counted
     try:

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from earn_plugin import cli
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import Found, find_network
 from earn_plugin.ntire import complexity
-from earn_plugin.ntire.complexity import measure
+from earn_plugin.ntire.complexity import count, measure
 from tests.ntire import baselines, formulas
 
 CPU, META = torch.device('cpu'), torch.device('meta')
@@ -182,3 +183,49 @@ def test_the_command(capsys):
     assert described['form'] == 'as trained'
     assert described['fvcore'] is None
     assert described['memory'] is None
+
+
+FIGURES = ('params', 'hooks', 'fvcore', 'activations', 'convs')
+
+
+@pytest.mark.parametrize(('name', 'arguments'), [(name, arguments) for name, arguments, _ in SMALL])
+def test_counted_at_less_expense(name, arguments):
+    subject = find_network(name, arguments)
+    counted, measured = count(subject, (11, 14), CPU), measure(subject, (11, 14), CPU)
+    assert [getattr(counted, figure) for figure in FIGURES] == [getattr(measured, figure) for figure in FIGURES]
+    assert counted.unseen_by_fvcore == measured.unseen_by_fvcore
+    assert next(subject.network.parameters()).device == CPU
+
+
+def test_a_network_that_asks_for_values_is_counted_by_computing():
+    class Asks(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) if x.max().item() > 0 else x
+
+    subject = found(Asks(3, 4, 3))
+    with pytest.raises(UserError, match='try another --device'):
+        measure(subject, (6, 5), META)
+    subject = found(Asks(3, 4, 3))
+    assert count(subject, (6, 5), CPU).hooks == 4 * 3 * 9 * 4 * 3
+    assert count(subject, (6, 5), CPU, fvcore=False).fvcore is None
+
+
+@pytest.mark.parametrize('given', [{}, {'attn_mask': torch.zeros(7, 5)}])
+def test_fused_attention_is_not_computed_for_fvcore(monkeypatch, given):
+    """Nor does that change what is counted: projections to the attention's operands, and what follows it."""
+
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.last = nn.Linear(3, 6), nn.Linear(3, 6), nn.Linear(4, 2)
+
+        def forward(self, x):
+            query, key = self.query(x[:, :, 0]), self.key(x[:, :, 1, :5])
+            return self.last(F.scaled_dot_product_attention(query, key, key[..., :4], scale=1.0, **given))
+
+    network, x = Attends(), torch.rand(1, 2, 2, 7, 3)
+    total, unseen = complexity.count_fvcore(network, x)
+    monkeypatch.setattr(complexity, 'UncomputedAttention', nullcontext)
+    assert complexity.count_fvcore(network, x) == (total, unseen)
+    assert total == 2 * 7 * 3 * 6 + 2 * 5 * 3 * 6 + 2 * 7 * 4 * 2
+    assert unseen['scaled_dot_product_attention'] == 1
