@@ -137,7 +137,8 @@ def attention_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     chunk = max(1, CHUNK['cpu' if query.device.type == 'cpu' else 'other'] // (number * length))
     out = torch.zeros_like(value)
     for keys, values in zip(key.split(chunk, 1), value.split(chunk, 1), strict=True):
-        if torch.is_grad_enabled():  # the weights are made again on the way back
+        if torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad or values.requires_grad):
+            # the weights are made again on the way back
             out = out + checkpoint(weighed_by_queries, query, keys, values, use_reentrant=False)
         else:
             out += weighed_by_queries(query, keys, values)

@@ -13,8 +13,8 @@ def adapted(text: str) -> str:
     """The text of a module without registration and without what only training needs.
 
     - decorators of a registry go,
-    - where ``torch.is_grad_enabled()`` is the whole condition, it is taken as False and the branches are folded: the
-      organisers' scripts run networks with gradients enabled, where ours would go the way of training,
+    - where a condition is ``torch.is_grad_enabled()``, alone or before ``and``, it is taken as False and the branches
+      are folded: the organisers' scripts run networks with gradients enabled, where ours would go the way of training,
     - functions that torch 1.13 lacks give way to their equivalents,
     - ``zip(…, strict=…)`` loses what Python 3.9 lacks.
     """
@@ -91,6 +91,9 @@ def is_registration(decorator: ast.expr, registries: set[str]) -> bool:
 
 
 def asks_for_gradients(test: ast.expr) -> bool:
+    """Whether a condition is False where gradients are off."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return asks_for_gradients(test.values[0])
     return re.fullmatch(r'(torch\.)?is_grad_enabled\(\)', ast.unparse(test)) is not None
 
 

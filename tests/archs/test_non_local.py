@@ -149,3 +149,23 @@ def test_the_plain_form_would_be_noticed():
 def test_the_result_lies_in_memory_as_an_image(batch):
     """A transposed one of a single image makes torch.compile read beside the tensor."""
     assert NonLocalAttention(8).eval()(torch.rand(batch, 8, 3, 5)).is_contiguous()
+
+
+@pytest.mark.parametrize('trained', [None, 0, 1, 2])
+def test_weights_are_made_again_for_gradients_alone(monkeypatch, trained):
+    """What makes them again leaves memory in pieces, in an official run as in a count, where nobody wants gradients."""
+    calls = []
+
+    def checkpoint(function, *args, use_reentrant):
+        calls.append(function)
+        return function(*args)
+
+    monkeypatch.setattr(attention, 'checkpoint', checkpoint)
+    rows = [torch.rand(1, 5, 2, requires_grad=index == trained) for index in range(3)]
+    assert torch.is_grad_enabled()
+    out = attention.attention_over_queries(*rows)
+    query, key, value = rows
+    expected = (query @ key.transpose(1, 2)).softmax(1) @ value
+    assert torch.allclose(out, expected, atol=1e-6)
+    assert out.requires_grad is (trained is not None)
+    assert len(calls) == (trained is not None)

@@ -25,6 +25,23 @@ def test_what_only_training_needs_goes():
     )
 
 
+def test_a_condition_that_asks_for_more_is_as_false():
+    check(
+        """
+        def f(x):
+            y = g(x) if torch.is_grad_enabled() and x.requires_grad else x
+            if torch.is_grad_enabled() and x.any() and y:
+                return g(y)
+            return y
+        """,
+        """
+        def f(x):
+            y = x
+            return y
+        """,
+    )
+
+
 def test_the_other_branch_takes_its_place_with_its_comments():
     check(
         """
@@ -93,7 +110,7 @@ def test_a_registry_by_another_name():
 @pytest.mark.parametrize(
     'text',
     [
-        'if torch.is_grad_enabled() and x:\n    y = 1\n',
+        'if x and torch.is_grad_enabled():\n    y = 1\n',
         'if torch.is_grad_enabled():\n    y = 1\nelif x:\n    y = 2\nelse:\n    y = 3\n',
         'y = zip(x, z)\n',
     ],
