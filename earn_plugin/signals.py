@@ -25,9 +25,15 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """While entered, SIGTERM raises, so that what is half-written is removed; by itself it would end at once."""
+    """While entered, SIGTERM raises, so that what is half-written is removed; by itself it would end at once.
+
+    Processes that are forked meanwhile, such as a pool's, end at once all the same: nothing of theirs is half-written.
+    """
+    main_process = os.getpid()
 
     def end(number, frame):
+        if os.getpid() != main_process:
+            os._exit(128 + number)
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from earn_plugin import cli
-from earn_plugin.data.prepare import make_lr, write_image
+from earn_plugin.data.images import write_image
+from earn_plugin.data.prepare import make_lr
 from tests.conftest import photograph
 
 Images = dict[int, np.ndarray]

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,19 @@ def test_sigterm_raises_as_ctrl_c_does():
     assert number_of(raised.value) == signal.SIGTERM
     assert number_of(KeyboardInterrupt()) == signal.SIGINT
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+POOL = """
+import multiprocessing
+from earn_plugin.signals import sigterm_as_ctrl_c
+with sigterm_as_ctrl_c(), multiprocessing.get_context('fork').Pool(1) as pool:
+    pool.map(abs, [-1])
+"""
+
+
+def test_a_forked_pool_ends_without_a_word():
+    done = subprocess.run([sys.executable, '-c', POOL], capture_output=True, text=True, check=True)
+    assert done.stderr == ''
 
 
 def test_exit_codes_are_a_shells():

@@ -106,7 +106,8 @@ def run_demo(args: argparse.Namespace) -> None:
 
 
 def run_lr(args: argparse.Namespace) -> None:
-    from earn_plugin.data.prepare import images_in, make_cropped, make_lr
+    from earn_plugin.data.images import images_in
+    from earn_plugin.data.prepare import make_cropped, make_lr
 
     if args.cropped:
         tell(args.cropped, make_cropped(args.hr_folder, args.cropped, args.scale, args.jobs))

@@ -8,6 +8,7 @@ from skimage import data
 
 from earn_plugin.data import prepare
 from earn_plugin.data.bicubic import crop_to_multiple
+from earn_plugin.data.images import write_image
 from earn_plugin.errors import UserError
 from earn_plugin.files import whole_folder
 
@@ -50,7 +51,7 @@ def _make(root: Path) -> None:
     with whole_folder(root) as made:
         for part, photographs in (('train', TRAIN), ('val', HELD_OUT)):
             for name, photograph in photographs.items():
-                prepare.write_image(made / part / 'HR' / f'{name}.png', _read(name, photograph))
+                write_image(made / part / 'HR' / f'{name}.png', _read(name, photograph))
             for scale in SCALES:
                 prepare.make_lr(made / part / 'HR', made / part / f'LR_bicubic/X{scale}', scale)
         train = made / 'train'

@@ -16,12 +16,10 @@ import numpy as np
 
 from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
 from earn_plugin.data.headers import Header, read_header
-from earn_plugin.data.images import decode, encode, images_in, read_image, write_image
+from earn_plugin.data.images import decode, encode, images_in, read_image
 from earn_plugin.data.making import Files, Work, each, has_size, is_made, making, recipe_of, sha256
 from earn_plugin.data.store import Store
 from earn_plugin.errors import UsageError, UserError
-
-__all__ = ['images_in', 'make_cropped', 'make_lmdb', 'make_lr', 'make_subimages', 'read_image', 'write_image']
 
 PNG = b'\x89PNG'
 ENCODINGS = ('png', 'bmp')

@@ -52,9 +52,8 @@ def main(folder: str, place: str, team: str) -> None:
             torch.cuda.synchronize()
 
     times = []
-    image = (
-        torch.rand(64, 64, 3, device=device).permute(2, 0, 1)[None] * data_range
-    )  # laid out as the official script has it
+    # laid out in memory as the official script has it
+    image = torch.rand(64, 64, 3, device=device).permute(2, 0, 1)[None] * data_range
     for _ in range(IMAGES):
         wait()
         start = time.perf_counter()

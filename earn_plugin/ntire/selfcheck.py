@@ -15,7 +15,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from earn_plugin.convert.converting import registered
-from earn_plugin.data.prepare import images_in, read_image
+from earn_plugin.data.images import images_in, read_image
 from earn_plugin.errors import UserError
 from earn_plugin.inference.networks import Found, output_of
 from earn_plugin.ntire import compatibility, probe

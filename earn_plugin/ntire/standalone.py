@@ -11,7 +11,7 @@ import torch
 
 from earn_plugin.errors import UserError, reason_of
 from earn_plugin.inference.networks import Found
-from earn_plugin.ntire.complexity import measure
+from earn_plugin.ntire.complexity import count
 from earn_plugin.ntire.source import extract
 
 COUNTED = ((16, 12), (24, 20), (17, 33))  # two to tell what is counted otherwise, and one to see that it is so
@@ -57,7 +57,7 @@ def extra_of(ours: Found, theirs: Found) -> Extra:
     """What fvcore counts more in ``theirs``, the exported network: found on small images where they can tell."""
 
     def more(size: tuple[int, int]) -> int:
-        counted = (measure(found, size, torch.device('cpu')).fvcore for found in (theirs, ours))
+        counted = (count(found, size, torch.device('cpu')).fvcore for found in (theirs, ours))
         return next(counted) - next(counted)
 
     counts = {height * width: more((height, width)) for height, width in COUNTED}

@@ -10,8 +10,8 @@ import pytest
 
 from earn_plugin.data import benchmarks
 from earn_plugin.data.bicubic import imresize
+from earn_plugin.data.images import read_image, write_image
 from earn_plugin.data.making import manifest_of
-from earn_plugin.data.prepare import read_image, write_image
 from tests.conftest import photograph
 from tests.published import HR, prepare, unpack
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from skimage import data
 
-from earn_plugin.data import demo, prepare
+from earn_plugin.data import demo
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.data.check import read_header
+from earn_plugin.data.images import read_image
 from earn_plugin.data.loading import build_checked
 from earn_plugin.errors import UserError
 
@@ -25,7 +26,7 @@ def test_split_is_fixed_and_apart(made):
 
 
 def test_photographs_are_scikit_images_own(made):
-    image = prepare.read_image(made / 'val/HR/cat.png')
+    image = read_image(made / 'val/HR/cat.png')
     np.testing.assert_array_equal(image[..., ::-1], data.chelsea()[:300, :444])
 
 
@@ -35,8 +36,8 @@ def test_lr_fits_at_every_scale(made, scale):
         for path in (made / part / 'HR').iterdir():
             hr, lr = read_header(path), read_header(made / part / f'LR_bicubic/X{scale}' / path.name)
             assert (hr.height, hr.width) == (lr.height * scale, lr.width * scale)
-    coffee = prepare.read_image(made / 'val/HR/coffee.png')
-    lr = prepare.read_image(made / f'val/LR_bicubic/X{scale}/coffee.png')
+    coffee = read_image(made / 'val/HR/coffee.png')
+    lr = read_image(made / f'val/LR_bicubic/X{scale}/coffee.png')
     np.testing.assert_array_equal(lr, imresize(coffee, Fraction(1, scale)))
 
 

@@ -15,6 +15,7 @@ import lmdb
 import pytest
 
 from earn_plugin.data import making, prepare
+from earn_plugin.data.images import write_image
 from earn_plugin.errors import UserError
 from earn_plugin.signals import Stopped
 from tests.conftest import command, photograph, start
@@ -26,7 +27,7 @@ KILLS = 20
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('images') / 'HR'
     for index in range(30):
-        prepare.write_image(root / f'im{index:02d}.png', photograph(200 + index, 300, index))
+        write_image(root / f'im{index:02d}.png', photograph(200 + index, 300, index))
     return root
 
 

@@ -16,6 +16,7 @@ from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from earn_plugin.cli import main
 from earn_plugin.data import prepare
 from earn_plugin.data.bicubic import imresize
+from earn_plugin.data.images import read_image, write_image
 from earn_plugin.data.loading import build_checked
 from earn_plugin.data.making import manifest_of
 from earn_plugin.errors import UsageError, UserError
@@ -25,7 +26,7 @@ from tests.conftest import command_here, photograph, write_pairs
 @pytest.fixture
 def folder(tmp_path):
     for index in range(3):
-        prepare.write_image(tmp_path / f'HR/im{index}.png', photograph(50 + index, 70, index))
+        write_image(tmp_path / f'HR/im{index}.png', photograph(50 + index, 70, index))
     return tmp_path / 'HR'
 
 
@@ -47,7 +48,7 @@ def test_lr_is_matlabs_and_named_as_asked(folder, tmp_path):
     prepare.make_lr(folder, tmp_path / 'X2', 2, suffix='x2')
     assert names_in(tmp_path / 'X2') == ['im0x2.png', 'im1x2.png', 'im2x2.png']
     expected = imresize(photograph(51, 70, 1)[:50], Fraction(1, 2))
-    np.testing.assert_array_equal(prepare.read_image(tmp_path / 'X2/im1x2.png'), expected)
+    np.testing.assert_array_equal(read_image(tmp_path / 'X2/im1x2.png'), expected)
 
 
 def test_subimages_cover_the_image_and_pair_with_their_lr(folder, tmp_path):
@@ -106,10 +107,10 @@ def test_basicsrs_own_reader_reads_ours_and_ours_reads_its_writers(tmp_path):
 
 
 def test_lmdb_has_room_where_the_first_image_is_the_smallest(tmp_path):
-    prepare.write_image(tmp_path / 'HR/a.png', np.zeros((4, 4, 3), np.uint8))
+    write_image(tmp_path / 'HR/a.png', np.zeros((4, 4, 3), np.uint8))
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     for index in range(4):
-        prepare.write_image(tmp_path / f'HR/b{index}.png', noise)
+        write_image(tmp_path / f'HR/b{index}.png', noise)
     prepare.make_lmdb(tmp_path / 'HR', tmp_path / 'HR.lmdb')
     with lmdb.open(str(tmp_path / 'HR.lmdb'), readonly=True, lock=False) as environment:
         assert environment.stat()['entries'] == 5
@@ -139,7 +140,7 @@ def test_images_of_every_kind_keep_what_they_are(tmp_path):
         np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(value, np.uint8), cv2.IMREAD_UNCHANGED), image)
     assert 'grey.png (20,30,1) 1' in (tmp_path / 'HR.lmdb/meta_info.txt').read_text()
     prepare.make_cropped(tmp_path / 'HR', tmp_path / 'cropped', 8)
-    np.testing.assert_array_equal(prepare.read_image(tmp_path / 'cropped/deep.png'), kinds['deep.png'][:16, :24])
+    np.testing.assert_array_equal(read_image(tmp_path / 'cropped/deep.png'), kinds['deep.png'][:16, :24])
     with pytest.raises(UserError, match=r'deep\.png is 16-bit RGB: convert it to 8 bits'):
         prepare.make_lr(tmp_path / 'HR', tmp_path / 'LR', 2)
 
@@ -198,7 +199,7 @@ def test_lr_and_subimages_pair_where_the_scale_does_not_divide(folder, tmp_path)
 
 
 def test_small_images_are_left_out_when_told(folder, tmp_path):
-    prepare.write_image(folder / 'tiny.png', photograph(20, 70))
+    write_image(folder / 'tiny.png', photograph(20, 70))
     prepare.make_subimages(folder, tmp_path / 'sub', 32, 16, skip_small=True)
     prepare.make_lmdb(folder, tmp_path / 'sub.lmdb', 32, 16, skip_small=True)
     assert len(names_in(tmp_path / 'sub')) == len(stored(tmp_path / 'sub.lmdb')) == 36
@@ -208,13 +209,13 @@ def test_small_images_are_left_out_when_told(folder, tmp_path):
 
 @pytest.mark.parametrize('name', ['ümlaut', 'a.b'])
 def test_names_that_an_lmdb_of_basicsr_cannot_hold(folder, tmp_path, name):
-    prepare.write_image(folder / f'{name}.png', photograph(40, 40))
+    write_image(folder / f'{name}.png', photograph(40, 40))
     with pytest.raises(UserError, match=f'ASCII names .*\n  .{name}.'):
         prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
 
 
 def test_a_long_name_is_a_key(folder, tmp_path):
-    prepare.write_image(folder / f'{"x" * 200}.png', photograph(40, 40))
+    write_image(folder / f'{"x" * 200}.png', photograph(40, 40))
     assert prepare.make_lmdb(folder, tmp_path / 'HR.lmdb')
 
 
@@ -259,7 +260,7 @@ def test_a_link_to_nothing_is_told_and_not_passed_over(folder, tmp_path):
 
 def test_names_that_are_not_unicode(tmp_path):
     folder = tmp_path / 'HR'
-    prepare.write_image(folder / os.fsdecode(b'\xff.png'), photograph(24, 24))
+    write_image(folder / os.fsdecode(b'\xff.png'), photograph(24, 24))
     assert prepare.make_lr(folder, tmp_path / 'X2', 2)
     assert not prepare.make_lr(folder, tmp_path / 'X2', 2)
     assert names_in(tmp_path / 'X2') == [os.fsdecode(b'\xff.png')]
@@ -279,7 +280,7 @@ def test_values_that_do_not_fit_into_the_result(tmp_path):
     with pytest.raises(UserError, match='convert it to 8 or 16 bits'):
         prepare.make_lr(tmp_path / 'floats.tif', tmp_path / 'X2', 2)
     assert prepare.make_subimages(tmp_path / 'wide.ppm', tmp_path / 'sub', 12, 12)
-    assert prepare.read_image(tmp_path / 'sub/wide_s001.png').dtype == np.uint16
+    assert read_image(tmp_path / 'sub/wide_s001.png').dtype == np.uint16
 
 
 def test_an_image_larger_than_cv2_allows(tmp_path):
@@ -299,7 +300,7 @@ def test_numbers_that_cannot_be(folder, tmp_path, capsys, arguments):
 
 
 def test_names_that_the_suffix_makes_the_same(folder, tmp_path):
-    prepare.write_image(folder / 'im0x2.png', photograph(50, 70))
+    write_image(folder / 'im0x2.png', photograph(50, 70))
     for make in (
         lambda: prepare.make_lmdb(folder, tmp_path / 'HR.lmdb', suffix='x2'),
         lambda: prepare.make_subimages(folder, tmp_path / 'sub', 32, 16, suffix='x2'),
@@ -311,13 +312,13 @@ def test_names_that_the_suffix_makes_the_same(folder, tmp_path):
 
 @pytest.mark.parametrize('name', ['x2', 'a\tb'])
 def test_names_that_are_no_keys(folder, tmp_path, name):
-    prepare.write_image(folder / f'{name}.png', photograph(50, 70))
+    write_image(folder / f'{name}.png', photograph(50, 70))
     with pytest.raises(UserError, match='names of 1 to 500 letters'):
         prepare.make_lmdb(folder, tmp_path / 'HR.lmdb', suffix='x2')
 
 
 def test_the_advice_is_for_the_command(folder, tmp_path):
-    prepare.write_image(folder / 'tiny.png', photograph(1, 1))
+    write_image(folder / 'tiny.png', photograph(1, 1))
     with pytest.raises(UserError, match=r'cannot be used as it is:\n  tiny.png is 1×1'):
         prepare.make_lr(folder, tmp_path / 'X2', 2)
     with pytest.raises(UserError, match=r'--skip-small leaves small ones out'):

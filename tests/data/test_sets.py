@@ -20,7 +20,7 @@ from filelock import FileLock
 from earn_plugin import cli
 from earn_plugin.data import archives, sets
 from earn_plugin.data.bicubic import imresize
-from earn_plugin.data.prepare import read_image, write_image
+from earn_plugin.data.images import read_image, write_image
 from tests.conftest import command, photograph
 from tests.published import TRAIN, prepare, tree, unpack
 

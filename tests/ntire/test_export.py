@@ -11,7 +11,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
-from earn_plugin.data.prepare import images_in, read_image
+from earn_plugin.data.images import images_in, read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import Found, find_network
 from earn_plugin.ntire.complexity import measure

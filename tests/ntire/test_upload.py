@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from earn_plugin import cli
-from earn_plugin.data.prepare import read_image
+from earn_plugin.data.images import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.inference.networks import find_network
 from earn_plugin.ntire.running import to_image, to_tensor
