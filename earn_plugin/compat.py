@@ -1,6 +1,6 @@
 """All knowledge of basicsr 1.4.2's age: what keeps it from running with today's torch, torchvision and lmdb, mended.
 
-Each mend says what it mends and applies itself only where it is needed. Those in ``TORCHVISION`` and ``BEFORE`` let
+Each patch says what it patches and applies itself only where it is needed. Those in ``TORCHVISION`` and ``BEFORE`` let
 torchvision and basicsr be imported; those in ``AFTER`` change what basicsr does, each at the smallest hook.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Mend(NamedTuple):
+class Patch(NamedTuple):
     """``problem`` in a sentence; ``needed`` tells whether this machine has it; ``apply`` solves it."""
 
     problem: str
@@ -161,47 +161,47 @@ def _list_in_order() -> None:
 
 
 TORCHVISION = (
-    Mend(
+    Patch(
         'torchvision was built for another torch (operator torchvision::nms does not exist)',
         _torchvision_ops_fail,
         _define_torchvision_ops,
     ),
 )
 BEFORE = (
-    Mend(
+    Patch(
         'torchvision.transforms.functional_tensor is gone since torchvision 0.17',
         _functional_tensor_missing,
         _alias_functional_tensor,
     ),
-    Mend('distutils is gone since Python 3.12', _distutils_missing, _alias_distutils),
-    Mend(
+    Patch('distutils is gone since Python 3.12', _distutils_missing, _alias_distutils),
+    Patch(
         'scipy.ndimage.filters is deprecated since SciPy 1.8 and gone from 2.0',
         _scipy_filters_moved,
         _alias_scipy_filters,
     ),
 )
 AFTER = (
-    Mend(
+    Patch(
         'lmdb refuses since 2.0 to open an LMDB twice in a process, so none could serve training and validation',
         _lmdb_opens_once,
         _share_lmdb_environments,
     ),
-    Mend('distributed training asks for a CUDA device', _ddp_needs_cuda, _allow_ddp_on_cpu),
-    Mend(
+    Patch('distributed training asks for a CUDA device', _ddp_needs_cuda, _allow_ddp_on_cpu),
+    Patch(
         'basicsr takes files in the order of the file system, another on each machine, and pairs 40,000 in 14 seconds',
         lambda: True,
         _list_in_order,
     ),
 )
 
-active: list[Mend] = []  # the mends that this machine needed, as far as what they mend has been imported
+active: list[Patch] = []  # the patches that this machine needed, as far as what they patch has been imported
 
 
-def _apply(*mends: Mend) -> None:
-    for mend in mends:
-        if mend.needed():
-            mend.apply()
-            active.append(mend)
+def _apply(*patches: Patch) -> None:
+    for patch in patches:
+        if patch.needed():
+            patch.apply()
+            active.append(patch)
 
 
 class _Finder:
@@ -230,7 +230,7 @@ class _Finder:
 
 
 def with_basicsr(then: Callable[[], None]) -> None:
-    """Mend torchvision and basicsr as they are imported, and call ``then`` right after basicsr is.
+    """Patch torchvision and basicsr as they are imported, and call ``then`` right after basicsr is.
 
     Where basicsr has been imported already, at once.
     """

@@ -13,21 +13,21 @@ from pathlib import Path
 TESTED = ('basicsr', 'torch', 'torchvision', 'numpy', 'opencv-python', 'lmdb', 'PyYAML', 'scikit-image')
 ROOM = 2  # GiB that a demo run, its states and its logs stay well below
 
-Finding = tuple[str, str]  # 'ok', 'note' or 'bad'; what was found, with its remedy
+Problem = tuple[str, str]  # 'ok', 'note' or 'bad'; what was found, with its remedy
 
 
 def examine() -> int:
     """Print all findings; 1 if one of them keeps training from running, else 0."""
     bad = 0
-    for check in (python, packages, basicsr, mends, devices, disk):
+    for check in (python, packages, basicsr, patches, devices, disk):
         for verdict, text in safely(check):
             print(f'{verdict:<5} {text}', flush=True)
             bad += verdict == 'bad'
-    print('everything is in order' if not bad else f'{bad} to mend')
+    print('everything is in order' if not bad else f'{bad} to patch')
     return 1 if bad else 0
 
 
-def safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def safely(check: Callable[[], Iterator[Problem]]) -> Iterator[Problem]:
     """A check's findings; one that fails itself is a finding, too."""
     try:
         yield from check()
@@ -38,7 +38,7 @@ def safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         )
 
 
-def python() -> Iterator[Finding]:
+def python() -> Iterator[Problem]:
     version = platform.python_version()
     if (3, 10) <= sys.version_info[:2] <= (3, 12):
         yield 'ok', f'Python {version}'
@@ -49,7 +49,7 @@ def python() -> Iterator[Finding]:
         )
 
 
-def packages() -> Iterator[Finding]:
+def packages() -> Iterator[Problem]:
     for name in TESTED:
         try:
             yield 'ok', f'{name} {importlib.metadata.version(name)}'
@@ -68,7 +68,7 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def basicsr() -> Iterator[Finding]:
+def basicsr() -> Iterator[Problem]:
     import basicsr
 
     version = importlib.metadata.version('basicsr')
@@ -78,18 +78,18 @@ def basicsr() -> Iterator[Finding]:
         yield 'note', f'basicsr {version} imports; tested with 1.4.2: pip install basicsr==1.4.2'
 
 
-def mends() -> Iterator[Finding]:
+def patches() -> Iterator[Problem]:
     from earn_plugin import compat
 
-    for mend in compat.active:
-        if mend.problem.startswith('torchvision was built'):
+    for patch in compat.active:
+        if patch.problem.startswith('torchvision was built'):
             fit = 'harmless here; for a pair that fits see pytorch.org/get-started, or constraints.txt'
-            yield 'note', f'{mend.problem}: {fit}'
+            yield 'note', f'{patch.problem}: {fit}'
         else:
-            yield 'ok', f'mended: {mend.problem}'
+            yield 'ok', f'mended: {patch.problem}'
 
 
-def devices() -> Iterator[Finding]:
+def devices() -> Iterator[Problem]:
     import torch
 
     with warnings.catch_warnings(record=True) as caught:
@@ -110,7 +110,7 @@ def devices() -> Iterator[Finding]:
     yield 'ok', f'CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads; the demo recipe needs no more'
 
 
-def disk() -> Iterator[Finding]:
+def disk() -> Iterator[Problem]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free / 2**30
     if free < ROOM:

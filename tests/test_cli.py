@@ -7,9 +7,11 @@ import pytest
 
 import earn_plugin
 from earn_plugin import cli
-from earn_plugin.cli import networks, running
+from earn_plugin.cli import network_commands as networks
+from earn_plugin.cli import train_commands as running
 from earn_plugin.errors import UsageError, UserError
-from tests.conftest import ROOT, command, start
+from tests.helpers.command import command, start
+from tests.helpers.places import ROOT
 
 
 def commands(parser: argparse.ArgumentParser, *above: str) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The mends, in fresh processes: that of the tests has basicsr long mended."""
+"""The patches, in fresh processes: that of the tests has basicsr long mended."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.places import ROOT
 
 
 def run(code: str) -> str:

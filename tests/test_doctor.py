@@ -36,7 +36,7 @@ def test_torchvision_that_does_not_fit_is_noted(monkeypatch):
     from earn_plugin import compat
 
     monkeypatch.setattr(compat, 'active', [*compat.TORCHVISION])
-    ((text, verdict),) = verdicts(doctor.mends).items()
+    ((text, verdict),) = verdicts(doctor.patches).items()
     assert verdict == 'note'
     assert 'torchvision was built for another torch' in text
 
@@ -74,7 +74,7 @@ def test_a_check_that_fails_is_a_finding():
 
 @pytest.mark.parametrize(('verdict', 'code'), [('ok', 0), ('note', 0), ('bad', 1)])
 def test_exit_code(monkeypatch, capsys, verdict, code):
-    for name in ('python', 'packages', 'basicsr', 'mends', 'devices', 'disk'):
+    for name in ('python', 'packages', 'basicsr', 'patches', 'devices', 'disk'):
         monkeypatch.setattr(doctor, name, lambda: iter([(verdict, 'found')]))
     assert doctor.examine() == code
     assert capsys.readouterr().out.count('found') == 6

@@ -1,6 +1,8 @@
-"""Who may import whom: each module only what stands on its own floor or below, and never the command line."""
+"""Who may import whom: imports go down only, files and public names stand once, and nobody imports the command line."""
 
 import ast
+from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,15 +10,17 @@ import pytest
 import earn_plugin
 
 PACKAGE = Path(earn_plugin.__file__).parent
-FLOORS = [
-    {'errors', 'files', 'rng', 'signals', 'compat', ''},
-    {'archs', 'losses', 'data.bicubic', 'data.check', 'data.decoding', 'data.headers', 'data.sources'},
-    {'data', 'models', 'distributed', 'validation'},
-    {'options', 'checkpoint', 'convert', 'building', 'train', 'test', 'listing', 'doctor', 'inference'},
-    {'benchmark', 'ntire'},
+LAYERS = [  # from the ground up; a module imports from its own folder and from the layers below it
+    {'errors', 'atomic_files', 'rng', 'compat'},
+    {'', 'signals', 'archs', 'losses'},
+    {'models', 'data', 'doctor'},
+    {'metrics', 'prepare', 'convert'},
+    {'options', 'measure'},
+    {'training', 'ntire', 'catalogue'},
     {'cli'},
     {'__main__'},
 ]
+FILES = sorted(PACKAGE.rglob('*.py'))
 
 
 def name_of(path: Path) -> str:
@@ -24,21 +28,21 @@ def name_of(path: Path) -> str:
     return '.'.join(part for part in parts if part != '__init__')
 
 
-def floor(module: str) -> int:
-    for known in (module, module.partition('.')[0]):
-        for number, modules in enumerate(FLOORS):
-            if known in modules:
-                return number
-    raise AssertionError(f'{module} has no floor')
+def folder_of(module: str) -> str:
+    return module.partition('.')[0]
+
+
+def layer(module: str) -> int:
+    return next(number for number, folders in enumerate(LAYERS) if folder_of(module) in folders)
 
 
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith('earn_plugin'):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('earn_plugin'):
             module = node.module.removeprefix('earn_plugin').removeprefix('.')
             inside = PACKAGE / module.replace('.', '/')
-            for alias in node.names:  # from earn_plugin.data import demo
+            for alias in node.names:  # from earn_plugin.prepare import demo
                 is_module = (inside / f'{alias.name}.py').exists() or (inside / alias.name).is_dir()
                 found.add(f'{module}.{alias.name}'.lstrip('.') if is_module else module)
         elif isinstance(node, ast.Import):
@@ -48,13 +52,31 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=name_of)
+@pytest.mark.parametrize('path', FILES, ids=name_of)
 def test_imports_go_down_only(path):
     here = name_of(path)
     for module in imports(path):
-        assert floor(module) <= floor(here), f'{here} imports {module}'
+        is_inside = folder_of(module) == folder_of(here)
+        assert is_inside or layer(module) < layer(here), f'{here} imports {module}'
         if here.startswith('archs.') and here.endswith('_arch'):
-            deploy = here.replace('_arch', '_deploy')  # the parts of its own inference form
-            assert module in ('archs.blocks', 'archs.attention', deploy), f'{here} imports {module}'
-        if here.startswith('archs.') and here.endswith('_deploy'):
-            assert module in ('archs.blocks', 'archs.attention'), f'{here} imports {module}'
+            own_fused_form = here.replace('_arch', '_fused')
+            assert module in ('archs.arguments', 'archs.attention', 'archs.blocks', own_fused_form), f'{here} {module}'
+
+
+def test_there_is_no_circle():
+    TopologicalSorter({name_of(path): imports(path) for path in FILES}).prepare()  # raises CycleError, which names it
+
+
+def test_a_file_name_stands_once():
+    stems = [path.stem for path in FILES if not path.stem.startswith('__')]
+    assert sorted(stems) == sorted(set(stems))
+
+
+def test_a_public_name_stands_once():
+    defined = defaultdict(list)
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding='utf-8')).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith('_'):
+                defined[node.name].append(name_of(path))
+    several = {name: modules for name, modules in defined.items() if len(modules) > 1}
+    assert set(several) <= {'add_commands', 'load'}, several  # of each group of commands; the package's own shortcut

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from earn_plugin.cli import parser
-from earn_plugin.options.reading import find, recipes
-from tests.conftest import ROOT
+from earn_plugin.options.options_file import find, recipes
+from tests.helpers.places import ROOT
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 LINES = [line for block in re.findall(r'```bash\n(.+?)```', README, re.DOTALL) for line in block.splitlines()]

@@ -9,18 +9,19 @@ import torch
 from basicsr.archs import build_network
 from torchvision import models
 
-from earn_plugin.building import build
 from earn_plugin.cli import main
-from earn_plugin.data.demo import make_demo
-from earn_plugin.data.loading import build_checked
-from earn_plugin.data.prepare import subimages
+from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UserError
 from earn_plugin.losses.vgg_loss import weights_file
-from earn_plugin.options.checking import check
-from earn_plugin.options.completing import complete
-from earn_plugin.options.reading import read, recipes
-from tests.conftest import ROOT, command
-from tests.published import publish
+from earn_plugin.options.defaults import complete
+from earn_plugin.options.option_checks import check
+from earn_plugin.options.options_file import read, recipes
+from earn_plugin.prepare.demo import make_demo
+from earn_plugin.prepare.lmdb import subimages
+from earn_plugin.training.model import build
+from tests.helpers.command import command
+from tests.helpers.places import ROOT
+from tests.helpers.published import publish
 
 # name → scale → parameters, as far as the papers or the authors' networks tell
 PARAMETERS = {

@@ -5,7 +5,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earn_plugin.archs.blocks import check_choice, check_multiple, check_positive, check_range, check_same
+from earn_plugin.archs.arguments import check_choice, check_multiple, check_positive, check_range, check_same
 
 TEMPERATURE = 30  # of the softmax between the two branches, section 3.3
 FIXED_WEIGHTS = {'attention': (1.0, 0.0), 'non_attention': (0.0, 1.0), 'equal': (0.5, 0.5)}

@@ -3,18 +3,9 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from earn_plugin.archs.arguments import check_channels, check_choice, check_multiple, check_positive, check_range
 from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
-from earn_plugin.archs.blocks import (
-    MeanShift,
-    ResidualAttentionUnit,
-    ResidualGroup,
-    Upsampler,
-    check_channels,
-    check_choice,
-    check_multiple,
-    check_positive,
-    check_range,
-)
+from earn_plugin.archs.blocks import MeanShift, ResidualAttentionUnit, ResidualGroup, Upsampler
 
 
 @ARCH_REGISTRY.register()

@@ -3,18 +3,9 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from earn_plugin.archs.arguments import check_channels, check_choice, check_multiple, check_positive, check_range
 from earn_plugin.archs.attention import AdaptivelyScaledChannelAttention, LocalAttention, PixelAttention
-from earn_plugin.archs.blocks import (
-    EfficientResidualBlock,
-    MeanShift,
-    ResidualBlock,
-    Upsampler,
-    check_channels,
-    check_choice,
-    check_multiple,
-    check_positive,
-    check_range,
-)
+from earn_plugin.archs.blocks import EfficientResidualBlock, MeanShift, ResidualBlock, Upsampler
 
 
 class MaskBranch(nn.Module):

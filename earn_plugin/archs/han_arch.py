@@ -4,18 +4,9 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from earn_plugin.archs.arguments import check_channels, check_choice, check_multiple, check_positive, check_range
 from earn_plugin.archs.attention import ChannelAttention, without_autocast
-from earn_plugin.archs.blocks import (
-    MeanShift,
-    ResidualAttentionUnit,
-    ResidualGroup,
-    Upsampler,
-    check_channels,
-    check_choice,
-    check_multiple,
-    check_positive,
-    check_range,
-)
+from earn_plugin.archs.blocks import MeanShift, ResidualAttentionUnit, ResidualGroup, Upsampler
 
 
 class LayerAttention(nn.Module):

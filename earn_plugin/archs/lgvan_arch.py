@@ -7,8 +7,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earn_plugin.archs.blocks import check_choice, check_multiple, check_positive, check_same
-from earn_plugin.archs.lgvan_deploy import FusedBlock, FusedUpsampler
+from earn_plugin.archs.arguments import check_choice, check_multiple, check_positive, check_same
+from earn_plugin.archs.lgvan_fused import FusedBlock, FusedUpsampler
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -114,7 +114,7 @@ class LGVAN(nn.Module):
         num_feat: channels of the features, a multiple of 2.
         num_block: attention blocks, each an attention and a feed-forward part.
         upscale: 2, 3 or 4.
-        deploy: in the inference form, which ``fuse()`` of a trained network gives. It is faster, and not what the
+        fused: in the fused form, which ``fuse()`` of a trained network gives. It is faster, and not what the
             authors train.
 
     Raises:
@@ -128,22 +128,22 @@ class LGVAN(nn.Module):
         num_feat: int = 32,
         num_block: int = 9,
         upscale: int = 4,
-        deploy: bool = False,
+        fused: bool = False,
     ):
         super().__init__()
         check_same(num_in_ch, num_out_ch)
         check_positive(num_feat=num_feat, num_block=num_block)
         check_multiple(2, 'the conv after the body has 2 groups', num_feat=num_feat)
         check_choice((2, 3, 4), upscale=upscale)
-        check_choice((False, True), deploy=deploy)
-        self.deploy = deploy
+        check_choice((False, True), fused=fused)
+        self.fused = fused
         self.upscale = upscale
 
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
-        blocks = [FusedBlock(num_feat) if deploy else block(num_feat) for _ in range(num_block)]
+        blocks = [FusedBlock(num_feat) if fused else block(num_feat) for _ in range(num_block)]
         self.body = nn.Sequential(*blocks)
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=2)
-        if deploy:
+        if fused:
             self.upsample = FusedUpsampler(num_feat, num_out_ch, upscale)
             return
         steps = [2, 2] if upscale == 4 else [upscale]
@@ -154,12 +154,12 @@ class LGVAN(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> 'LGVAN':
-        """An equal network in the inference form; that form itself where this is one."""
-        if self.deploy:
+        """An equal network in the fused form; that form itself where this is one."""
+        if self.fused:
             return self
         first, last = self.conv_first, self.conv_last
         fused = LGVAN(
-            first.in_channels, last.out_channels, first.out_channels, len(self.body), self.upscale, deploy=True
+            first.in_channels, last.out_channels, first.out_channels, len(self.body), self.upscale, fused=True
         )
         fused.to(first.weight).train(self.training)
         trained = copy.deepcopy(self).cpu().double()  # sums and products of weights round once, at the end
@@ -171,10 +171,10 @@ class LGVAN(nn.Module):
         return fused
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.deploy:
+        if self.fused:
             x = x.contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(x)
         out = self.upsample(self.conv_after_body(self.body(shallow)) + shallow)
-        if not self.deploy:
+        if not self.fused:
             out = self.conv_last(self.lrelu(out))
         return out + F.interpolate(x, size=out.shape[2:], mode='bilinear', align_corners=False)

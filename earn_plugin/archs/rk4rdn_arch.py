@@ -4,8 +4,9 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from earn_plugin.archs.arguments import check_choice, check_multiple, check_positive, check_same
 from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
-from earn_plugin.archs.blocks import Upsampler, check_choice, check_multiple, check_positive, check_same
+from earn_plugin.archs.blocks import Upsampler
 
 ATTENTIONS = ('none', 'spatial', 'channel', 'dual')
 COEFFICIENTS = {1: {}, 2: {'one_half': 1 / 2}, 4: {'one_half': 1 / 2, 'one_third': 1 / 3, 'one_sixth': 1 / 6}}

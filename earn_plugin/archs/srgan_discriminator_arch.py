@@ -3,7 +3,7 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.blocks import check_positive
+from earn_plugin.archs.arguments import check_positive
 
 
 @ARCH_REGISTRY.register()

@@ -7,7 +7,13 @@ import sys
 from collections.abc import Sequence
 
 import earn_plugin
-from earn_plugin.cli import benchmarking, networks, ntire, preparing, running
+from earn_plugin.cli import (
+    benchmark_commands,
+    network_commands,
+    ntire_commands,
+    prepare_commands,
+    train_commands,
+)
 from earn_plugin.errors import UserError
 from earn_plugin.signals import number_of, sigterm_as_ctrl_c
 
@@ -38,6 +44,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument('--version', action='version', version=f'earn_plugin {earn_plugin.__version__}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for group in (running, preparing, networks, benchmarking, ntire):
+    for group in (train_commands, prepare_commands, network_commands, benchmark_commands, ntire_commands):
         group.add_commands(commands)
     return top

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from earn_plugin import rng
-from earn_plugin.data.check import explain_failure
+from earn_plugin.data.pair_checks import explain_failure
 from earn_plugin.errors import UserError
 
 _ORDER, _SAMPLE = 0, 1  # keep the seeds of the epochs' orders and those of the samples apart

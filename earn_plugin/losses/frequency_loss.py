@@ -4,7 +4,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
-from earn_plugin.losses.reduction import WeightedLoss
+from earn_plugin.losses.weighted_loss import WeightedLoss
 
 
 def spectral_difference(pred: Tensor, target: Tensor) -> Tensor:

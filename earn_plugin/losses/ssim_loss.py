@@ -5,7 +5,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
 
-from earn_plugin.losses.reduction import WeightedLoss
+from earn_plugin.losses.weighted_loss import WeightedLoss
 
 # Wang, Simoncelli, Bovik (2003), section 3.2: weight of each scale, the finest first
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

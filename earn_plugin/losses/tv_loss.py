@@ -3,7 +3,7 @@
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
-from earn_plugin.losses.reduction import WeightedLoss
+from earn_plugin.losses.weighted_loss import WeightedLoss
 
 
 @LOSS_REGISTRY.register()

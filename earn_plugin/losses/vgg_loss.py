@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vgg import cfgs, make_layers
 
-from earn_plugin.losses.reduction import WeightedLoss
+from earn_plugin.losses.weighted_loss import WeightedLoss
 
 LAYOUTS = {'vgg16': (cfgs['D'], models.VGG16_Weights), 'vgg19': (cfgs['E'], models.VGG19_Weights)}
 WEIGHTS_FOLDER = Path('experiments/pretrained_models')  # where BasicSR looks, too

@@ -12,14 +12,18 @@ from torch import nn
 from torch.nn import functional as F
 
 import earn_plugin
-from earn_plugin.convert import weights as files
+from earn_plugin.atomic_files import atomic_file
+from earn_plugin.convert import weight_files as files
+from earn_plugin.convert.networks import ENDINGS, FoundNetwork, find_network, output_of
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.files import whole_file
-from earn_plugin.inference.networks import ENDINGS, Found, find_network, output_of
-from earn_plugin.ntire import factsheet, script, selfcheck, source
-from earn_plugin.ntire.protocol import SCALE, protocol
-from earn_plugin.ntire.running import as_image
-from earn_plugin.ntire.script import MARK, Submission
+from earn_plugin.metrics.ntire_metrics import SCALE
+from earn_plugin.ntire import factsheet
+from earn_plugin.ntire import organisers_script as script
+from earn_plugin.ntire import self_check as selfcheck
+from earn_plugin.ntire import single_file as source
+from earn_plugin.ntire.official_run import as_image
+from earn_plugin.ntire.organisers_script import MARK, Submission
+from earn_plugin.ntire.protocol import protocol
 
 CREDIBLE, FAR_BETTER = 40, 6  # dB: what trained weights reach with the right range, and by how much it wins
 LOAD = '''
@@ -64,7 +68,7 @@ def export(
         model: a checkpoint, or a registered name.
         arguments: of the network, where the checkpoint does not tell them.
         track: 'efficient' or 'quality'.
-        fused: take the network in its inference form.
+        fused: take the network in its fused form.
         out: a folder; by default ntireYEAR_teamTEAM_NAME, for the quality track with _quality behind it.
         repo: the checkout, whose script gets the branch.
         arch: the network that a checkpoint is of, where the file does not tell.
@@ -184,7 +188,7 @@ def weights_of(network: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-def code(submission: Submission, cls: type, found: Found) -> str:
+def code(submission: Submission, cls: type, found: FoundNetwork) -> str:
     """The file with the network."""
     quality = submission.track == 'quality'
     extracted = source.extract(cls, *(['upscale_folder'] if quality else []))
@@ -228,16 +232,16 @@ def into_repo(repo: Path, out: Path, submission: Submission) -> list[str]:
     return [written, difference or f'{path} has the branch already']
 
 
-def hints(found: Found, out: Path) -> list[str]:
+def hints(found: FoundNetwork, out: Path) -> list[str]:
     lines = [f'still to do by a human: {out / factsheet.CHECKLIST}']
-    if hasattr(type(found.network), 'fuse') and not found.arguments.get('deploy'):
-        lines.insert(0, f'{found.arch} has an inference form; --fused exports that, with other figures')
+    if hasattr(type(found.network), 'fuse') and not found.arguments.get('fused'):
+        lines.insert(0, f'{found.arch} has an fused form; --fused exports that, with other figures')
     return lines
 
 
 def write(path: Path, content: bytes, mode: int | None = None) -> None:
     try:
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             file.write(content)
         if mode is not None:
             path.chmod(mode & 0o777)

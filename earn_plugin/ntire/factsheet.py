@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from earn_plugin.inference.networks import Found
-from earn_plugin.ntire.complexity import count
+from earn_plugin.convert.networks import FoundNetwork
+from earn_plugin.measure.complexity import count
+from earn_plugin.ntire.organisers_script import MARK, SCRIPTS, Submission
 from earn_plugin.ntire.protocol import protocol
-from earn_plugin.ntire.script import MARK, SCRIPTS, Submission
 from earn_plugin.ntire.standalone import Extra
 
 CHECKLIST = 'CHECKLIST.md'
@@ -19,7 +19,7 @@ class Row(NamedTuple):
     value: str
 
 
-def files(submission: Submission, found: Found, extra: Extra, size: tuple[int, int]) -> dict[str, str]:
+def files(submission: Submission, found: FoundNetwork, extra: Extra, size: tuple[int, int]) -> dict[str, str]:
     """Name → text of the files; ``extra`` is what the file counts beside the network."""
     rows = figures(submission, found, extra, size)
     return {
@@ -29,7 +29,7 @@ def files(submission: Submission, found: Found, extra: Extra, size: tuple[int, i
     }
 
 
-def figures(submission: Submission, found: Found, extra: Extra, size: tuple[int, int]) -> list[Row]:
+def figures(submission: Submission, found: FoundNetwork, extra: Extra, size: tuple[int, int]) -> list[Row]:
     """Counted as the organisers of the year count: by module hooks until 2023, then by fvcore."""
     by_fvcore = counter_of(submission) == 'fvcore'
     counted = count(found, size, fvcore=by_fvcore)

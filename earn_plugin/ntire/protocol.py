@@ -8,9 +8,6 @@ from typing import NamedTuple
 
 from earn_plugin.errors import UsageError
 
-SCALE = BORDER = 4
-TRACKS = ('efficient', 'quality')
-
 
 class Layout(NamedTuple):
     """Where a split's images are, under the data folder: HR/NAME.png and LR/NAME + suffix + .png."""

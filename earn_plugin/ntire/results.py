@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from earn_plugin.atomic_files import atomic_file
 from earn_plugin.errors import UserError
-from earn_plugin.files import whole_file
 
 Entry = dict[str, Any]
 SPLITS = ('valid', 'test', 'hybrid_test')
@@ -69,7 +69,7 @@ def write(folder: Path, results: dict[str, Entry]) -> None:
     contents = {'results.json': json.dumps(results), 'results.txt': table(results)}
     for name, content in contents.items():
         try:
-            with whole_file(folder / name) as file:
+            with atomic_file(folder / name) as file:
                 file.write(content.encode())
         except OSError as error:
             raise UserError(f'cannot write {folder / name}: {error}') from error

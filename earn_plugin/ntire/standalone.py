@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from earn_plugin.convert.networks import FoundNetwork
 from earn_plugin.errors import UserError, reason_of
-from earn_plugin.inference.networks import Found
-from earn_plugin.ntire.complexity import count
-from earn_plugin.ntire.source import extract
+from earn_plugin.measure.complexity import count
+from earn_plugin.ntire.single_file import extract
 
 COUNTED = ((16, 12), (24, 20), (17, 33))  # two to tell what is counted otherwise, and one to see that it is so
 OFFICIAL = (256, 256)
@@ -29,7 +29,7 @@ class Extra(NamedTuple):
         return self.a_pixel * height * width + self.a_pair * (height * width) ** 2 + self.rest
 
 
-def standalone(found: Found) -> Found:
+def standalone(found: FoundNetwork) -> FoundNetwork:
     """A network as an export writes it, with the same weights.
 
     Raises:
@@ -53,7 +53,7 @@ def names_of(text: str, title: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def extra_of(ours: Found, theirs: Found) -> Extra:
+def extra_of(ours: FoundNetwork, theirs: FoundNetwork) -> Extra:
     """What fvcore counts more in ``theirs``, the exported network: found on small images where they can tell."""
 
     def more(size: tuple[int, int]) -> int:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from earn_plugin.atomic_files import atomic_file
+from earn_plugin.convert.networks import FoundNetwork
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.files import whole_file
-from earn_plugin.inference.networks import Found
+from earn_plugin.metrics.ntire_metrics import SCALE
 from earn_plugin.ntire.export import check_data_range, check_scale
-from earn_plugin.ntire.protocol import SCALE
-from earn_plugin.ntire.running import read_bgr, timed, to_image, to_tensor
+from earn_plugin.ntire.official_run import read_bgr, timed, to_image, to_tensor
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -41,7 +41,7 @@ class Readme(NamedTuple):
 
 
 def pack(
-    found: Found,
+    found: FoundNetwork,
     lr_dir: Path,
     out: Path,
     readme: Readme,
@@ -74,7 +74,7 @@ def pack(
     sizes, times = {}, []
     network.to(device)
     try:
-        with whole_file(out) as file, tempfile.TemporaryFile() as packed:
+        with atomic_file(out) as file, tempfile.TemporaryFile() as packed:
             with zipfile.ZipFile(packed, 'w') as archive, torch.no_grad():  # PNGs are small already
                 for path, name in tqdm(images.items(), unit='image', disable=None):
                     image = read_bgr(path)

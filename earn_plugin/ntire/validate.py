@@ -6,21 +6,22 @@ from typing import Any, NamedTuple
 
 import torch
 
-from earn_plugin.convert.weights import read as read_weights
+from earn_plugin.convert.networks import ENDINGS, FoundNetwork, find_network
+from earn_plugin.convert.weight_files import read as read_weights
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference.networks import ENDINGS, Found, find_network
-from earn_plugin.ntire import complexity, results
-from earn_plugin.ntire.data import find_pairs, path_notes
+from earn_plugin.measure import complexity
+from earn_plugin.ntire import results
+from earn_plugin.ntire.image_pairs import find_pair_paths, path_notes
+from earn_plugin.ntire.official_run import RANGES, Settings, run_split
 from earn_plugin.ntire.protocol import Year, protocol
-from earn_plugin.ntire.running import RANGES, Settings, run_split
 from earn_plugin.ntire.standalone import OFFICIAL, extra_of, standalone
 
 
-class Report(NamedTuple):
+class ValidationReport(NamedTuple):
     """A run: the official entry, and what else there is to say of it."""
 
     name: str
-    form: str  # 'as trained' or 'inference form'
+    form: str  # 'as trained' or 'fused form'
     year: Year
     device: str
     images: dict[str, int]  # of each split
@@ -96,7 +97,7 @@ def points(value: float) -> str:
 
 
 def validate(
-    model: str | Found,
+    model: str | FoundNetwork,
     year: int,
     data_dir: str | Path,
     *,
@@ -114,7 +115,7 @@ def validate(
     save_dir: str | Path | None = None,
     results_dir: str | Path = '.',
     arch: str | None = None,
-) -> Report:
+) -> ValidationReport:
     """Measure a ×4 network as NTIRE's organisers do, and add it to results.json and results.txt.
 
     Each image goes through by itself, in float32, the first one cold; the output is clamped and rounded to uint8;
@@ -125,7 +126,7 @@ def validate(
         year: 2022 to 2026; its layout of data, counter, gate, score and baseline.
         data_dir: holds the year's folders, such as DIV2K_LSDIR_valid_HR and DIV2K_LSDIR_valid_LR.
         arguments: of the network, where the checkpoint does not tell them.
-        fused: take the network in its inference form.
+        fused: take the network in its fused form.
         data_range: of the network's input and output: 1, as all of ours, or 255.
         track: 'efficient' or 'quality'.
         include_test: the test set, too.
@@ -151,13 +152,13 @@ def validate(
         raise UsageError(f'a limit must be at least 1, got {limit}')
     pairs, notes = {}, []
     for split in splits:
-        pairs[split], found_notes = find_pairs(Path(data_dir), asked.splits[split], split, limit)
+        pairs[split], found_notes = find_pair_paths(Path(data_dir), asked.splits[split], split, limit)
         notes += found_notes
     notes += path_notes(str(data_dir), asked, splits)
     on = complexity.find_device(device)
     if on.type == 'meta':
         raise UsageError('the meta device computes nothing, so there is nothing to validate; give another --device')
-    found = model if isinstance(model, Found) else find_network(model, arguments, fused, arch)
+    found = model if isinstance(model, FoundNetwork) else find_network(model, arguments, fused, arch)
     notes += network_notes(model, found)
     name = name or default_name(found, model_id)
     so_far = results.read(Path(results_dir) / 'results.json', name, splits)
@@ -167,7 +168,7 @@ def validate(
     network = found.network.to(on).eval()
     if on.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(on)  # else it is that of whatever this process did before
-    trained = isinstance(model, Found) or model.endswith(ENDINGS)
+    trained = isinstance(model, FoundNetwork) or model.endswith(ENDINGS)
     settings = Settings(on, data_range, track, ssim, trained)
     entry: results.Entry = {}
     for split in splits:
@@ -190,10 +191,10 @@ def validate(
     results.write(Path(results_dir), {**so_far, name: entry})
     on_what = torch.cuda.get_device_name(on) if on.type == 'cuda' else f'the CPU ({torch.get_num_threads()} threads)'
     images = {split: len(found_pairs) for split, found_pairs in pairs.items()}
-    return Report(name, found.form, asked, on_what, images, entry, notes)
+    return ValidationReport(name, found.form, asked, on_what, images, entry, notes)
 
 
-def count(found: Found, year: Year, device: torch.device, notes: list[str]) -> complexity.Complexity:
+def count(found: FoundNetwork, year: Year, device: torch.device, notes: list[str]) -> complexity.Complexity:
     """Complexity as the year's script will see it: fvcore counts what runs fused here, and is plain in an export."""
     counted = complexity.count(found, OFFICIAL, device, fvcore=year.counter == 'fvcore')
     if year.counter != 'fvcore':
@@ -208,9 +209,9 @@ def count(found: Found, year: Year, device: torch.device, notes: list[str]) -> c
     return counted._replace(fvcore=counted.fvcore + extra)
 
 
-def default_name(found: Found, model_id: int | None) -> str:
+def default_name(found: FoundNetwork, model_id: int | None) -> str:
     number = '' if model_id is None else f'{model_id:02}_'
-    return number + found.arch + ('_fused' if found.form == 'inference form' else '')
+    return number + found.arch + ('_fused' if found.form == 'fused form' else '')
 
 
 def splits_asked(year: Year, include_test: bool, hybrid_test: bool) -> tuple[str, ...]:
@@ -223,7 +224,7 @@ def splits_asked(year: Year, include_test: bool, hybrid_test: bool) -> tuple[str
     return ('valid', 'test') if include_test else ('valid',)
 
 
-def network_notes(model: str | Found, found: Found) -> list[str]:
+def network_notes(model: str | FoundNetwork, found: FoundNetwork) -> list[str]:
     notes = []
     if isinstance(model, str) and model.endswith(ENDINGS):
         within = read_weights(Path(model))[2]
@@ -235,5 +236,5 @@ def network_notes(model: str | Found, found: Found) -> list[str]:
     elif isinstance(model, str):
         notes.append('no checkpoint: the weights are those that the network starts with, so PSNR and SSIM tell nothing')
     if found.form == 'as trained' and hasattr(type(found.network), 'fuse'):
-        notes.append(f'{found.arch} has an inference form, which computes the same with other counts: --fused')
+        notes.append(f'{found.arch} has an fused form, which computes the same with other counts: --fused')
     return notes

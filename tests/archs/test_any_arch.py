@@ -26,7 +26,7 @@ UPSCALES = dict.fromkeys(SMALL, (2, 3, 4)) | {'HAN': (2, 3, 4, 8), 'DualAttentio
 VARIANTS = {name: [{}] for name in SMALL} | {
     'A2N': [{}, {'variant': 'A2N-M', 'branch_weights': 'equal'}],
     'EARN': [{}, {'variant': 'released'}],
-    'LGVAN': [{}, {'deploy': True}],
+    'LGVAN': [{}, {'fused': True}],
     'RK4RDN': [{}, {'order': 2, 'non_local_mode': 'embedded'}, {'order': 1, 'attention': 'none'}],
     'DualAttentionRCAN': [{}, {'non_local_mode': 'embedded'}],
 }

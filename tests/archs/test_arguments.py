@@ -55,7 +55,7 @@ WRONG = {
         'num_feat': [*COUNT, 31],
         'num_block': COUNT,
         'upscale': [*UPSCALE, 8],
-        'deploy': SWITCH,
+        'fused': SWITCH,
     },
     archs.RK4RDN: {
         **CHANNELS,

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earn_plugin.archs import attention
-from earn_plugin.benchmark.attention import unfolded_attention
-from earn_plugin.benchmark.measuring import peak_memory
+from earn_plugin.measure.memory import peak_memory
+from tests.benchmarks.local_attention import unfolded_attention
 
 
 def load(module, case):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
-from earn_plugin.convert.converting import filled, to_ours
-from earn_plugin.convert.sources import SOURCES
-from tests.conftest import GOLDEN
+from earn_plugin.convert.authors import SOURCES
+from earn_plugin.convert.conversion import filled, to_ours
+from tests.helpers.places import GOLDEN
 
 EARN = {'num_feat': 32, 'variant': 'released'}
 RK4RDN = {'num_feat': 16, 'num_grow_ch': 8, 'num_block': 3, 'num_layer': 3}

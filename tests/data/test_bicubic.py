@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from earn_plugin.data import bicubic
 from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
-from tests.conftest import photograph
-from tests.data.slow_bicubic import slow_resize
+from tests.helpers.images import photograph
+from tests.helpers.slow_bicubic import slow_resize
 
 FOLDERS = {'replicate': ('Set5/LR_bicubic', 'Set14/LR_bicubic'), 'symmetric': ('Set5/LR_bicubic_symborder',)}
 

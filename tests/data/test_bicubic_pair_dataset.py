@@ -8,13 +8,15 @@ import torch
 from basicsr.data import build_dataset
 from PIL import Image
 
-from earn_plugin.data.loading import build_checked
-from earn_plugin.data.prepare import make_cropped, make_lmdb, make_lr
+from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.options.checking import check
-from earn_plugin.options.reading import override, read
-from tests.conftest import command, photograph, write_options
-from tests.runs import losses, validations
+from earn_plugin.options.option_checks import check
+from earn_plugin.options.options_file import override, read
+from earn_plugin.prepare.lmdb import make_cropped, make_lmdb, make_lr
+from tests.helpers.command import command
+from tests.helpers.images import photograph
+from tests.helpers.options import write_options
+from tests.helpers.runs import losses, validations
 
 NAMES = ('a', 'b', 'c')
 

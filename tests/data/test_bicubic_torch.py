@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from earn_plugin.data import bicubic
 from earn_plugin.data.bicubic_torch import imresize
-from tests.conftest import photograph
 from tests.data.test_bicubic import FOLDERS, SCALES
+from tests.helpers.images import photograph
 
 
 def batch(*images: np.ndarray) -> torch.Tensor:

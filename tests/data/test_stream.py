@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earn_plugin import rng
-from earn_plugin.data.loading import TrainingData
+from earn_plugin.data.loaders import TrainingData
 from earn_plugin.data.stream import Positions, Readable, Stream, collate, image_names
 from earn_plugin.errors import UserError
 

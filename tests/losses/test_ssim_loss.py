@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
 from earn_plugin.losses import SSIMLoss
-from tests.conftest import photograph
+from tests.helpers.images import photograph
 
 
 def tensors(height, width, seed, dtype=torch.float64):

@@ -7,12 +7,13 @@ from basicsr.models.srgan_model import SRGANModel
 from torch import nn
 
 from earn_plugin.models.earn_gan_model import EARNGANModel
-from earn_plugin.options.checking import check
-from earn_plugin.options.completing import complete
-from earn_plugin.options.reading import read
-from tests.conftest import command, write_options
+from earn_plugin.options.defaults import complete
+from earn_plugin.options.option_checks import check
+from earn_plugin.options.options_file import read
+from tests.helpers.command import command
+from tests.helpers.options import write_options
+from tests.helpers.runs import losses, same, state_of
 from tests.models.test_earn_model import SyncCounter, batch, build, step
-from tests.runs import losses, same, state_of
 
 OF_THE_GAN = ['l_g_gan', 'l_d_real', 'out_d_real', 'd_real', 'l_d_fake', 'out_d_fake', 'd_fake']
 

@@ -8,9 +8,9 @@ from basicsr.models.sr_model import SRModel
 from torch import nn
 
 from earn_plugin.models.earn_model import EARNModel
-from earn_plugin.options.completing import complete
-from earn_plugin.options.reading import read
-from tests.conftest import write_options
+from earn_plugin.options.defaults import complete
+from earn_plugin.options.options_file import read
+from tests.helpers.options import write_options
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from earn_plugin import cli
-from earn_plugin.inference.networks import find_network
-from tests.conftest import ROOT, photograph
-from tests.ntire.official import make_data, make_repo
+from earn_plugin.convert.networks import find_network
+from tests.helpers.images import photograph
+from tests.helpers.ntire_scripts import make_data, make_repo
+from tests.helpers.places import ROOT
 
 PAGE = (ROOT / 'docs/ntire.md').read_text(encoding='utf-8')
 LINES = [line for block in re.findall(r'```bash\n(.+?)```', PAGE, re.DOTALL) for line in block.splitlines()]

@@ -11,15 +11,15 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
-from earn_plugin.data.images import images_in, read_image
+from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.data.image_files import images_in, read_image
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference.networks import Found, find_network
-from earn_plugin.ntire.complexity import measure
+from earn_plugin.measure.complexity import measure
 from earn_plugin.ntire.export import check_data_range, check_names, check_scale, export, into_repo
-from earn_plugin.ntire.running import to_image, to_tensor
-from earn_plugin.ntire.script import Submission
-from earn_plugin.ntire.selfcheck import build
-from tests.ntire.official import DRIVER, OURS, make_data, make_repo
+from earn_plugin.ntire.official_run import to_image, to_tensor
+from earn_plugin.ntire.organisers_script import Submission
+from earn_plugin.ntire.self_check import build
+from tests.helpers.ntire_scripts import DRIVER, OURS, make_data, make_repo
 
 YEARS = (2022, 2023, 2024, 2025, 2026)
 SIZE = (24, 24)  # of the image for the factsheet's figures
@@ -79,7 +79,7 @@ def test_a_network_that_works_in_bands_is_counted_as_one(exports):
     out, _ = exports['EARN']
     submission = Submission(2024, list(OURS).index('EARN') + 1, 'EARNs', 'EARN', OURS['EARN'], 1.0)
     figures = [
-        measure(Found(network, 'EARN', OURS['EARN']), (256, 256), fvcore=False)
+        measure(FoundNetwork(network, 'EARN', OURS['EARN']), (256, 256), fvcore=False)
         for network in (find_network('EARN', OURS['EARN']).network, build(out, submission))
     ]
     assert figures[0].convs == figures[1].convs

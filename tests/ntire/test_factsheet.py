@@ -1,8 +1,8 @@
 import pytest
 
-from earn_plugin.inference.networks import find_network
+from earn_plugin.convert.networks import find_network
 from earn_plugin.ntire.factsheet import as_latex, checklist, figures
-from earn_plugin.ntire.script import Submission
+from earn_plugin.ntire.organisers_script import Submission
 from earn_plugin.ntire.standalone import Extra
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from earn_plugin.inference.networks import find_network
-from earn_plugin.ntire.complexity import measure
-from earn_plugin.ntire.source import register
+from earn_plugin.convert.networks import find_network
+from earn_plugin.measure.complexity import measure
+from earn_plugin.ntire.single_file import register
 from earn_plugin.ntire.standalone import Extra, extra_of, standalone
 from earn_plugin.ntire.validate import validate
-from tests.ntire.trees import write_tree
+from tests.helpers.ntire_trees import write_tree
 
 CPU = torch.device('cpu')
 CONFIG = """

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from earn_plugin import cli
-from earn_plugin.data.images import read_image
+from earn_plugin.convert.networks import find_network
+from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference.networks import find_network
-from earn_plugin.ntire.running import to_image, to_tensor
+from earn_plugin.ntire.official_run import to_image, to_tensor
 from earn_plugin.ntire.upload import Readme, pack, targets, verify
-from tests.conftest import photograph
+from tests.helpers.images import photograph
 
 CPU = torch.device('cpu')
 

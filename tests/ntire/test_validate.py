@@ -11,17 +11,17 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
-from earn_plugin.convert import weights
+from earn_plugin.convert import weight_files as weights
+from earn_plugin.convert.networks import FoundNetwork, find_network
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference.networks import Found, find_network
-from earn_plugin.ntire import running
-from earn_plugin.ntire.data import find_pairs
+from earn_plugin.ntire import official_run as running
+from earn_plugin.ntire.image_pairs import find_pair_paths
+from earn_plugin.ntire.official_run import Settings
 from earn_plugin.ntire.protocol import protocol
-from earn_plugin.ntire.running import Settings
 from earn_plugin.ntire.validate import validate
-from tests.conftest import command
-from tests.ntire import formulas
-from tests.ntire.trees import write_tree
+from tests.helpers import ntire_formulas as formulas
+from tests.helpers.command import command
+from tests.helpers.ntire_trees import write_tree
 
 TINY = {'num_feat': 8, 'num_block': 1}
 
@@ -148,7 +148,7 @@ class Nearest(torch.nn.Module):
 
 @pytest.mark.parametrize(('own', 'given'), [(1.0, 255.0), (255.0, 1.0)])
 def test_a_wrong_data_range(data, capsys, own, given):
-    network = Found(Nearest(own), 'Nearest', {})
+    network = FoundNetwork(Nearest(own), 'Nearest', {})
     right, wrong = (validate(network, 2024, data, data_range=r, device='cpu', limit=2) for r in (own, given))
     figures = tuple(run.entry['valid_psnr'][0] for run in (right, wrong))
     told = '000001.png: {1:.2f} dB with data range {3:g}, {0:.2f} dB with {2:g}; try --data-range {2:g}'
@@ -165,13 +165,13 @@ def test_a_network_of_another_scale(data):
     with pytest.raises(
         UserError, match=r'NTIRE is ×4, and this network made 1×3×24×22 of .*, where 1×3×48×44 is wanted'
     ):
-        validate(Found(Nearest(scale=2), 'Nearest', {}), 2024, data, device='cpu')
+        validate(FoundNetwork(Nearest(scale=2), 'Nearest', {}), 2024, data, device='cpu')
 
 
 def test_a_network_that_fails(data):
     network = torch.nn.Sequential(torch.nn.Conv2d(4, 48, 1), torch.nn.PixelShuffle(4))
     with pytest.raises(UserError, match=r'000001x4\.png \(12×11\) cannot go through: .*channels'):
-        validate(Found(network, 'Sequential', {}), 2024, data, device='cpu')
+        validate(FoundNetwork(network, 'Sequential', {}), 2024, data, device='cpu')
 
 
 def test_a_network_that_fails_in_its_own_way(data):
@@ -180,7 +180,7 @@ def test_a_network_that_fails_in_its_own_way(data):
             assert x.shape[2] % 16 == 0, 'multiples of 16'
 
     with pytest.raises(UserError, match=r'000001x4\.png \(12×11\) cannot go through: AssertionError: multiples of 16'):
-        validate(Found(Own(), 'Own', {}), 2024, data, device='cpu')
+        validate(FoundNetwork(Own(), 'Own', {}), 2024, data, device='cpu')
 
 
 def test_images_too_small_to_be_measured(found, data):
@@ -207,7 +207,7 @@ def test_flops_of_what_cannot_be_exported(data):
     class Local(torch.nn.Upsample):
         pass
 
-    report = validate(Found(Local(scale_factor=4), 'Local', {}), 2026, data, device='cpu')
+    report = validate(FoundNetwork(Local(scale_factor=4), 'Local', {}), 2026, data, device='cpu')
     assert any('cannot be exported: ' in note for note in report.notes)
 
 
@@ -248,7 +248,7 @@ def test_untrained_weights_are_told(data):
 
 
 def test_no_inference_form(data):
-    with pytest.raises(UserError, match='A2N has no inference form'):
+    with pytest.raises(UserError, match='A2N has no fused form'):
         validate('A2N', 2024, data, arguments=TINY, fused=True, device='cpu')
 
 
@@ -298,7 +298,7 @@ def test_no_output_stays_in_the_memory_of_the_next_image(found, data):
             outputs.append(weakref.ref(out))
             return out
 
-    pairs = find_pairs(data, protocol(2026).splits['valid'], 'valid', None)[0]
+    pairs = find_pair_paths(data, protocol(2026).splits['valid'], 'valid', None)[0]
     running.run_split(
         Watched(), pairs, 'valid', Settings(torch.device('cpu'), 1.0, 'efficient', False, False), None, []
     )

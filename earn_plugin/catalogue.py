@@ -1,0 +1,61 @@
+"""What is registered, with the parameter counts of the networks, and the recipes."""
+
+import contextlib
+import inspect
+import io
+import warnings
+
+import torch
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+)
+
+from earn_plugin.options.options_file import recipes
+
+
+def is_ours(thing) -> bool:
+    return thing.__module__.startswith('earn_plugin.')
+
+
+def parameter_count(network: type) -> str:
+    """Parameters with the default arguments; or which arguments have no default."""
+    parameters = inspect.signature(network).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if needed:
+        return f'needs {", ".join(needed)}'
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # what a network says when it is built is of no interest here
+        try:
+            with torch.device('meta'):  # nothing is allocated
+                built = network()
+        except (NotImplementedError, RuntimeError):  # it computes with its values
+            try:
+                built = network()
+            except RuntimeError:
+                return 'its defaults do not fit one another'
+    return f'{sum(p.numel() for p in built.parameters()):,} parameters'
+
+
+def show() -> None:
+    """Print ours first, then BasicSR's."""
+    print('networks')
+    for name, network in sorted(ARCH_REGISTRY, key=lambda item: (not is_ours(item[1]), item[0])):
+        name = name.removesuffix('_basicsr')  # how the registry keeps those of BasicSR that others may replace
+        print(f'  {name:<32}{parameter_count(network)}')
+    for title, registry in (
+        ('losses', LOSS_REGISTRY),
+        ('models', MODEL_REGISTRY),
+        ('data sets', DATASET_REGISTRY),
+        ('metrics', METRIC_REGISTRY),
+    ):
+        print(title)
+        for name, thing in sorted(registry, key=lambda item: (not is_ours(item[1]), item[0])):
+            print(f'  {name.removesuffix("_basicsr"):<32}{"earn_plugin" if is_ours(thing) else "basicsr"}')
+    print('recipes (-opt NAME)')
+    for path in recipes():
+        with path.open(encoding='utf-8') as file:
+            print(f'  {path.stem:<32}{file.readline().removeprefix("#").strip()}')

@@ -1,0 +1,120 @@
+"""basicsr ntire: from a checkpoint to a submission."""
+
+import argparse
+from pathlib import Path
+
+from earn_plugin.cli.network_commands import add_network_arguments, network_of, register_file, settings_of
+
+
+def add_commands(commands) -> None:
+    ntire = commands.add_parser('ntire', help='prepare a submission to the NTIRE challenge on efficient SR')
+    what = ntire.add_subparsers(dest='what', required=True, metavar='WHAT')
+    add_validate(what)
+    add_export(what)
+    add_zip(what)
+
+
+def add_validate(what) -> None:
+    validate = what.add_parser('validate', help="measure a network as a year's organisers do")
+    add_network(validate)
+    add = validate.add_argument
+    add('--year', type=int, required=True, choices=range(2022, 2027), metavar='YEAR', help='2022 to 2026')
+    add('--data-dir', '--data_dir', type=Path, required=True, metavar='DIR', help="holds the year's folders of images")
+    add('--track', choices=('efficient', 'quality'), default='efficient', help='quality: PSNR on Y')
+    add('--include-test', '--include_test', action='store_true', help='the test set, too')
+    add('--hybrid-test', '--hybrid_test', action='store_true', help="2023's hybrid test set in place of both")
+    add('--ssim', action='store_true', help='SSIM, too')
+    add('--limit', type=int, metavar='N', help='the first N images of each set only')
+    add('--device', help='cpu, cuda, cuda:1, …; the GPU where there is one')
+    add('--name', help='in the results; by default the network, after the ID')
+    add('--model-id', '--model_id', type=int, metavar='ID', help='of the team: 7 makes 07_LGVAN')
+    add('--save-dir', '--save_dir', type=Path, metavar='DIR', help='save the images there, as NAME/valid/0801.png')
+    add('--results-dir', type=Path, default=Path(), metavar='DIR', help='of results.json and results.txt')
+    validate.set_defaults(run=run_validate)
+
+
+def run_validate(args: argparse.Namespace) -> None:
+    from earn_plugin.ntire.validate import validate
+
+    register_file(args)
+    names = ('arch', 'fused', 'data_range', 'track', 'include_test', 'hybrid_test', 'ssim', 'limit', 'device', 'name')
+    given = {name: getattr(args, name) for name in (*names, 'model_id', 'save_dir', 'results_dir')}
+    report = validate(args.model, args.year, args.data_dir, arguments=settings_of(args.set), **given)
+    print(report.text())
+    print(f'results.json and results.txt are in {args.results_dir}')
+
+
+def add_export(what) -> None:
+    export = what.add_parser(
+        'export', help='write what the organisers take: one file of Python, flat weights, a branch in their script'
+    )
+    add_network(export)
+    export.add_argument('--year', type=int, required=True, metavar='Y', help='of the challenge, 2022 to 2026')
+    export.add_argument('--team-id', type=int, required=True, metavar='N', help='as the organisers gave it')
+    export.add_argument('--name', required=True, help='of the network: models/team18_NAME.py')
+    export.add_argument('--repo', type=Path, metavar='DIR', help="a checkout of the organisers' repository, to patch")
+    export.add_argument('--out', type=Path, metavar='DIR', help='where to write; ntireY_teamN_NAME by default')
+    export.add_argument('--track', choices=('efficient', 'quality'), default='efficient', help='efficient by default')
+    export.set_defaults(run=run_export)
+
+
+def add_zip(what) -> None:
+    upload = what.add_parser('zip', help='upscale the test images and pack them as the upload wants them')
+    add_network(upload)
+    upload.add_argument('--lr-dir', type=Path, required=True, metavar='DIR', help='the LR images of the test set')
+    upload.add_argument('--out', type=Path, required=True, metavar='FILE.zip')
+    upload.add_argument('--names', choices=('lr', 'hr'), default='lr', help='0901x4.png, or 0901.png; lr by default')
+    upload.add_argument('--runtime', type=float, metavar='S', help='seconds an image; measured by default')
+    upload.add_argument(
+        '--extra-data', type=int, choices=(0, 1), default=0, help='whether it was trained on any; 0 by default'
+    )
+    upload.add_argument('--description', default='', metavar='TEXT', help='the last line of readme.txt')
+    upload.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, …; the GPU where there is one')
+    upload.set_defaults(run=run_zip)
+
+
+def add_network(command: argparse.ArgumentParser) -> None:
+    """The network, as all of them name it."""
+    command.add_argument('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
+    add_network_arguments(command)
+    command.add_argument(
+        '--data-range',
+        '--data_range',
+        type=float,
+        choices=(1.0, 255.0),
+        default=1.0,
+        help='what the network takes; ours take 1',
+    )
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from earn_plugin.ntire.export import export
+
+    register_file(args)
+    print(
+        export(
+            args.model,
+            args.year,
+            args.team_id,
+            args.name,
+            settings_of(args.set),
+            args.track,
+            args.fused,
+            args.data_range,
+            args.out,
+            args.repo,
+            arch=args.arch,
+        )
+    )
+
+
+def run_zip(args: argparse.Namespace) -> None:
+    from earn_plugin.convert.networks import ENDINGS
+    from earn_plugin.measure.complexity import find_device
+    from earn_plugin.ntire.upload import Readme, pack
+
+    found = network_of(args, args.model)
+    readme = Readme(args.runtime, bool(args.extra_data), args.description)
+    trained = args.model.endswith(ENDINGS)
+    device = find_device(args.device)
+    print(pack(found, args.lr_dir, args.out, readme, args.names, args.data_range, device, trained))

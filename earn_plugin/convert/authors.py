@@ -1,0 +1,375 @@
+"""The checkpoints that the authors of the papers publish: how to know each, and its names and ours.
+
+A table goes from our names to theirs; what it makes of our network's own names, turned round, is the way back. So each
+conversion is one-to-one, and a name that is missing or left over cannot go unnoticed.
+"""
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+Renames = tuple[tuple[str, str], ...]
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+def count(shapes: Shapes, pattern: str) -> int:
+    """One more than the largest number at the group of a pattern; 0 where no name has the pattern."""
+    return max((int(found[1]) + 1 for name in shapes if (found := re.match(pattern, name))), default=0)
+
+
+def upscale_of(shapes: Shapes, prefix: str) -> int:
+    """The scale of convs that each widen for a PixelShuffle."""
+    convs = [shape for name, shape in shapes.items() if re.fullmatch(rf'{prefix}\.\d+\.weight', name)]
+    return math.prod(math.isqrt(shape[0] // shape[1]) for shape in convs)
+
+
+class Source:
+    """One kind of checkpoint."""
+
+    title: str  # whose, for messages
+    arch: str  # the registered network
+    marks: tuple[str, ...]  # names that all of these checkpoints have, and no other kind has together
+    renames: Renames  # patterns in our names and what they are in theirs, one after the other; {argument} is filled in
+    unused = r'(?!)'  # names that they save, and that take no part
+    nested: tuple[str, ...] = ()  # where their files have the weights
+
+    def arguments(self, shapes: Shapes) -> dict[str, Any]:
+        """What the shapes tell of the network's arguments."""
+        raise NotImplementedError
+
+    def untold(self, shapes: Shapes) -> dict[str, tuple]:
+        """Arguments that no shape tells, and their choices."""
+        return {}
+
+    def serves(self, arguments: dict[str, Any]) -> str:
+        """Why the authors' code has no network of these arguments; empty if it has."""
+        return ''
+
+    def theirs(self, name: str, arguments: dict[str, Any]) -> str:
+        for pattern, replacement in self.renames:
+            name = re.sub(pattern, replacement.format(**arguments), name)
+        return name
+
+    def their_shape(self, theirs: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape, where it is not ours, of a tensor by their name."""
+        return shape
+
+    def constants(self, arguments: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What they save and we need not: for the way back."""
+        return {}
+
+    def notes(self, arguments: dict[str, Any], weights: dict[str, Tensor]) -> list[str]:
+        """What the converted network does otherwise than the checkpoint says."""
+        return []
+
+
+class Shifted(Source):
+    """The frame of EDSR's code: head, body, tail, and the mean shift as two convs of fixed weights."""
+
+    unused = r'(sub|add)_mean\.(weight|bias)'
+    frame: Renames = ((r'^conv_first\.', 'head.0.'), (r'^upsample\.', 'tail.0.'), (r'^conv_last\.', 'tail.1.'))
+
+    def framed(self, shapes: Shapes) -> dict[str, Any]:
+        num_feat, num_in_ch = shapes['head.0.weight'][:2]
+        num_out_ch = shapes['tail.1.weight'][0]
+        upscale = upscale_of(shapes, r'tail\.0')
+        return {'num_in_ch': num_in_ch, 'num_out_ch': num_out_ch, 'num_feat': num_feat, 'upscale': upscale}
+
+    def constants(self, arguments, weights):
+        mean = torch.tensor(arguments.get('rgb_mean', DIV2K_MEAN)) * arguments.get('img_range', 255.0)
+        fixed = {}
+        for name, sign in (('sub_mean', -1), ('add_mean', 1)):
+            fixed[f'{name}.weight'], fixed[f'{name}.bias'] = torch.eye(len(mean))[:, :, None, None], sign * mean
+        return fixed
+
+    def notes(self, arguments, weights):
+        return [
+            f'{name} differs from the fixed mean shift of the network, which is used instead'
+            for name, value in self.constants(arguments, weights).items()
+            if name in weights and not self.same(weights[name], value)
+        ]
+
+    @staticmethod
+    def same(weight: Tensor, value: Tensor) -> bool:
+        value = value.to(weight.dtype).double()  # half precision keeps 3 digits of it
+        return weight.shape == value.shape and torch.allclose(weight.double(), value, rtol=0, atol=1e-3)
+
+
+class HAN(Shifted):
+    title, arch = 'HAN', 'HAN'
+    marks = ('la.gamma', 'csa.gamma', 'body.0.body.0.body.3.conv_du.0.weight')
+    renames = (
+        *Shifted.frame,
+        (r'^groups\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
+        (r'^groups\.(\d+)\.blocks\.(\d+)\.', r'body.\1.body.\2.body.'),
+        (r'\.body\.conv1\.', '.body.0.'),
+        (r'\.body\.conv2\.', '.body.2.'),
+        (r'\.body\.attention\.bottleneck\.', '.body.3.conv_du.'),
+        (r'^conv_after_groups\.', 'body.{num_group}.'),
+        (r'^layer_attention\.', 'la.'),
+        (r'^channel_spatial_attention\.', 'csa.'),
+        (r'^conv_layers\.', 'last_conv.'),
+        (r'^conv_fuse\.', 'last.'),
+    )
+    squeezed = 'reduction'
+
+    def arguments(self, shapes):
+        framed = self.framed(shapes)
+        return framed | {
+            'num_group': count(shapes, r'body\.(\d+)\.body\.'),
+            'num_block': count(shapes, r'body\.0\.body\.(\d+)\.body\.'),
+            self.squeezed: framed['num_feat'] // shapes['body.0.body.0.body.3.conv_du.0.weight'][0],
+        }
+
+    def serves(self, arguments):
+        return '' if arguments['num_group'] == 10 else f'num_group {arguments["num_group"]}, only with 10'
+
+
+class RCAN(HAN):
+    """Into BasicSR's own RCAN."""
+
+    title, arch = 'RCAN', 'RCAN'
+    marks = ('body.0.body.0.body.3.conv_du.0.weight',)
+    renames = (
+        *Shifted.frame,
+        (r'^body\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
+        (r'^body\.(\d+)\.residual_group\.(\d+)\.rcab\.', r'body.\1.body.\2.body.'),
+        (r'\.body\.3\.attention\.1\.', '.body.3.conv_du.0.'),
+        (r'\.body\.3\.attention\.3\.', '.body.3.conv_du.2.'),
+        (r'^conv_after_body\.', 'body.{num_group}.'),
+    )
+    squeezed = 'squeeze_factor'
+
+    def serves(self, arguments):
+        return ''
+
+
+BRANCHES: Renames = (  # of the residual attention blocks of RNAN and of EARN's code
+    (r'\.body\.0\.head\.0\.', '.body.0.RA_RB1.0.'),
+    (r'\.body\.0\.trunk\.', '.body.0.RA_TB.0.body.'),
+    (r'\.body\.0\.tail\.', '.body.0.RA_tail.'),
+    (r'\.body\.0\.mask\.last\.', '.body.0.RA_MB.0.MB_1x1conv.0.'),
+    (r'\.conv1\.', '.body.0.'),
+    (r'\.conv2\.', '.body.2.'),
+    (r'\.conv3\.', '.body.4.'),
+)
+
+
+class EARN(Shifted):
+    """The authors' released code."""
+
+    title, arch = 'EARN (released code)', 'EARN'
+    marks = ('body.0.body.0.RA_RB1.0.body.0.weight', 'body.0.body.0.RA_MB.0.Up1x1conv.weight')
+    renames = (
+        *Shifted.frame,
+        (r'^body\.(\d+)\.', r'body.\1.body.0.'),
+        (r'^conv_after_body\.', 'body.{num_block}.'),
+        (r'\.attention\.([01])\.conv', r'.RA_RBPrev.\1.conv'),
+        (r'\.attention\.2\.se_(mean|std)\.', r'.ASCA.0.saeb_\1.block.'),
+        (r'\.attention\.2\.se_fused\.', '.ASCA.0.saeb_final.block.'),
+        (r'\.attention\.2\.fuse\.', '.ASCA.0.small_descriptor_bottleneck.0.'),
+        (r'\.mask\.expand\.', '.RA_MB.0.Up1x1conv.'),
+        (r'\.mask\.erb(\d)\.', r'.RA_MB.0.MB_RB\1.0.'),
+        (r'\.mask\.attention\.(query|key|value)\.', r'.RA_MB.0.MB_Down.0.\1_conv.layers.0.'),
+        (r'\.mask\.attention\.rel_', '.RA_MB.0.MB_Down.0.rel_'),
+        (r'\.mask\.down\.', '.RA_MB.0.MB_Down.{down}.'),
+        *BRANCHES,
+    )
+
+    def arguments(self, shapes):
+        framed = self.framed(shapes)
+        num_feat, block = framed['num_feat'], 'body.0.body.0.'
+        squeezed = shapes.get(f'{block}ASCA.0.saeb_mean.block.0.weight')
+        window = shapes.get(f'{block}RA_MB.0.MB_Down.0.rel_h')
+        return framed | {
+            'num_block': count(shapes, r'body\.(\d+)\.body\.'),
+            'variant': 'released',
+            'num_group': num_feat // shapes[f'{block}RA_MB.0.MB_RB1.0.body.0.weight'][1],
+            'reduction': num_feat // squeezed[0] if squeezed else math.gcd(16, num_feat),
+            'window_size': window[4] if window else 3,
+            'use_asca': squeezed is not None,
+            'use_local_attention': window is not None,
+        }
+
+    def untold(self, shapes):
+        return {'use_skip': (True, False)}
+
+    def serves(self, arguments):
+        return '' if arguments['variant'] == 'released' else f'variant {arguments["variant"]}'
+
+    def theirs(self, name, arguments):
+        return super().theirs(name, {**arguments, 'down': int(arguments['use_local_attention'])})
+
+    def their_shape(self, theirs, shape):
+        rows = {'rel_h': (shape[0], 1, 1, 1, shape[-1], 1), 'rel_w': (shape[0], 1, 1, 1, 1, shape[-1])}
+        return rows.get(theirs.rpartition('.')[2], shape)
+
+
+class RNAN(Shifted):
+    title, arch = 'RNAN', 'RNAN'
+    marks = ('body_nl_low.0.body.1.weight', 'body_nl_high.0.body.1.weight')
+    renames = (
+        *Shifted.frame,
+        (r'^(block_first|block_last|body\.\d+)\.(?!conv\.)', r'\1.body.0.'),
+        (r'^(block_first|block_last|body\.\d+)\.conv\.', r'\1.body.1.'),
+        (r'^block_first\.', 'body_nl_low.0.'),
+        (r'^block_last\.', 'body_nl_high.0.'),
+        (r'^conv_after_body\.', 'body.{num_local}.'),
+        (r'\.body\.0\.head\.', '.body.0.RA_RB1.0.'),
+        (r'\.mask\.attention\.value\.', '.RA_MB.0.MB_RB1.0.g.'),
+        (r'\.mask\.attention\.project\.', '.RA_MB.0.MB_RB1.0.W.'),
+        (r'\.mask\.attention\.query\.', '.RA_MB.0.MB_RB1.0.theta.'),
+        (r'\.mask\.attention\.key\.', '.RA_MB.0.MB_RB1.0.phi.'),
+        (r'^(body_nl_.+)\.mask\.rb1\.', r'\1.RA_MB.0.MB_RB1.1.'),
+        (r'\.mask\.rb([13])\.', r'.RA_MB.0.MB_RB\1.0.'),
+        (r'\.mask\.rb2\.', '.RA_MB.0.MB_RB2.'),
+        (r'\.mask\.down\.', '.RA_MB.0.MB_Down.0.'),
+        (r'\.mask\.up\.', '.RA_MB.0.MB_Up.0.'),
+        *BRANCHES,
+    )
+
+    def arguments(self, shapes):
+        return self.framed(shapes) | {'num_block': 2 + count(shapes, r'body\.(\d+)\.body\.')}
+
+    def theirs(self, name, arguments):
+        return super().theirs(name, {**arguments, 'num_local': arguments['num_block'] - 2})
+
+
+class A2N(Source):
+    title, arch = 'A2N', 'A2N'
+    marks = ('AAB_trunk.0.conv_first.weight', 'trunk_conv.weight')
+    renames = (
+        (r'^body\.', 'AAB_trunk.'),
+        (r'\.dropout\.', '.ADM.'),
+        (r'\.attention\.conv_mask([12])\.', r'.attention.k\1.'),
+        (r'\.attention\.conv\.', '.attention.k3.'),
+        (r'\.attention\.conv_last\.', '.attention.k4.'),
+        (r'^conv_after_body\.', 'trunk_conv.'),
+        (r'^upsample\.0\.conv1\.', 'upconv1.'),
+        (r'^upsample\.0\.attention\.', 'att1.conv.'),
+        (r'^upsample\.0\.conv2\.', 'HRconv1.'),
+        (r'^upsample\.1\.conv1\.', 'upconv2.'),
+        (r'^upsample\.1\.attention\.', 'att2.conv.'),
+        (r'^upsample\.1\.conv2\.', 'HRconv2.'),
+    )
+
+    def arguments(self, shapes):
+        num_feat, num_in_ch = shapes['conv_first.weight'][:2]
+        kernel_size = shapes['AAB_trunk.0.non_attention.weight'][-1]
+        return {
+            'num_in_ch': num_in_ch,
+            'num_out_ch': shapes['conv_last.weight'][0],
+            'num_feat': num_feat,
+            'num_upfeat': shapes['upconv1.weight'][0],
+            'num_block': count(shapes, r'AAB_trunk\.(\d+)\.'),
+            'variant': {3: 'A2N', 1: 'A2N-M'}.get(kernel_size, f'of {kernel_size}×{kernel_size} convs'),
+        } | ({'upscale': 4} if 'upconv2.weight' in shapes else {})
+
+    def untold(self, shapes):
+        return {} if 'upconv2.weight' in shapes else {'upscale': (2, 3)}
+
+    def serves(self, arguments):
+        return '' if arguments['branch_weights'] == 'dynamic' else f'branch_weights {arguments["branch_weights"]}'
+
+
+class LGVAN(Source):
+    title, arch = 'LGVAN', 'LGVAN'
+    marks = ('layers.0.atten.scale', 'layers.0.MLP.scale')
+    nested = ('params', 'params_ema')
+    renames = (
+        (r'^body\.(\d+)\.0\.', r'layers.\1.atten.'),
+        (r'^body\.(\d+)\.1\.', r'layers.\1.MLP.'),
+        (r'\.atten\.proj_in\.', '.atten.proj_1.'),
+        (r'\.atten\.proj_out\.', '.atten.proj_2.'),
+        (r'\.gate\.proj_in\.', '.gate.head.'),
+        (r'\.gate\.local\.', '.gate.conv0.'),
+        (r'\.gate\.wide\.', '.gate.conv_spatial.'),
+        (r'\.gate\.strip5\.row\.', '.gate.conv_v.'),
+        (r'\.gate\.strip5\.column\.', '.gate.conv_h.'),
+        (r'\.gate\.strip3\.row\.', '.gate.conv_v_2.'),
+        (r'\.gate\.strip3\.column\.', '.gate.conv_h_2.'),
+        (r'\.gate\.proj_out\.', '.gate.conv1.'),
+        (r'\.gate\.', '.spatial_gating_unit.'),
+        (r'\.MLP\.expand\.', '.MLP.fc1.'),
+        (r'\.MLP\.depthwise\.', '.MLP.dwconv.'),
+        (r'\.MLP\.reduce\.', '.MLP.fc2.'),
+        (r'^upsample\.', 'upsapling.'),
+    )
+
+    def arguments(self, shapes):
+        num_feat, num_in_ch = shapes['conv_first.weight'][:2]
+        return {
+            'num_in_ch': num_in_ch,
+            'num_out_ch': shapes['conv_last.weight'][0],
+            'num_feat': num_feat,
+            'num_block': count(shapes, r'layers\.(\d+)\.'),
+            'upscale': upscale_of(shapes, 'upsapling'),
+        }
+
+    def serves(self, arguments):
+        return 'fused True: convert the network as trained' if arguments['fused'] else ''
+
+
+class RK4RDN(Source):
+    title, arch = 'ODE-RDN', 'RK4RDN'
+    marks = ('sfe1.weight', 'rdbs.0.lff.weight', 'gff.0.weight')
+    unused = r'rdbs\.\d+\.spatial_att\.(theta|phi)\.(weight|bias)'  # saved in Gaussian mode, too
+    renames = (
+        (r'^body\.(\d+)\.function\.0\.layers\.(\d+)\.', r'rdbs.\1.layers.\2.conv.'),
+        (r'^body\.(\d+)\.function\.0\.fuse\.', r'rdbs.\1.lff.'),
+        (r'^body\.(\d+)\.function\.\d\.bottleneck\.', r'rdbs.\1.se.fc.'),
+        (r'^body\.(\d+)\.function\.1\.value\.', r'rdbs.\1.spatial_att.g.'),
+        (r'^body\.(\d+)\.function\.1\.project\.', r'rdbs.\1.spatial_att.W.'),
+        (r'^body\.(\d+)\.function\.1\.query\.', r'rdbs.\1.spatial_att.theta.'),
+        (r'^body\.(\d+)\.function\.1\.key\.', r'rdbs.\1.spatial_att.phi.'),
+        (r'^body\.', 'rdbs.'),
+        (r'^fuse\.', 'gff.'),
+        (r'^conv_first\.', 'sfe1.'),
+        (r'^conv_second\.', 'sfe2.'),
+        (r'^upsample\.', 'upscale.'),
+        (r'^conv_last\.', 'output.'),
+    )
+
+    def arguments(self, shapes):
+        num_feat, num_in_ch = shapes['sfe1.weight'][:2]
+        spatial, squeezed = 'rdbs.0.spatial_att.g.weight' in shapes, shapes.get('rdbs.0.se.fc.0.weight')
+        attention = {(0, 0): 'none', (1, 0): 'spatial', (0, 1): 'channel', (1, 1): 'dual'}[
+            spatial, squeezed is not None
+        ]
+        return {
+            'num_in_ch': num_in_ch,
+            'num_out_ch': shapes['output.weight'][0],
+            'num_feat': num_feat,
+            'num_grow_ch': shapes['rdbs.0.layers.0.conv.weight'][0],
+            'num_block': count(shapes, r'rdbs\.(\d+)\.'),
+            'num_layer': count(shapes, r'rdbs\.0\.layers\.(\d+)\.'),
+            'upscale': upscale_of(shapes, 'upscale'),
+            'order': 1 + ('rdbs.0.one_half' in shapes) + 2 * ('rdbs.0.one_sixth' in shapes),
+            'attention': attention,
+        } | ({'reduction': num_feat // squeezed[0]} if squeezed else {})
+
+    def untold(self, shapes):
+        return {'non_local_mode': ('gaussian', 'embedded')} if 'rdbs.0.spatial_att.g.weight' in shapes else {}
+
+    def their_shape(self, theirs, shape):
+        return shape[:2] if '.se.fc.' in theirs else shape
+
+    def constants(self, arguments, weights):
+        """θ and φ of the Gaussian mode, which the authors' code has and does not use."""
+        if arguments['attention'] not in ('spatial', 'dual') or arguments['non_local_mode'] == 'embedded':
+            return {}
+        ends = [(end, f'g.{end}') for end in ('weight', 'bias')]
+        return {
+            f'rdbs.{block}.spatial_att.{name}.{end}': torch.zeros_like(weights[f'rdbs.{block}.spatial_att.{like}'])
+            for block in range(arguments['num_block'])
+            for name in ('theta', 'phi')
+            for end, like in ends
+        }
+
+
+SOURCES: tuple[Source, ...] = (A2N(), LGVAN(), RK4RDN(), RNAN(), EARN(), HAN(), RCAN())  # RCAN's marks are HAN's, too

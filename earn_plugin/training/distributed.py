@@ -1,0 +1,105 @@
+"""Processes of one training: started by torchrun or Slurm, on GPUs (nccl) or on CPUs (gloo)."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from basicsr.utils.dist_util import get_dist_info, init_dist
+from torch.nn.parallel import DistributedDataParallel
+
+from earn_plugin.errors import UserError
+
+# Gradients go through nccl; flags and objects through gloo, so that the processes never wait for their GPUs to agree.
+CUDA_BACKEND = 'cpu:gloo,cuda:nccl'
+
+
+def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int, int]:
+    """Join the other processes, if there are any; returns rank and world size.
+
+    torchrun is noticed without ``--launcher pytorch``, too.
+
+    Raises:
+        UserError: launched as distributed, but not by torchrun or Slurm.
+    """
+    if launcher == 'none' and int(os.environ.get('WORLD_SIZE', 1)) > 1 and 'RANK' in os.environ:
+        launcher = 'pytorch'
+    if launcher == 'slurm':
+        if not torch.cuda.is_available():
+            raise UserError('--launcher slurm needs CUDA devices; on CPUs start with torchrun')
+        init_dist('slurm', **{**(dist_params or {}), 'backend': CUDA_BACKEND})
+    elif launcher == 'pytorch':
+        if 'RANK' not in os.environ:
+            raise UserError(
+                '--launcher pytorch is for a run started by torchrun, for example '
+                'torchrun --nproc_per_node=2 -m earn_plugin train -opt FILE --launcher pytorch'
+            )
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+        dist.init_process_group(CUDA_BACKEND if torch.cuda.is_available() else 'gloo')
+    return get_dist_info()
+
+
+_left = []
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        # Its last owner would be DDP, which gives it up with Python's lock held and then waits for the group's threads,
+        # while one of them may be waiting for that lock. Given up from Python, it lets go of the lock first.
+        _left.append(dist.group.WORLD)
+        dist.destroy_process_group()
+
+
+@contextmanager
+def without_ddp(model: Any) -> Iterator[None]:
+    """Inside, the model's networks run without a word to the other processes, which may not be running theirs."""
+    wrapped = {name: net for name, net in vars(model).items() if isinstance(net, DistributedDataParallel)}
+    vars(model).update({name: net.module for name, net in wrapped.items()})
+    try:
+        yield
+    finally:
+        vars(model).update(wrapped)
+
+
+def rank0_first(do: Callable[[], Any]) -> None:
+    """Let the first process do something while the others wait; if it fails, all fail with its message."""
+    failure = [None]
+    if get_dist_info()[0] == 0:
+        try:
+            do()
+        except Exception as error:
+            if not dist.is_initialized():
+                raise
+            failure = [error]
+    if dist.is_initialized():
+        dist.broadcast_object_list(failure, src=0)
+        if failure[0] is not None:
+            raise failure[0]
+
+
+def broadcast(value: Any) -> Any:
+    """The first process's value."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def gather(value: Any) -> list[Any]:
+    """The values of all processes, by rank."""
+    values = [value] * get_dist_info()[1]
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether any process has the flag set."""
+    if not dist.is_initialized():
+        return flag
+    flags = torch.tensor([flag], dtype=torch.int32)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())

@@ -1,0 +1,61 @@
+"""From completed options to a BasicSR model, with the mistakes that show only then told in a sentence."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from basicsr.models import build_model
+from basicsr.models.base_model import BaseModel
+
+from earn_plugin.convert.weight_files import describe_network, is_description, load_torch_file
+from earn_plugin.errors import UserError
+
+
+def build(opt: dict[str, Any]) -> BaseModel:
+    """BasicSR's model of the options.
+
+    Raises:
+        UserError: an argument or a file that the model cannot use.
+    """
+    check_pretrained(opt)
+    try:
+        return build_model(opt)
+    except (ValueError, KeyError, AssertionError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+        raise UserError(f'the model {opt["model_type"]} cannot be built: {kind}{error}') from error
+
+
+def check_pretrained(opt: dict[str, Any]) -> None:
+    """Compare what the network files to be loaded say of themselves with the networks of the options.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another network.
+    """
+    for key, path in opt['path'].items():
+        if not key.startswith('pretrain_network_') or path is None:
+            continue
+        label = key.removeprefix('pretrain_')
+        if path.endswith('.safetensors'):
+            raise UserError(
+                f'path.{key}: BasicSR reads no safetensors; make a .pth of it: basicsr convert {path} X.pth'
+            )
+        content = load_torch_file(Path(path))
+        wanted = describe_network(label.replace('network_', 'net_'), opt)
+        if not is_description(content) or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):
+            continue
+        differing = []
+        if content['arch'] != wanted['arch']:
+            differing = [f'the file has {content["arch"]}, the options {wanted["arch"]}']
+        else:
+            has, asks = content['arguments'], wanted['arguments']
+            differing = [
+                f'{name}: the file has {has[name]!r}, the options {asks[name]!r}'
+                for name in sorted(has.keys() & asks.keys())
+                if _comparable(has[name]) != _comparable(asks[name])
+            ]
+        if differing:
+            raise UserError(f'{path} is of another {label}: {"; ".join(differing)}')
+
+
+def _comparable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

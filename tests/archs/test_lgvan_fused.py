@@ -1,0 +1,138 @@
+"""LGVAN's fused form beside the form that its authors wrote."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from earn_plugin.archs.lgvan_arch import LGVAN
+from earn_plugin.archs.lgvan_fused import Bands
+from tests.benchmarks.lgvan_as_published import as_published, fill
+
+LARGER = [(1, 40), (40, 1), (3, 33), (31, 17), (64, 48)]
+
+
+def trained(**arguments) -> LGVAN:
+    torch.manual_seed(0)
+    return fill(LGVAN(**{'num_feat': 8, 'num_block': 2, **arguments})).eval()
+
+
+def error(out: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((out - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize('upscale', [2, 3, 4])
+def test_equals_the_authors_form_at_every_size(upscale):
+    network = trained(upscale=upscale).double()
+    fused = network.fuse()
+    for size in [*itertools.product(range(1, 10), repeat=2), *LARGER]:
+        x = torch.rand(2, 3, *size, dtype=torch.float64)
+        assert error(fused(x), as_published(network, x)) < 1e-13, size
+
+
+def test_equals_the_authors_form_with_all_its_features():
+    network = trained(num_feat=32, num_block=9).double()
+    x = torch.rand(1, 3, 23, 19, dtype=torch.float64)
+    assert error(network.fuse()(x), as_published(network, x)) < 1e-12
+
+
+def test_in_float32_it_is_as_exact_as_the_authors_form():
+    """Within a few roundings of the exact values, 2⁻²⁴ each, which the authors' form in float32 is, too."""
+    network = trained(num_feat=32, num_block=9)
+    exact, fused = trained(num_feat=32, num_block=9).double(), network.fuse()
+    for size in [(1, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 1), (8, 7), (17, 31), (64, 48)]:
+        x = torch.rand(1, 3, *size)
+        expected = as_published(exact, x.double())
+        errors = error(fused(x).double(), expected), error(as_published(network, x).double(), expected)
+        assert errors[0] < 2e-6, size
+        assert errors[0] < 2 * errors[1] + 2**-24, size
+
+
+def test_bands_join_without_a_seam(monkeypatch):
+    network = trained(upscale=3).double()
+    x = torch.rand(2, 3, 200, 6, dtype=torch.float64)
+    monkeypatch.setattr(Bands, 'band_bytes', 1)
+    heights = []
+    fused = network.fuse()
+    fused.body[0][0].register_forward_pre_hook(lambda module, given: heights.append(given[0].shape[2]))
+    assert error(fused(x), as_published(network, x)) < 1e-13
+    assert heights == [72 + 9, 9 + 72 + 9, 9 + 56]
+
+
+@pytest.mark.filterwarnings('ignore:.torch.jit:DeprecationWarning', 'ignore::torch.jit.TracerWarning')
+def test_a_trace_has_no_bands_and_serves_other_sizes(monkeypatch):
+    monkeypatch.setattr(Bands, 'band_bytes', 1)
+    fused = trained().fuse()
+    traced = torch.jit.trace(fused, torch.rand(1, 3, 90, 7), check_trace=False)
+    convs = [node for node in traced.inlined_graph.nodes() if node.kind() == 'aten::_convolution']
+    assert len(convs) == 2 * (4 + 2 + 3 + 3) + 4
+    x = torch.rand(1, 3, 11, 20)
+    assert error(traced(x), fused(x)) < 1e-6
+
+
+def test_any_memory_format_does():
+    network = trained().double()
+    x = torch.rand(2, 3, 6, 7, dtype=torch.float64)
+    expected = as_published(network, x)
+    for fused in (network.fuse(), network.fuse().to(memory_format=torch.channels_last)):
+        assert error(fused(x), expected) < 1e-13
+        assert error(fused(x.to(memory_format=torch.channels_last)), expected) < 1e-13
+        assert error(fused(x.transpose(2, 3).contiguous().transpose(2, 3)), expected) < 1e-13
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+def test_weights_are_rounded_once(dtype):
+    """Sums and products of weights in float64, then one rounding."""
+    network = trained().to(dtype)
+    expected = network.double().fuse().state_dict()
+    fused = network.to(dtype).fuse()
+    for name, value in fused.state_dict().items():
+        assert value.dtype == dtype
+        assert torch.equal(value, expected[name].to(dtype)), name
+
+
+def test_the_trained_network_stays_as_it_is():
+    network = trained().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fused = network.fuse()
+    assert fused.training and not fused.eval().training and network.training
+    for parameter in fused.parameters():
+        parameter.fill_(1)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert fused.fuse() is fused
+
+
+def test_it_is_built_again_by_its_arguments():
+    network = trained(num_in_ch=4, num_out_ch=4, upscale=3)
+    fused = network.fuse()
+    other = LGVAN(num_in_ch=4, num_out_ch=4, num_feat=8, num_block=2, upscale=3, fused=True).eval()
+    assert not other.load_state_dict(fused.state_dict()).missing_keys
+    x = torch.rand(1, 4, 5, 6)
+    assert torch.equal(other(x), fused(x))
+
+
+def test_it_has_fewer_convs():
+    """At 3×256×256. On the meta device nothing is cut into bands, so that a count is of the network alone."""
+    network, outputs, multiply_adds = LGVAN(fused=True).to('meta'), [], []
+
+    def count(conv, inputs, output):
+        outputs.append(output.numel())
+        multiply_adds.append(output.numel() * conv.weight[0].numel())
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    network(torch.empty(1, 3, 256, 256, device='meta'))
+    # of each block's gate four strip convs are gone; one conv and two narrow columns of 32×256 each take their place
+    plane = 256 * 256
+    block = plane * (4 * 32 * 32 + 3 * 32 * 25 + 4 * 32 * 32 + 64 * 9) + 2 * 256 * 32 * 9
+    rest = plane * (27 * 32 + 16 * 32 * 9 + 32 * 512 + 16 * 32 * 3 * 9)
+    assert sum(multiply_adds) == 9 * block + rest
+    assert len(outputs) == 9 * (4 + 2 + 3 + 3) + 4

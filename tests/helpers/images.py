@@ -1,0 +1,29 @@
+"""Images made from a seed, alone and as pairs on disk."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from earn_plugin.data.bicubic import imresize
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """H×W×3 uint8 with edges and gradients; another for each seed."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / rng.uniform(2, 20) + y / rng.uniform(2, 20) + rng.uniform(0, 6)) for _ in range(3)]
+    image = 128 + 60 * np.stack(waves, -1) + 40 * (x + y > rng.uniform(20, 60))[..., None]
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def write_pairs(root: Path, count: int, scale: int = 2, size: tuple[int, int] = (24, 28)) -> Path:
+    """root/HR and root/LR with images of scale·size and size."""
+    for folder in ('HR', 'LR'):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        image = photograph(size[0] * scale, size[1] * scale, index)
+        cv2.imwrite(str(root / f'HR/im{index:02d}.png'), image)
+        cv2.imwrite(str(root / f'LR/im{index:02d}.png'), imresize(image, Fraction(1, scale)))
+    return root

@@ -1,0 +1,167 @@
+import json
+import re
+import sys
+
+import pytest
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from earn_plugin import cli
+from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.measure import speed as benchmark
+from earn_plugin.measure.speed import Form, benchmark_network
+from tests.helpers.command import command
+
+SMALL = {'num_feat': 4, 'num_block': 1}
+EAGER = ('trained', 'channels_last', 'bf16', 'fused', 'fused+bf16+channels_last')
+
+
+def test_each_form_is_what_its_name_says():
+    found = find_network('LGVAN', SMALL)
+    x = torch.rand(2, 3, 6, 5)
+    expected = found.network(x)
+    for name in EAGER:
+        form = Form(found, name, x)
+        weight = form.network.conv_first.weight
+        half, last = 'bf16' in name, 'channels_last' in name
+        assert form.network.fused == ('fused' in name)
+        assert weight.dtype == form.x.dtype == (torch.bfloat16 if half else torch.float32)
+        for tensor in (weight, form.x):
+            assert tensor.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        out = form()
+        assert out.dtype == form.x.dtype
+        assert torch.allclose(out.float(), expected, rtol=0, atol=0.05 if half else 1e-5)
+    assert found.network.conv_first.weight.dtype == torch.float32
+
+
+def test_table_and_json(capsys, tmp_path):
+    benchmark_network('LGVAN', SMALL, (7, 5), 2, 3, 'cpu', EAGER, file=tmp_path / 'x.json')
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == 'LGVAN(num_feat=4, num_block=1), 2×3×7×5'
+    assert re.search(rf'., {torch.get_num_threads()} threads?, torch {re.escape(torch.__version__)}$', printed[1])
+    assert [line[:24].strip() for line in printed[4:]] == [
+        'as trained',
+        'channels_last',
+        'bf16',
+        'fused form',
+        'fused form, bf16, channels_last'[:24],
+    ]
+    content = json.loads((tmp_path / 'x.json').read_text())
+    assert (content['input'], content['repeats']) == ([2, 3, 7, 5], 3)
+    assert [row['form'] for row in content['forms']] == list(EAGER)
+    first = content['forms'][0]
+    assert first['ratio'] == 1
+    assert first['peak_memory_bytes'] > 4 * 2 * (3 + 4) * 28 * 20  # the output and the features of its size
+    for row in content['forms']:
+        seconds = row['median_ms'] / 1000
+        assert row['megapixels_per_second'] == pytest.approx(2 * 28 * 20 / 1e6 / seconds)
+        assert row['ratio'] == pytest.approx(first['median_ms'] / row['median_ms'])
+    assert content['forms'][2]['peak_memory_bytes'] < 0.6 * first['peak_memory_bytes']
+
+
+def test_forms_run_by_turns(monkeypatch):
+    order = []
+
+    class Noted(Form):
+        def __call__(self):
+            order.append('+'.join(self.parts))
+            return super().__call__()
+
+    monkeypatch.setattr(benchmark, 'Form', Noted)
+    benchmark.measure_network(find_network('LGVAN', SMALL), ['trained', 'fused'], torch.rand(1, 3, 4, 4), 2)
+    assert order == ['trained'] * 2 + ['fused'] * 2 + ['trained', 'fused'] * 3
+
+
+def test_what_cannot_run_is_told_in_its_row(capsys, monkeypatch, tmp_path):
+    class NoCompiler(Exception):
+        pass
+
+    def fail(network):
+        raise NoCompiler('g++ is not here\nmore')
+
+    monkeypatch.setattr(torch, 'compile', fail)
+    settings = {'upscale': 2, 'num_block': 1, 'num_feat': 8}
+    benchmark_network('A2N', settings, (4, 4), 1, 1, 'cpu', file=tmp_path / 'x.json')
+    printed = capsys.readouterr().out
+    assert 'compiled                NoCompiler: g++ is not here\n' in printed
+    assert 'fused form          A2N has no fused form; those that have one: ' in printed
+    rows = json.loads((tmp_path / 'x.json').read_text())['forms']
+    assert [row['form'] for row in rows if 'note' in row] == ['fused', 'fused+bf16', 'compiled']
+
+
+def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
+    found = find_network('LGVAN', SMALL, fused=True)
+    torch.save(
+        {'params': found.network.state_dict(), 'arch': 'LGVAN', 'arguments': found.arguments}, tmp_path / 'net.pth'
+    )
+    benchmark_network(str(tmp_path / 'net.pth'), {}, (4, 4), 1, 1, 'cpu', ['trained', 'fused'])
+    printed = capsys.readouterr().out
+    assert 'as trained              there is only the fused form' in printed
+    assert printed.splitlines()[-1].endswith('1.00')
+
+
+def test_a_checkpoint_that_does_not_tell_its_network(capsys, tmp_path, monkeypatch):
+    """By its arch file, as the other commands take it."""
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    path = tmp_path / 'teams_arch.py'
+    path.write_text(
+        'from basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n@ARCH_REGISTRY.register()\n'
+        'class TeamNet(nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 3, 1)\n'
+    )
+    torch.save(torch.nn.Conv2d(3, 3, 1).state_dict(), tmp_path / 'net.pth')
+    words = ['--arch', 'TeamNet', '--arch-file', str(path), '--size', '4', '4', '--repeats', '1', '--forms', 'trained']
+    try:
+        assert cli.main(['benchmark', 'network', str(tmp_path / 'net.pth'), '--device', 'cpu', *words]) == 0
+    finally:
+        ARCH_REGISTRY._obj_map.pop('TeamNet', None)
+        sys.modules.pop('teams_arch', None)
+    assert 'TeamNet()' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('given', 'told'),
+    [
+        ({'size': (0, 4)}, 'must be at least 1'),
+        ({'repeats': 0}, 'must be at least 1'),
+        ({'threads': 0}, 'must be at least 1'),
+        ({'forms': ['bf61']}, "no form 'bf61'; possible: trained, fused, channels_last, bf16, compiled"),
+    ],
+)
+def test_wrong_arguments(given, told):
+    with pytest.raises(UsageError, match=told):
+        benchmark_network('LGVAN', SMALL, device='cpu', **given)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+def test_no_gpu():
+    with pytest.raises(UsageError, match='no CUDA device'):
+        benchmark_network('LGVAN', SMALL, device='cuda')
+
+
+def test_nothing_runs():
+    with pytest.raises(UserError, match='no form of A2N runs: A2N has no fused form'):
+        benchmark_network('A2N', {'upscale': 2, 'num_block': 1}, (4, 4), 1, 1, 'cpu', ['fused'])
+
+
+def test_a_network_that_fails_in_its_own_way():
+    class Own(torch.nn.Module):
+        def forward(self, x):
+            return {}['missing']
+
+    with pytest.raises(UserError, match="no form of Own runs: KeyError: 'missing'"):
+        benchmark.measure_network(FoundNetwork(Own(), 'Own', {}), ['trained'], torch.rand(1, 3, 4, 4), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_on_a_gpu(capsys):
+    benchmark_network('LGVAN', SMALL, (16, 16), 1, 2, 'cuda', EAGER)
+    assert torch.cuda.get_device_name() in capsys.readouterr().out
+
+
+def test_the_command(tmp_path):
+    flags = ('--set', 'num_feat=4', 'num_block=1', '--size', '8', '6', '--repeats', '1', '--forms', 'trained', 'fused')
+    printed = command('benchmark', 'network', 'LGVAN', *flags, '--json', 'x.json', '--threads', '1', cwd=tmp_path)
+    assert 'fused form' in printed
+    assert len(json.loads((tmp_path / 'x.json').read_text())['forms']) == 2
+    assert "no form 'fast'" in command('benchmark', 'network', 'LGVAN', '--forms', 'fast', cwd=tmp_path, expect=2)

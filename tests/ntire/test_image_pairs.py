@@ -1,0 +1,82 @@
+import shutil
+
+import pytest
+
+from earn_plugin.errors import UserError
+from earn_plugin.ntire.image_pairs import find_pair_paths, path_notes
+from earn_plugin.ntire.protocol import protocol
+from tests.helpers.ntire_trees import write_tree
+
+LAYOUT_OF = [
+    (2022, 'valid', 'DIV2K_valid'),
+    (2022, 'test', 'DIV2K_test'),
+    (2023, 'valid', 'DIV2K_valid'),
+    (2023, 'test', 'DIV2K_test'),
+    (2023, 'hybrid_test', 'hybrid_test'),
+    *[(year, 'valid', 'mixed_valid') for year in (2024, 2025, 2026)],
+    *[(year, 'test', 'mixed_test') for year in (2024, 2025, 2026)],
+]
+
+
+def pairs_of(root, year, split, limit=None, track='efficient'):
+    return find_pair_paths(root, protocol(year, track).splits[split], split, limit)
+
+
+@pytest.mark.parametrize(('year', 'split', 'layout'), LAYOUT_OF)
+def test_the_layout_of_each_year(tmp_path, year, split, layout):
+    pairs, notes = pairs_of(write_tree(tmp_path, layout), year, split)
+    assert len(pairs) == 3
+    assert all(pair.lr.is_file() for pair in pairs)
+    assert [pair.hr for pair in pairs] == sorted(pair.hr for pair in pairs)
+    assert any('3 of the official' in note for note in notes) == (layout.startswith('DIV2K') or split == 'valid')
+
+
+def test_a_limit(tmp_path):
+    pairs, notes = pairs_of(write_tree(tmp_path, 'mixed_test'), 2026, 'test', limit=2)
+    assert [pair.hr.name for pair in pairs] == ['000001.png', '000002.png']
+    assert notes == ['--limit: 2 of the 3 images of test']
+
+
+def test_quality_takes_the_layout_that_is_there(tmp_path):
+    for layout in ('DIV2K_valid', 'mixed_valid'):
+        pairs, _ = pairs_of(write_tree(tmp_path / layout, layout), 2025, 'valid', track='quality')
+        assert len(pairs) == 3
+
+
+def test_an_empty_data_folder(tmp_path):
+    with pytest.raises(UserError, match=r'DIV2K_valid_HR does not exist.*DIV2K_valid_LR/NAMEx4\.png'):
+        pairs_of(tmp_path, 2022, 'valid')
+    (tmp_path / 'DIV2K_valid_HR').mkdir()
+    (tmp_path / 'DIV2K_valid_LR').mkdir()
+    with pytest.raises(UserError, match='DIV2K_valid_HR has no PNG images;'):
+        pairs_of(tmp_path, 2022, 'valid')
+    (tmp_path / 'DIV2K_valid_HR/cat.png').touch()
+    with pytest.raises(UserError, match=r'no PNG images named 0801\.png to 0900\.png'):
+        pairs_of(tmp_path, 2022, 'valid')
+
+
+def test_missing_lr_images(tmp_path):
+    write_tree(tmp_path, 'mixed_valid')
+    (tmp_path / 'DIV2K_LSDIR_valid_LR/000002x4.png').unlink()
+    with pytest.raises(UserError, match=r'1 LR images of .* the first .*000002x4\.png'):
+        pairs_of(tmp_path, 2024, 'valid')
+
+
+def test_paths_that_break_the_official_script():
+    notes = path_notes('/a/photos_HR/x', protocol(2026), ('valid',))
+    assert len(notes) == 1
+    assert '/a/photos_LR/x' in notes[0]
+    assert path_notes('/a/b.png/x', protocol(2023), ('hybrid_test',))
+    assert not path_notes('/a/photos_HR/x', protocol(2022), ('valid',))  # its script has no such rule
+    assert not path_notes('/a/photos/x', protocol(2026), ('valid',))
+
+
+def test_the_names_of_2024_in_its_first_scripts(tmp_path):
+    write_tree(tmp_path, 'hybrid_test')
+    for part in ('HR', 'LR'):
+        shutil.copytree(tmp_path / f'LSDIR_DIV2K_test_{part}', tmp_path / f'LSDIR_DIV2K_valid_{part}')
+    for split in ('valid', 'test'):
+        pairs, _ = pairs_of(tmp_path, 2024, split)
+        assert [pair.hr.parent.name for pair in pairs] == [f'LSDIR_DIV2K_{split}_HR'] * 3
+    with pytest.raises(UserError, match='DIV2K_LSDIR_valid_HR does not exist'):
+        pairs_of(tmp_path, 2025, 'valid')

@@ -1,0 +1,184 @@
+"""A submission that was spoilt after it was exported is found out, each time by its own reason."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.errors import UserError
+from earn_plugin.measure.complexity import measure
+from earn_plugin.ntire import export as exporting
+from earn_plugin.ntire.export import code, export, weights_of, write
+from earn_plugin.ntire.organisers_script import Submission
+from earn_plugin.ntire.self_check import build, check, check_counts, check_outputs, check_weights
+from earn_plugin.ntire.standalone import Extra
+
+ARGUMENTS = {'num_feat': 8, 'num_block': 1}
+SUBMISSION = Submission(2024, 18, 'Net', 'LGVAN', ARGUMENTS, 1.0)
+
+
+@pytest.fixture(scope='module')
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return find_network('LGVAN', ARGUMENTS).network
+
+
+@pytest.fixture
+def exported(tmp_path, network) -> Path:
+    write(tmp_path / SUBMISSION.weights, weights_of(network))
+    write(
+        tmp_path / SUBMISSION.code, code(SUBMISSION, type(network), FoundNetwork(network, 'LGVAN', ARGUMENTS)).encode()
+    )
+    return tmp_path
+
+
+def spoil(folder: Path, old: str, new: str) -> None:
+    path = folder / SUBMISSION.code
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_what_is_right_passes(exported, network):
+    checked = check(exported, SUBMISSION, network)
+    assert checked.extra == Extra()
+    assert any('outputs equal ours to' in line for line in checked.lines)
+    assert any('the first image of 64×64 takes' in line for line in checked.lines)
+    assert next(network.parameters()).dtype == torch.float32
+    assert [path.name for path in exported.rglob('*') if 'cache' in path.name] == []
+
+
+def test_another_function(exported, network):
+    spoil(exported, 'out = self.conv_last(', 'out = 1.00001 * self.conv_last(')
+    with pytest.raises(UserError, match='does not do what the network does: outputs differ by'):
+        check_outputs(exported, SUBMISSION, network)
+
+
+def test_a_wrong_data_range(exported, network):
+    """The network itself would run in [0, 255] without a word; the file in the script's hands does, too."""
+    spoil(exported, 'shallow = self.conv_first(x)', 'shallow = self.conv_first(x / 255)')
+    with pytest.raises(UserError, match='does not do what the network does'):
+        check_outputs(exported, SUBMISSION, network)
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('import earn_plugin', 'imports earn_plugin'),
+        ('from basicsr.archs import arch_util', 'imports basicsr.archs'),
+        ('from itertools import pairwise', 'itertools.pairwise, which Python 3.9 and torch 1.13 do not have'),
+        ('match = lambda x: x.itemsize', 'itemsize'),
+    ],
+)
+def test_an_import_or_a_name_of_today(exported, network, line, message):
+    spoil(exported, 'import torch\n', f'import torch\n{line}\n')
+    with pytest.raises(UserError, match=message):
+        check(exported, SUBMISSION, network)
+
+
+def test_an_import_in_hiding(exported, network):
+    """No reading finds it; the interpreter without the packages does."""
+    spoil(exported, 'import torch\n', "import torch\nhidden = __import__('basicsr.' + 'archs')\n")
+    with pytest.raises(UserError, match="does not run on its own: ModuleNotFoundError: No module named 'basicsr"):
+        check_outputs(exported, SUBMISSION, network)
+
+
+def test_nested_weights(exported, network):
+    torch.save({'params': network.state_dict()}, exported / SUBMISSION.weights)
+    with pytest.raises(UserError, match=r'team18_net\.pth is nested: it has params'):
+        check(exported, SUBMISSION, network)
+
+
+def test_weights_of_another_network(exported, network):
+    weights = network.state_dict()
+    torch.save({'odd': weights.pop('conv_last.bias'), **weights}, exported / SUBMISSION.weights)
+    with pytest.raises(UserError, match=r'does not fit the network: conv_last\.bias'):
+        check_weights(exported / SUBMISSION.weights, SUBMISSION, network)
+
+
+def test_other_figures(exported, network):
+    spoil(exported, 'shallow = self.conv_first(x)', 'shallow = self.conv_first(x)\n        self.conv_first(x)')
+    with pytest.raises(UserError, match=r'has other figures than the network: hooks [\d,]+ instead of'):
+        check_counts(exported, SUBMISSION, network)
+
+
+class TwoForms(nn.Module):
+    """Two convs as trained, one in the fused form."""
+
+    def __init__(self, fused: bool = False):
+        super().__init__()
+        self.fused = fused
+        self.conv = nn.Conv2d(3, 48, 1, bias=False)
+        if not fused:
+            self.first = nn.Conv2d(3, 3, 1, bias=False)
+        self.shuffle = nn.PixelShuffle(4)
+
+    def fuse(self):
+        fused = TwoForms(fused=True)
+        fused.conv.weight.data = (self.conv.weight[:, :, 0, 0] @ self.first.weight[:, :, 0, 0])[:, :, None, None]
+        return fused
+
+    def forward(self, x):
+        return self.shuffle(self.conv(x if self.fused else self.first(x)))
+
+
+@pytest.fixture
+def two_forms():
+    ARCH_REGISTRY.register(TwoForms)
+    yield
+    del ARCH_REGISTRY._obj_map['TwoForms']
+
+
+def test_weights_of_the_other_form(two_forms, tmp_path):
+    submission = SUBMISSION._replace(arch='TwoForms', arguments={'fused': True})
+    torch.save(TwoForms().state_dict(), tmp_path / 'net.pth')
+    with pytest.raises(UserError, match=r'has the weights of the form as trained.*of the form inference.*--fused'):
+        check_weights(tmp_path / 'net.pth', submission, TwoForms(fused=True))
+    torch.save(TwoForms(fused=True).state_dict(), tmp_path / 'net.pth')
+    with pytest.raises(UserError, match=r'has the weights of the form inference.*of the form as trained'):
+        check_weights(tmp_path / 'net.pth', submission._replace(arguments={}), TwoForms())
+
+
+def test_the_inference_form_is_exported_on_demand(two_forms, tmp_path):
+    network = TwoForms()
+    torch.save({'params': network.state_dict(), 'arch': 'TwoForms', 'arguments': {}, 'scale': 4}, tmp_path / 'net.pth')
+    report = export(str(tmp_path / 'net.pth'), 2024, 7, 'Net', fused=True, out=tmp_path / 'fused', size=(16, 16))
+    assert 'TwoForms, fused form' in report
+    weights = torch.load(tmp_path / 'fused/model_zoo/team07_net.pth', weights_only=True)
+    assert list(weights) == ['conv.weight']
+    assert 'TwoForms(fused=True)' in (tmp_path / 'fused/select_model.txt').read_text()
+    report = export(str(tmp_path / 'net.pth'), 2024, 7, 'Net', out=tmp_path / 'trained', size=(16, 16))
+    assert '--fused exports that' in report
+
+
+def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch):
+    """Neither in the folder of exports nor in the organisers' checkout."""
+    from tests.helpers.ntire_scripts import make_repo
+
+    repo = make_repo(tmp_path / 'repo', 2024)
+    before = {path: path.read_bytes() for path in repo.rglob('*') if path.is_file()}
+    monkeypatch.setattr(exporting, 'weights_of', lambda network: weights_of(nn.Conv2d(1, 1, 1)))
+    with pytest.raises(UserError, match='does not fit the network'):
+        export('LGVAN', 2024, 18, 'Net', ARGUMENTS, out=tmp_path / 'made', repo=repo)
+    assert not (tmp_path / 'made').exists()
+    assert [path.name for path in tmp_path.iterdir()] == ['repo']
+    assert {path: path.read_bytes() for path in repo.rglob('*') if path.is_file()} == before
+
+
+def test_what_fvcore_counts_beside_ours_is_told_for_any_size(tmp_path):
+    """Attention, fused here and plain in the file: two matrix products for each pair of pixels."""
+    arguments = {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'num_layer': 1, 'order': 1}
+    found = find_network('RK4RDN', arguments)
+    submission = SUBMISSION._replace(arch='RK4RDN', arguments=arguments)
+    write(tmp_path / submission.weights, weights_of(found.network))
+    write(tmp_path / submission.code, code(submission, type(found.network), found).encode())
+    extra = check_counts(tmp_path, submission, found.network)
+    assert extra == Extra(0, 2 * 8)
+    size = (29, 31)
+    counted = [
+        measure(FoundNetwork(net, 'RK4RDN', arguments), size).fvcore for net in (build(tmp_path, submission), found[0])
+    ]
+    assert counted[0] - counted[1] == extra(*size)

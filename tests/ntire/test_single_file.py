@@ -1,0 +1,235 @@
+"""Extraction, on modules written here as users write them."""
+
+import sys
+import types
+
+import pytest
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from earn_plugin.errors import UserError
+from earn_plugin.ntire.single_file import extract, register
+
+# what stands in front of every module here
+TORCH = 'import torch\nfrom torch import nn\n'
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Writes modules into a folder on the path; they and what they registered are forgotten afterwards."""
+    before, names = set(sys.modules), set(ARCH_REGISTRY.keys())
+    monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
+
+    def write(files: dict[str, str] | None = None, **modules: str):
+        for name, text in {**(files or {}), **modules}.items():
+            path = tmp_path / f'{name}.py'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding='utf-8')
+        return tmp_path
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    for name in set(ARCH_REGISTRY.keys()) - names:
+        del ARCH_REGISTRY._obj_map[name]
+
+
+def run(text: str) -> dict:
+    """The names of an extracted file, run where neither BasicSR nor this package can be imported."""
+
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition('.')[0] in ('basicsr', 'earn_plugin'):
+                raise ModuleNotFoundError(name)
+
+    finder, aside = Absent(), {}
+    for name in list(sys.modules):
+        if name.partition('.')[0] in ('basicsr', 'earn_plugin'):
+            aside[name] = sys.modules.pop(name)
+    sys.meta_path.insert(0, finder)
+    try:
+        module = types.ModuleType('extracted')
+        exec(compile(text, 'extracted', 'exec'), module.__dict__)
+        return module.__dict__
+    finally:
+        sys.meta_path.remove(finder)
+        sys.modules.update(aside)
+
+
+def network(name: str = 'net_arch'):
+    return __import__(name).Net
+
+
+def test_only_what_is_needed_comes_along(project):
+    project(
+        net_arch=TORCH
+        + """
+import math
+
+USED = 3
+UNUSED = 4
+
+
+class Unused(nn.Module):
+    pass
+
+
+# why this is so
+def double(x):
+    return USED * x
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        return double(x)
+"""
+    )
+    text = extract(network()).text
+    assert 'Unused' not in text
+    assert 'UNUSED' not in text
+    assert 'math' not in text
+    assert '# why this is so\ndef double' in text
+    assert run(text)['Net']().forward(2) == 6
+
+
+def test_order_is_that_of_the_modules_and_their_imports(project):
+    project(
+        parts=TORCH + 'from base import Base\nclass Part(Base):\n    pass\n',
+        base=TORCH + 'class Base(nn.Module):\n    size = 5\n',
+        net_arch='from parts import Part\nfrom base import Base as Root\n'
+        'class Net(Part):\n    parts = [Root, Part]\n    def twin(self):\n        return Net\n',
+    )
+    extracted = extract(network())
+    assert extracted.modules == ['base', 'parts', 'net_arch']
+    made = run(extracted.text)
+    assert made['Net'].size == 5
+    assert made['Net'].parts == [made['Base'], made['Part']]
+
+
+def test_a_package_with_relative_imports_and_a_package_that_reexports(project):
+    files = {
+        'team/__init__': '',
+        'team/blocks/__init__': 'from .convs import conv\n',
+        'team/blocks/convs': TORCH + 'KERNEL = 3\ndef conv(c):\n    return nn.Conv2d(c, c, KERNEL, 1, 1)\n',
+        'team/net_arch': TORCH
+        + 'from .blocks import conv\nclass Net(nn.Module):\n'
+        + '    def __init__(self):\n        super().__init__()\n        self.conv = conv(4)\n',
+    }
+    project(files)
+    cls = __import__('team.net_arch', fromlist=['Net']).Net
+    text = extract(cls).text
+    assert 'import conv' not in text
+    assert run(text)['Net']().conv.in_channels == 4
+
+
+def test_constants_that_are_changed_after_they_were_made(project):
+    project(
+        net_arch=TORCH
+        + "SIZES = {2: 4}\nSIZES[3] = 9\nNAMES = []\nNAMES.append('a')\nOTHERS = []\nOTHERS.append('b')\n"
+        + 'class Net(nn.Module):\n    sizes = SIZES\n    names = NAMES\n'
+    )
+    text = extract(network()).text
+    assert run(text)['Net'].sizes == {2: 4, 3: 9}
+    assert run(text)['Net'].names == ['a']
+    assert 'OTHERS' not in text
+
+
+def test_what_is_defined_by_a_condition(project):
+    project(
+        net_arch=TORCH
+        + "if hasattr(torch, 'cat'):\n    def join(x):\n        return torch.cat(x)\nelse:\n    join = None\n"
+        + 'class Net(nn.Module):\n    join = staticmethod(join)\n    size = 2\n    area = size * size\n'
+        + "if __name__ == '__main__':\n    import timm\n    torch = timm\n"
+    )
+    assert callable(run(extract(network()).text)['Net'].join)
+
+
+def test_the_registry_stays_behind(project):
+    project(
+        net_arch=TORCH + 'from basicsr.utils.registry import ARCH_REGISTRY\n'
+        '@ARCH_REGISTRY.register()\nclass Net(nn.Module):\n    """A × network."""\n'
+    )
+    text = extract(network()).text
+    assert 'REGISTRY' not in text
+    assert run(text)['Net'].__doc__ == 'A × network.'
+
+
+@pytest.mark.parametrize('arch', ['RCAN', 'EDSR', 'RRDBNet', 'MSRResNet', 'SwinIR', 'SRVGGNetCompact'])
+def test_networks_of_basicsr(arch):
+    extracted = extract(ARCH_REGISTRY.get(arch))
+    assert arch in run(extracted.text)
+    assert 'get_root_logger' not in extracted.text
+
+
+def refused(*parts: str):
+    with pytest.raises(UserError) as error:
+        extract(network())
+    for part in parts:
+        assert part in str(error.value)
+
+
+NET = 'class Net(nn.Module):\n    def forward(self, x):\n        return {}\n'
+
+
+def test_a_library_that_organisers_lack(project):
+    project(net_arch=TORCH + 'import skimage\n' + NET.format('skimage.rescale(x)'))
+    refused('net_arch.py, line 3: skimage is imported', "organisers' machines may not have", 'Write what the network')
+
+
+def test_a_library_that_organisers_lack_by_name_or_far_inside(project):
+    project(net_arch=TORCH + 'from skimage.util import crop\n' + NET.format('crop(x)'))
+    refused('line 3: skimage.util is imported')
+    project(other_arch=TORCH + NET.format('x').replace('return', 'from skimage import util; return'))
+    with pytest.raises(UserError, match=r'other_arch\.py, line 5: skimage is imported'):
+        extract(__import__('other_arch').Net)
+
+
+def test_a_library_that_is_not_used_by_the_network_is_no_matter(project):
+    project(net_arch=TORCH + 'import skimage\n' + NET.format('x') + 'class Other(nn.Module):\n    y = skimage\n')
+    assert 'skimage' not in extract(network()).text
+
+
+def test_a_module_taken_as_a_whole(project):
+    project(helpers='def f(x):\n    return x\n', net_arch=TORCH + 'import helpers\n' + NET.format('helpers.f(x)'))
+    refused('helpers is imported as a whole', 'from helpers import …')
+
+
+def test_a_star(project):
+    project(helpers='def f(x):\n    return x\n', net_arch=TORCH + 'from helpers import *\n' + NET.format('f(x)'))
+    refused('the network uses f', '`import *` does not tell')
+
+
+def test_a_part_that_comes_from_the_registry(project):
+    project(
+        net_arch=TORCH
+        + 'from basicsr.utils.registry import ARCH_REGISTRY\n'
+        + NET.format("ARCH_REGISTRY.get('EDSR')(x)")
+    )
+    refused('asks the registry')
+
+
+def test_two_things_of_one_name(project):
+    project(
+        helpers=TORCH + 'class Block(nn.Module):\n    pass\nclass Pair(Block):\n    pass\n',
+        net_arch=TORCH + 'from helpers import Pair\nclass Block(nn.Module):\n    pass\n' + NET.format('Block, Pair'),
+    )
+    refused('Block is helpers.Block here and net_arch.Block elsewhere', 'rename one')
+
+
+def test_a_file_is_registered_within_its_package(project):
+    files = {
+        'team/__init__': '',
+        'team/parts': 'SIZE = 7\n',
+        'team/net_arch': TORCH + 'from basicsr.utils.registry import ARCH_REGISTRY\nfrom .parts import SIZE\n'
+        '@ARCH_REGISTRY.register()\nclass TeamsNet(nn.Module):\n    size = SIZE\n',
+    }
+    folder = project(files)
+    register(folder / 'team/net_arch.py')
+    assert run(extract(ARCH_REGISTRY.get('TeamsNet')).text)['TeamsNet'].size == 7
+
+
+def test_a_file_that_cannot_be_registered(project):
+    folder = project(net_arch='import nothing_of_that_name\n')
+    with pytest.raises(UserError, match=r'net_arch\.py cannot be imported: ModuleNotFoundError'):
+        register(folder / 'net_arch.py')
+    with pytest.raises(UserError, match='no file of Python'):
+        register(folder / 'none.py')

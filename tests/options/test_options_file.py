@@ -1,0 +1,191 @@
+import contextlib
+
+import pytest
+import yaml
+from basicsr.utils.options import ordered_yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from earn_plugin.errors import UsageError
+from earn_plugin.options import options_file as reading
+from earn_plugin.options.options_file import find, nearest, override, parse_value, read
+
+HONEST = """\
+name: demo  # a comment
+scale: 4
+train: &train
+  optim_g: {type: Adam, lr: !!float 1e-4, betas: [0.9, 0.99]}
+  milestones: [!!float 2e5, 400000]
+  warmup_iter: -1
+  pretrain: ~
+  flag: true
+again: *train
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / 'o.yml'
+    path.write_text(text)
+    return path
+
+
+def test_honest_files_read_as_in_basicsr(tmp_path):
+    path = write(tmp_path, HONEST)
+    options = read(path)
+    theirs = yaml.load(HONEST, Loader=ordered_yaml()[0])
+    assert options.data == theirs
+    assert options.data['train']['optim_g']['lr'] == 1e-4
+    assert list(options.data) == ['name', 'scale', 'train', 'again']
+
+
+def test_places(tmp_path):
+    options = read(write(tmp_path, HONEST))
+    assert options.where(('train', 'optim_g', 'lr')) == 'line 4'
+    assert options.where(('train', 'milestones', 1)) == 'line 5'
+    assert options.where(('train', 'missing')) == 'line 3'
+    assert options.where(('nowhere',)) == 'line 1'
+
+
+def test_aliases_become_values_of_their_own(tmp_path):
+    options = read(write(tmp_path, HONEST))
+    options.data['train']['optim_g']['lr'] = 0
+    assert options.data['again']['optim_g']['lr'] == 1e-4
+
+
+@pytest.mark.parametrize(
+    'tag',
+    [
+        '!!python/object/apply:os.system ["touch pwned"]',
+        '!!python/object/new:os.system ["touch pwned"]',
+        '!!python/name:os.system',
+        '!!python/module:antigravity',
+        '!!python/tuple [1, 2]',
+    ],
+)
+def test_tags_that_would_run_python_are_refused_not_run(tmp_path, monkeypatch, tag):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r'o\.yml: line 2: .*python/.* refused'):
+        read(write(tmp_path, f'name: x\nscale: {tag}\n'))
+    assert not (tmp_path / 'pwned').exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('name: [1, 2', 'line 1'),
+        ('name: a\n  b: c', 'line 2'),
+        ('- a\n- b', 'is a mapping'),
+        ('', 'is a mapping'),
+        ('just text', 'is a mapping'),
+        ('a: {b: 1, c: 2, b: 3}', r'line 1: a\.b is given twice'),
+        ('a: !!float abc', 'cannot be read'),
+        ('a: &a [*a]', 'cannot be read'),
+        ('name: !!unknown x', 'line 1'),
+        ('\0', 'cannot be read'),
+    ],
+)
+def test_what_is_no_options_file_is_told(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
+        read(write(tmp_path, text))
+
+
+def test_a_bomb_of_aliases_is_refused(tmp_path):
+    lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
+    lines += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 9)]
+    with pytest.raises(UsageError, match='more than 100,000 values'):
+        read(write(tmp_path, '\n'.join(lines)))
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path):
+    path = tmp_path / 'o.yml'
+    path.write_bytes(b'\xff\xfe\x00binary')
+    with pytest.raises(UsageError, match='cannot be read'):
+        read(path)
+
+
+def test_override_walks_the_keys(tmp_path):
+    options = read(write(tmp_path, HONEST))
+    override(options, ['train:optim_g:lr=2e-4', 'name=other', 'train:new = [1, 2]'])
+    assert options.data['train']['optim_g']['lr'] == 2e-4
+    assert options.data['name'] == 'other'
+    assert options.data['train']['new'] == [1, 2]
+    assert options.where(('train', 'new')) == '--force_yml train:new = [1, 2]'
+
+
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        ('train', 'write key:key=value'),
+        ('=1', 'write key:key=value'),
+        ('trian:lr=1', r'no section trian; did you mean train\?'),
+        ('train:optim_x:lr=1', r'no section train\.optim_x; did you mean optim_g\?'),
+        ('scale:x=1', 'no section scale'),
+        ('name=[1', 'is no YAML value'),
+    ],
+)
+def test_override_that_leads_nowhere_is_told(tmp_path, entry, message):
+    with pytest.raises(UsageError, match=message):
+        override(read(write(tmp_path, HONEST)), [entry])
+
+
+def test_override_never_evaluates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = read(write(tmp_path, HONEST))
+    for value in ('[__import__("os").system("touch pwned")]', '__import__("os").system("touch pwned")'):
+        override(options, [f'name={value}'])
+    override(options, ['x"]=1;__import__("os").system("touch pwned");opt["name'])
+    assert options.data['x"]'] == '1;__import__("os").system("touch pwned");opt["name'
+    assert not (tmp_path / 'pwned').exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('~', None),
+        ('None', None),
+        ('none', None),
+        ('true', True),
+        ('False', False),
+        ('12', 12),
+        ('-1', -1),
+        ('0.5', 0.5),
+        ('1e-4', 1e-4),
+        ('!!float 1e-4', 1e-4),
+        ('[1, 2.5, a]', [1, 2.5, 'a']),
+        ("['a', 'b']", ['a', 'b']),
+        ('some/path.pth', 'some/path.pth'),
+        ('"12"', '12'),
+        ('', None),
+    ],
+)
+def test_values_of_overrides(text, value):
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_find_takes_a_file_first_then_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('demo_EARN_x4', 'demo_EARN_x4.yml', 'options/demo_EARN_x4.yml'):
+        assert find(name) == reading.RECIPES / 'demo_EARN_x4.yml'
+    (tmp_path / 'demo_EARN_x4.yml').write_text('name: mine')
+    assert read(find('demo_EARN_x4.yml')).data == {'name': 'mine'}
+    with pytest.raises(UsageError, match=r'no options file demo_EARN_x5, .* did you mean demo_EARN_x\d\?'):
+        find('demo_EARN_x5')
+    with pytest.raises(UsageError, match='no options file'):
+        find('elsewhere/demo_EARN_x4.yml')
+
+
+def test_nearest():
+    assert nearest('num_fea', ['num_feat', 'num_block']) == '; did you mean num_feat?'
+    assert nearest('zzz', ['b', 'a']) == '; possible: a, b'
+    assert nearest('zzz', []) == ''
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(alphabet='ab:{}[]&*!|>-\n "\'#~%,?@`0.e', max_size=30))
+def test_any_text_is_read_or_told(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / 'any.yml'
+    path.write_text(text)
+    with contextlib.suppress(UsageError):
+        override(read(path), [text])

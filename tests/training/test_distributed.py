@@ -1,0 +1,62 @@
+import subprocess
+import sys
+
+import pytest
+
+from earn_plugin.errors import UserError
+from earn_plugin.training import distributed
+
+
+def test_alone_everything_is_as_it_was(monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.start('none') == (0, 1)
+    assert distributed.broadcast(3) == 3
+    assert distributed.gather(3) == [3]
+    assert distributed.any_rank(True)
+    assert not distributed.any_rank(False)
+    done = []
+    distributed.rank0_first(lambda: done.append(1))
+    assert done == [1]
+    with pytest.raises(ZeroDivisionError):
+        distributed.rank0_first(lambda: 1 / 0)
+    distributed.stop()
+
+
+def test_launchers_that_are_not_there_are_told(monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(UserError, match='torchrun --nproc_per_node=2 -m earn_plugin train'):
+        distributed.start('pytorch')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(UserError, match='on CPUs start with torchrun'):
+        distributed.start('slurm')
+
+
+ROUNDS = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import spawn
+from torch.nn.parallel import DistributedDataParallel
+from earn_plugin.training import distributed
+
+def join_and_leave(rank):
+    torch.set_num_threads(1)
+    for number in range(25):
+        dist.init_process_group('gloo', store=dist.FileStore(f'store{number}', 2), rank=rank, world_size=2)
+        net = DistributedDataParallel(torch.nn.Linear(2, 2))
+        net(torch.rand(1, 2)).sum().backward()
+        for _ in range(2):
+            assert distributed.gather(list(range(100))) == [list(range(100))] * 2
+        distributed.stop()
+        del net
+
+if __name__ == '__main__':
+    spawn(join_and_leave, (), 2)
+"""
+
+
+def test_leaving_never_hangs(tmp_path):
+    """Right after an exchange a thread of the group may still want Python's lock; most often within ten rounds."""
+    (tmp_path / 'rounds.py').write_text(ROUNDS)
+    subprocess.run([sys.executable, 'rounds.py'], cwd=tmp_path, check=True, timeout=300)

@@ -1,0 +1,112 @@
+"""`basicsr test` in a process: table, images, JSON."""
+
+import json
+import re
+
+import cv2
+import pytest
+import torch
+from basicsr.archs import build_network
+from basicsr.metrics import calculate_psnr, calculate_ssim
+
+from earn_plugin.data.bicubic import imresize
+from earn_plugin.training.test import table
+from tests.helpers.command import command
+from tests.helpers.options import write_options
+
+
+@pytest.fixture
+def options(tiny, pairs, tmp_path):
+    """Tests a random network on folders; the second data set has no targets."""
+    torch.manual_seed(1)
+    network = build_network(tiny['network_g'])
+    torch.save({'params': network.state_dict()}, tmp_path / 'net.pth')
+    tiny['path'] = {'pretrain_network_g': str(tmp_path / 'net.pth')}
+    del tiny['train'], tiny['logger'], tiny['val']['val_freq']
+    tiny['val'].update(save_img=True, suffix='SR')
+    folder = {'dataroot_lq': str(pairs / 'LR'), 'io_backend': {'type': 'disk'}}
+    tiny['datasets'] = {
+        'test_1': {'name': 'Pairs', 'type': 'PairedImageDataset', 'dataroot_gt': str(pairs / 'HR'), **folder},
+        'test_2': {'name': 'Alone', 'type': 'SingleImageDataset', **folder},
+    }
+    return tiny, network
+
+
+@pytest.mark.slow
+def test_table_images_and_json_tell_the_same(options, pairs, tmp_path):
+    opt, network = options
+    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
+    report = json.loads((tmp_path / 'results/tiny/results.json').read_text())
+    results = report['datasets']['Pairs']
+    assert set(results['images']) == {f'im{i:02d}' for i in range(6)}
+    for name, values in results['images'].items():
+        hr = cv2.imread(str(pairs / f'HR/{name}.png'))
+        sr = cv2.imread(str(tmp_path / f'results/tiny/visualization/Pairs/{name}_SR.png'))
+        bicubic = imresize(cv2.imread(str(pairs / f'LR/{name}.png')), 2)
+        for image, found in ((sr, values), (bicubic, results['bicubic']['images'][name])):
+            assert found['psnr'] == pytest.approx(calculate_psnr(image, hr, 2, test_y_channel=True), abs=1e-9)
+            assert found['ssim'] == pytest.approx(calculate_ssim(image, hr, 2, test_y_channel=True), abs=1e-9)
+        row = re.search(rf'^{name} +(.+)$', printed, re.MULTILINE)[1].split()
+        assert row[0] == f'{values["psnr"]:.4f}'
+    psnr = [values['psnr'] for values in results['images'].values()]
+    assert results['mean']['psnr'] == pytest.approx(sum(psnr) / 6)
+    assert f'{results["mean"]["psnr"]:.4f}' in re.search(r'^mean .+$', printed, re.MULTILINE)[0]
+    # the images are the network's
+    lq = cv2.imread(str(pairs / 'LR/im03.png'))[..., ::-1] / 255.0
+    with torch.no_grad():
+        out = network(torch.tensor(lq.copy()).permute(2, 0, 1)[None].float())[0]
+    expected = (out.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()[..., ::-1]
+    sr = cv2.imread(str(tmp_path / 'results/tiny/visualization/Pairs/im03_SR.png'))
+    assert abs(sr - expected).max() <= 1
+    # without targets there are images, and no metrics
+    assert 'Alone: 6 images, no metrics' in printed
+    assert report['datasets']['Alone']['images']['im00'] == {}
+    assert (tmp_path / 'results/tiny/visualization/Alone/im05_SR.png').is_file()
+
+
+@pytest.mark.slow
+def test_images_of_one_name_do_not_overwrite_each_other(options, pairs, tmp_path):
+    opt, _ = options
+    for folder in ('HR', 'LR'):
+        cv2.imwrite(str(pairs / f'{folder}/im00.bmp'), cv2.imread(str(pairs / f'{folder}/im01.png')))
+    command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
+    report = json.loads((tmp_path / 'results/tiny/results.json').read_text())
+    results = report['datasets']['Pairs']
+    assert len(results['images']) == 7
+    for beside in (results, results['bicubic']):
+        both = [beside['images'][name]['psnr'] for name in ('im00', 'im00.png', 'im00.bmp') if name in beside['images']]
+        assert sorted(both) != [beside['images']['im01']['psnr']] * 2
+        assert beside['images']['im01']['psnr'] in both
+    assert len(list((tmp_path / 'results/tiny/visualization/Pairs').iterdir())) == 7
+
+
+@pytest.mark.slow
+def test_a_network_file_of_another_network_is_told(options, tmp_path):
+    opt, network = options
+    described = {'arch': 'EARN', 'arguments': {**opt['network_g'], 'num_feat': 32}, 'scale': 2}
+    torch.save({'params': network.state_dict(), **described}, tmp_path / 'net.pth')
+    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
+    assert 'net.pth is of another network_g: num_feat: the file has 32, the options 16' in printed
+    torch.save({'params': {}}, tmp_path / 'net.pth')
+    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
+    assert 'Missing key' in printed
+    (tmp_path / 'net.pth').write_bytes(b'not a network')
+    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
+    assert 'net.pth cannot be loaded: it is damaged, or no checkpoint' in printed
+    assert not (tmp_path / 'results').exists()
+
+
+def test_table_of_a_data_set():
+    results = {
+        'images': {'a': {'psnr': 30.0, 'ssim': 0.9}, 'longer': {'psnr': 20.0, 'ssim': 0.7}},
+        'mean': {'psnr': 25.0, 'ssim': 0.8},
+        'bicubic': {
+            'images': {'a': {'psnr': 29.0, 'ssim': 0.8}, 'longer': {'psnr': 19.0, 'ssim': 0.6}},
+            'mean': {'psnr': 24.0, 'ssim': 0.7},
+        },
+    }
+    lines = table('Set5', results).splitlines()
+    assert lines[0].split() == ['Set5', 'psnr', 'bicubic', 'ssim', 'bicubic']
+    assert lines[1].split() == ['a', '30.0000', '29.0000', '0.9000', '0.8000']
+    assert lines[3].split() == ['mean', '25.0000', '24.0000', '0.8000', '0.7000']
+    assert len({len(line) for line in lines}) == 1

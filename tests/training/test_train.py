@@ -1,0 +1,365 @@
+"""Training as a user runs it: the command, in processes of its own, on real LMDBs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.helpers.command import command, start
+from tests.helpers.options import write_options
+from tests.helpers.runs import losses, same, state_of, validations
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folders(tmp_path):
+    made = tmp_path / 'one', tmp_path / 'two'
+    for folder in made:
+        folder.mkdir()
+    return made
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tiny, folders):
+    one, two = folders
+    tiny['logger'].update(save_checkpoint_freq=15, use_tb_logger=True)
+    tiny['val']['val_freq'] = 5
+    tiny['train']['total_iter'] = 30
+    command('train', '-opt', write_options(one, tiny), cwd=one)
+
+    options = write_options(two, tiny)
+    command('train', '-opt', options, '--force_yml', 'train:total_iter=15', cwd=two)
+    tiny['datasets']['train']['num_worker_per_gpu'] = 2
+    printed = command('train', '-opt', write_options(two, tiny), '--auto_resume', cwd=two)
+    assert 'resuming from' in printed
+    assert '15.state' in printed
+
+    whole, resumed = state_of(one, 30), state_of(two, 30)
+    for part in ('networks', 'optimizers', 'schedulers', 'rngs', 'position', 'epoch', 'iter', 'best_metric_results'):
+        assert same(whole[part], resumed[part]), part
+    assert len(losses(one)) == 30
+    assert losses(one) == losses(two)
+    assert validations(one) == validations(two)
+    assert len(validations(one)) == 6
+    nets = [torch.load(f / 'experiments/tiny/models/net_g_latest.pth', weights_only=True) for f in (one, two)]
+    assert same(*nets)
+    assert tensorboard(one) == tensorboard(two)
+
+
+def tensorboard(folder: Path) -> dict:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / 'tb_logger/tiny'))
+    events.Reload()
+    tags = events.Tags()['scalars']
+    assert {'losses/l_pix', 'losses/l_ssim', 'lr', 'metrics/held_out/psnr'} <= set(tags)
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def wait_for_state(folder: Path, iteration: int) -> None:
+    """Of this iteration or a later one: the newest alone are kept."""
+    states, end = folder / 'experiments/tiny/training_states', time.monotonic() + 300
+    while not any(int(path.stem) >= iteration for path in states.glob('*.state')):
+        assert time.monotonic() < end, f'no state of iteration {iteration}'
+        time.sleep(0.02)
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tiny, folders):
+    """kill -9 while states are written one after the other; then --auto_resume, twice."""
+    one, two = folders
+    tiny['logger'].update(save_checkpoint_freq=1, print_freq=100)
+    del tiny['val']
+    tiny['train']['total_iter'] = 40
+    tiny['datasets']['train']['num_worker_per_gpu'] = 1
+    command('train', '-opt', write_options(one, tiny), cwd=one)
+    options = write_options(two, tiny)
+    for goal in (8, 20):
+        process = start('train', '-opt', options, '--auto_resume', cwd=two)
+        wait_for_state(two, goal)
+        time.sleep(0.037)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    command('train', '-opt', options, '--auto_resume', cwd=two)
+    whole, resumed = state_of(one, 40), state_of(two, 40)
+    assert all(same(whole[part], resumed[part]) for part in ('networks', 'optimizers', 'schedulers', 'rngs'))
+    assert not list((two / 'experiments').rglob('.*'))
+
+
+@pytest.mark.parametrize('to_all', [False, True])
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop_it_saves_and_leaves_cleanly(tiny, tmp_path, number, code, to_all):
+    """Also when the workers are asked, too, as terminals and schedulers do."""
+    tiny['train']['total_iter'] = 100_000
+    tiny['logger'].update(save_checkpoint_freq=50_000, print_freq=1)
+    tiny['datasets']['train']['num_worker_per_gpu'] = 2
+    del tiny['val']
+    process = start('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, start_new_session=True)
+    for line in process.stdout:
+        if 'iter:       5' in line:
+            break
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == code, printed
+    assert 'Traceback' not in printed
+    match = re.search(r'stopped at iteration (\d+); everything is saved, go on with --auto_resume', printed)
+    assert state_of(tmp_path, int(match[1]))['iter'] == int(match[1])
+
+
+def test_nothing_that_was_not_asked_for_is_seen_and_bicubic_stands_beside(tiny, tmp_path):
+    printed = command('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path)
+    assert re.search(r'held_out at iteration 6: psnr \d+\.\d{4} \(bicubic \d+\.\d{4}, [+-]\d', printed)
+    assert 'ssim' in printed
+    assert '\r' not in printed  # no bar where there is no terminal
+    files = {str(p.relative_to(tmp_path / 'experiments/tiny')) for p in (tmp_path / 'experiments/tiny').rglob('*.*')}
+    assert {re.sub(r'\d{8}_\d{6}', 'T', f) for f in files} == {
+        'options.yml',
+        'train_tiny_T.log',
+        'models/net_g_3.pth',
+        'models/net_g_6.pth',
+        'models/net_g_latest.pth',
+        'training_states/3.state',
+        'training_states/6.state',
+    }
+
+
+def test_a_run_before_is_kept_aside(tiny, tmp_path):
+    options = write_options(tmp_path, tiny)
+    tiny_run = ('train', '-opt', options, '--force_yml', 'train:total_iter=1')
+    command(*tiny_run, cwd=tmp_path)
+    command(*tiny_run, 'network_g:num_feat=30', cwd=tmp_path, expect=1)  # fails before it moves anything
+    assert [p.name for p in (tmp_path / 'experiments').iterdir()] == ['tiny']
+    command(*tiny_run, cwd=tmp_path)
+    assert len(list((tmp_path / 'experiments').glob('tiny_archived_*'))) == 1
+    # the copy beside the results serves as well, though it moves with them
+    copied = tmp_path / 'experiments/tiny/options.yml'
+    assert copied.read_bytes() == options.read_bytes()
+    command('train', '-opt', copied, '--auto_resume', '--force_yml', 'train:total_iter=2', cwd=tmp_path)
+    command('train', '-opt', copied, '--force_yml', 'train:total_iter=1', cwd=tmp_path)
+    assert copied.read_bytes() == options.read_bytes()
+    assert len(list((tmp_path / 'experiments').glob('tiny_archived_*'))) == 2
+
+
+def test_stock_options_run_unchanged_and_stock_basicsr_loads_what_they_save(pairs, tmp_path):
+    """BasicSR's train_EDSR layout: folders, SRModel, EDSR, no key of ours."""
+    stock = f"""
+# general settings
+name: EDSR_Mx2
+model_type: SRModel
+scale: 2
+num_gpu: 1  # set num_gpu: 0 for cpu mode
+manual_seed: 10
+
+# dataset and data loader settings
+datasets:
+  train:
+    name: DIV2K
+    type: PairedImageDataset
+    dataroot_gt: {pairs}/HR
+    dataroot_lq: {pairs}/LR
+    # (for lmdb)
+    filename_tmpl: '{{}}'
+    io_backend:
+      type: disk
+
+    gt_size: 32
+    use_hflip: true
+    use_rot: true
+
+    # data loader
+    use_shuffle: true
+    num_worker_per_gpu: 1
+    batch_size_per_gpu: 4
+    dataset_enlarge_ratio: 100
+    prefetch_mode: ~
+
+  val:
+    name: Set5
+    type: PairedImageDataset
+    dataroot_gt: {pairs}/HR
+    dataroot_lq: {pairs}/LR
+    io_backend:
+      type: disk
+
+# network structures
+network_g:
+  type: EDSR
+  num_in_ch: 3
+  num_out_ch: 3
+  num_feat: 8
+  num_block: 2
+  upscale: 2
+  res_scale: 1
+  img_range: 255.
+  rgb_mean: [0.4488, 0.4371, 0.4040]
+
+# path
+path:
+  pretrain_network_g: ~
+  strict_load_g: true
+  resume_state: ~
+
+# training settings
+train:
+  ema_decay: 0.999
+  optim_g:
+    type: Adam
+    lr: !!float 1e-4
+    weight_decay: 0
+    betas: [0.9, 0.99]
+
+  scheduler:
+    type: MultiStepLR
+    milestones: [200000]
+    gamma: 0.5
+
+  total_iter: 3
+  warmup_iter: -1  # no warm up
+
+  # losses
+  pixel_opt:
+    type: L1Loss
+    loss_weight: 1.0
+    reduction: mean
+
+# validation settings
+val:
+  val_freq: !!float 2
+  save_img: true
+
+  metrics:
+    psnr: # metric name, can be arbitrary
+      type: calculate_psnr
+      crop_border: 2
+      test_y_channel: false
+
+# logging settings
+logger:
+  print_freq: 1
+  save_checkpoint_freq: !!float 2
+  use_tb_logger: true
+  wandb:
+    project: ~
+    resume_id: ~
+
+# dist training settings
+dist_params:
+  backend: nccl
+  port: 29500
+"""
+    path = tmp_path / 'train_EDSR_Mx2.yml'
+    path.write_text(stock)
+    command('train', '-opt', path, cwd=tmp_path)
+    run = tmp_path / 'experiments/EDSR_Mx2'
+    assert len(list((run / 'visualization').rglob('*.png'))) == 12
+
+    opt = yaml.safe_load(stock)
+    opt.update(dist=False, is_train=False, rank=0, world_size=1, num_gpu=0)
+    opt['path'].update(pretrain_network_g=str(run / 'models/net_g_latest.pth'), param_key_g='params_ema')
+    from basicsr.models import build_model
+
+    network = build_model(opt).net_g
+    saved = torch.load(run / 'models/net_g_latest.pth', weights_only=True)
+    assert same(dict(network.state_dict()), dict(saved['params_ema']))
+    assert saved['arch'] == 'EDSR'
+
+    # and a state that holds no more than BasicSR's own is resumed, too
+    state = state_of(tmp_path, 2, 'EDSR_Mx2')
+    torch.save(
+        {key: state[key] for key in ('epoch', 'iter', 'optimizers', 'schedulers')}, run / 'training_states/2.state'
+    )
+    (run / 'training_states/3.state').unlink()
+    printed = command('train', '-opt', path, '--auto_resume', cwd=tmp_path)
+    assert '2.state' in printed
+
+
+@pytest.mark.parametrize('model_type', ['SRGANModel', 'ESRGANModel'])
+def test_other_models_of_basicsr_are_resumed_bit_for_bit(tiny, folders, model_type):
+    one, two = folders
+    tiny['model_type'] = model_type
+    tiny['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
+    tiny['train']['pixel_opt'] = tiny['train'].pop('losses')['pix']
+    tiny['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1}
+    tiny['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-4}
+    tiny['train']['total_iter'] = 4
+    command('train', '-opt', write_options(one, tiny), cwd=one)
+    options = write_options(two, tiny)
+    command('train', '-opt', options, '--force_yml', 'train:total_iter=2', cwd=two)
+    command('train', '-opt', options, '--auto_resume', cwd=two)
+    whole, resumed = state_of(one, 4), state_of(two, 4)
+    assert set(whole['networks']) == {'net_g', 'net_d'}
+    assert all(same(whole[part], resumed[part]) for part in ('networks', 'optimizers', 'schedulers', 'rngs'))
+    assert losses(one) == losses(two)
+
+
+def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path):
+    """Two of batch 1 see what one of batch 2 sees, and make the same weights but for the order of sums."""
+    del tiny['train']['ema_decay']  # so that the network that is trained is validated, too, by one process alone
+    tiny['train']['total_iter'] = 3
+    tiny['train']['optim_g'] = {'type': 'Adam', 'lr': 1e-3, 'eps': 1e-3}  # rounding stays rounding
+    tiny['train']['losses'] = {'pix': {'type': 'L1Loss'}}
+    alone, both = tmp_path / 'alone', tmp_path / 'both'
+    for folder in (alone, both):
+        folder.mkdir()
+    command('train', '-opt', write_options(alone, tiny), cwd=alone)
+    tiny['datasets']['train']['batch_size_per_gpu'] = 1
+    options = write_options(both, tiny)
+    printed = torchrun(both, 'train', '-opt', str(options), '--launcher', 'pytorch')
+    assert printed.count('end of training') == 1
+    assert printed.count('held_out at iteration 3: psnr') == 1
+    one, two = state_of(alone, 3), state_of(both, 3)
+    assert one['position'] == two['position'] == 6
+    assert len(two['rngs']) == 2
+    for key, value in one['networks']['net_g']['params'].items():
+        assert torch.allclose(value, two['networks']['net_g']['params'][key], atol=1e-5), key
+    # and it is resumed by as many, without saying that it is distributed
+    torchrun(both, 'train', '-opt', str(options), '--auto_resume', '--force_yml', 'train:total_iter=4')
+    assert state_of(both, 4)['position'] == 8
+
+
+ONE_BAD = """
+import os, sys
+from earn_plugin.training.train import Training
+from earn_plugin.cli import main
+
+original = Training.step
+
+def step(self, batch):
+    if os.environ['RANK'] == '1' and self.iteration == 1:
+        batch['gt'][0] = float('nan')
+    original(self, batch)
+
+Training.step = step
+sys.exit(main())
+"""
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(tiny, tmp_path):
+    del tiny['val']
+    (tmp_path / 'one_bad.py').write_text(ONE_BAD)
+    options = write_options(tmp_path, tiny)
+    printed = torchrun(tmp_path, 'train', '-opt', str(options), program=('one_bad.py',), expect=1)
+    said = re.findall(r'l_pix is not finite in iteration 2\. Images of that batch: (im\d\d, ){3}im\d\d\.', printed)
+    assert len(said) == 2
+    assert 'RuntimeError' not in printed
+
+
+def torchrun(folder: Path, *arguments: str, program: tuple[str, ...] = ('-m', 'earn_plugin'), expect: int = 0) -> str:
+    launch = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *program)
+    done = subprocess.run(
+        [sys.executable, *launch, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == expect, done.stdout
+    return done.stdout
