@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from earn_plugin.cli import parser
-from earn_plugin.options.options_file import find, recipes
+from earn_plugin.options.options_file import find_options_file, recipes
 from tests.helpers.places import ROOT
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -23,7 +23,7 @@ def commands() -> list[str]:
 def test_a_command_is_taken(command):
     args = parser().parse_args(shlex.split(command, comments=True)[1:])
     if hasattr(args, 'opt'):
-        assert find(args.opt).is_file()
+        assert find_options_file(args.opt).is_file()
 
 
 def expand(name: str) -> list[str]:

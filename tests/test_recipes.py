@@ -13,12 +13,12 @@ from earn_plugin.cli import main
 from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UserError
 from earn_plugin.losses.vgg_loss import weights_file
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.option_checks import check
-from earn_plugin.options.options_file import read, recipes
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.option_checks import check_options
+from earn_plugin.options.options_file import read_options, recipes
 from earn_plugin.prepare.demo import make_demo
 from earn_plugin.prepare.lmdb import subimages
-from earn_plugin.training.model import build
+from earn_plugin.training.model import build_checked_model
 from tests.helpers.command import command
 from tests.helpers.places import ROOT
 from tests.helpers.published import publish
@@ -39,7 +39,7 @@ PUBLISHED = [(name, scale) for name, scales in SCALES.items() for scale in scale
 
 
 def data_of(name: str) -> dict:
-    return read(ROOT / f'options/{name}.yml').data
+    return read_options(ROOT / f'options/{name}.yml').data
 
 
 def test_each_network_has_its_recipes():
@@ -186,7 +186,9 @@ def test_the_data_are_as_the_readme_says(tree):
 def test_every_data_root_of_the_papers_recipes_is_made(tree):
     roots = set()
     for path in recipes():
-        roots |= {value for d in read(path).data['datasets'].values() for key, value in d.items() if 'dataroot' in key}
+        roots |= {
+            value for d in read_options(path).data['datasets'].values() for key, value in d.items() if 'dataroot' in key
+        }
     assert len(roots) > 40
     assert [root for root in sorted(roots) if not Path(root).is_dir()] == []
 
@@ -201,14 +203,14 @@ def write_networks(opt: dict, path: str) -> None:
 @pytest.mark.parametrize('path', recipes(), ids=lambda path: path.stem)
 def test_all_of_a_recipe_is_built(tree, path):
     """Options are checked, data sets read, networks, losses and optimisers built, the networks' files loaded."""
-    options = read(path)
+    options = read_options(path)
     assert options.data['name'] == path.stem
     is_train = not path.stem.startswith('test_')
     pretrained = options.data['path'].get('pretrain_network_g')
     if pretrained:
         write_networks(data_of(Path(pretrained).parts[1]), pretrained)
-    assert check(options, is_train) == []
-    opt = complete(options, is_train, False, False, 0, 1)
+    assert check_options(options, is_train) == []
+    opt = fill_defaults(options, is_train)
     for dataset_opt in opt['datasets'].values():
         dataset, notes = build_checked(dataset_opt)
         assert notes == []
@@ -216,23 +218,23 @@ def test_all_of_a_recipe_is_built(tree, path):
         if dataset_opt['phase'] == 'train':
             assert sample['gt'].shape == (3, dataset_opt['gt_size'], dataset_opt['gt_size'])
         assert sample['gt'].shape[1] == sample['lq'].shape[1] * opt['scale']
-    model = build(opt)
+    model = build_checked_model(opt)
     if is_train:
         optimizers = [key for key in opt['train'] if key.startswith('optim_')]
         assert len(model.optimizers) == len(model.schedulers) == len(optimizers)
-        assert list(model.criteria) == list(read(path).data['train']['losses'])
+        assert list(model.criteria) == list(read_options(path).data['train']['losses'])
 
 
 @pytest.mark.parametrize('scale', [3, 4, 8])
 def test_han_starts_from_its_network_for_x2(tree, scale):
     """All is taken but what the upsampling has of other sizes, or more of."""
-    options = read(ROOT / f'options/train_HAN_x{scale}.yml')
+    options = read_options(ROOT / f'options/train_HAN_x{scale}.yml')
     small = {'num_feat': 16, 'num_group': 2, 'num_block': 1}
     options.data['network_g'] |= small
     first = {'network_g': data_of('train_HAN_x2')['network_g'] | small}
     write_networks(first, options.data['path']['pretrain_network_g'])
     taken = torch.load(options.data['path']['pretrain_network_g'])['params']
-    state = build(complete(options, True, False, False, 0, 1)).net_g.state_dict()
+    state = build_checked_model(fill_defaults(options, is_train=True)).net_g.state_dict()
     fresh = {key for key, value in state.items() if key not in taken or not torch.equal(value, taken[key])}
     names = {3: ['0.weight', '0.bias'], 4: ['2.weight', '2.bias'], 8: ['2.weight', '2.bias', '4.weight', '4.bias']}
     assert fresh == {f'upsample.{name}' for name in names[scale]}
@@ -240,7 +242,7 @@ def test_han_starts_from_its_network_for_x2(tree, scale):
 
 def test_han_says_what_it_starts_from(tree):
     with pytest.raises(UserError, match=r'pretrain_network_g: experiments/train_HAN_x2/\S+ does not exist'):
-        check(read(ROOT / 'options/train_HAN_x4.yml'), is_train=True)
+        check_options(read_options(ROOT / 'options/train_HAN_x4.yml'), is_train=True)
 
 
 @pytest.mark.slow

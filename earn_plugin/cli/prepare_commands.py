@@ -199,20 +199,20 @@ def datasets_of(args: argparse.Namespace) -> list[dict]:
     if args.scale or args.filename_tmpl or args.phase:
         raise UsageError('--scale, --filename_tmpl and --phase are of folders; an options file says its own')
 
-    from earn_plugin.options.defaults import complete_datasets
-    from earn_plugin.options.option_checks import check_datasets
-    from earn_plugin.options.options_file import find, read
+    from earn_plugin.options.defaults import fill_dataset_defaults
+    from earn_plugin.options.option_checks import check_dataset_options
+    from earn_plugin.options.options_file import find_options_file, read_options
     from earn_plugin.prepare.demo import make_missing_demo
 
     try:
-        options = read(find(args.data))
+        options = read_options(find_options_file(args.data))
     except UsageError as error:
         raise UsageError(
             f'{error}' if Path(args.data).is_file() else f'there is no folder {args.data}, {error}'
         ) from None
     make_missing_demo(options.data)
-    check_datasets(options)
-    return complete_datasets(options.data)
+    check_dataset_options(options)
+    return fill_dataset_defaults(options.data)
 
 
 def images_to_test_on(folder: str) -> dict:

@@ -28,11 +28,11 @@ def add_options_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def options_of(args: argparse.Namespace):
-    from earn_plugin.options.options_file import find, override, read
+    from earn_plugin.options.options_file import find_options_file, override, read_options
 
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    options = read(find(args.opt))
+    options = read_options(find_options_file(args.opt))
     override(options, args.force_yml)
     return options
 

@@ -8,7 +8,15 @@ import torch
 from earn_plugin.options.options_file import Options
 
 
-def complete(options: Options, is_train: bool, auto_resume: bool, debug: bool, rank: int, world_size: int) -> dict:
+def fill_defaults(
+    options: Options,
+    is_train: bool,
+    *,
+    auto_resume: bool = False,
+    debug: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> dict[str, Any]:
     """The options as BasicSR's models and data sets expect them, under the working directory.
 
     What a file may leave out gets BasicSR's usual value. Without CUDA everything runs on the CPU, whatever num_gpu
@@ -29,7 +37,7 @@ def complete(options: Options, is_train: bool, auto_resume: bool, debug: bool, r
         opt['num_gpu'] = torch.cuda.device_count() if torch.cuda.is_available() else 0
     opt.setdefault('manual_seed', None)
 
-    complete_datasets(opt)
+    fill_dataset_defaults(opt)
     path = opt['path'] = opt.get('path') or {}
     for key, value in path.items():
         if value is not None and ('resume_state' in key or 'pretrain_network' in key):
@@ -66,7 +74,7 @@ def complete(options: Options, is_train: bool, auto_resume: bool, debug: bool, r
     return opt
 
 
-def complete_datasets(opt: dict[str, Any]) -> list[dict[str, Any]]:
+def fill_dataset_defaults(opt: dict[str, Any]) -> list[dict[str, Any]]:
     """Give the data sets of options their phase and scale; returns those that are not left out with ~."""
     opt['datasets'] = {phase: dataset for phase, dataset in opt['datasets'].items() if dataset is not None}
     for phase, dataset in opt['datasets'].items():

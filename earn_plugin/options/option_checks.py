@@ -92,7 +92,7 @@ NEEDED_IN_TRAINING = ('gt_size', 'use_hflip', 'use_rot')
 NOT_READ = frozenset({'use_shuffle', 'save_img', 'suffix', 'crop_border'})  # in BasicSR's older files, but unread now
 
 
-def check(options: Options, is_train: bool) -> list[str]:
+def check_options(options: Options, is_train: bool) -> list[str]:
     """Check everything that can be checked without building anything.
 
     Returns:
@@ -107,7 +107,7 @@ def check(options: Options, is_train: bool) -> list[str]:
     return checked.notes
 
 
-def check_datasets(options: Options) -> None:
+def check_dataset_options(options: Options) -> None:
     """Check the data sets of an options file, and nothing else.
 
     Raises:

@@ -59,7 +59,7 @@ def recipes() -> list[Path]:
     return sorted(RECIPES.glob('*.yml'))
 
 
-def find(name: str) -> Path:
+def find_options_file(name: str) -> Path:
     """The options file of that path, or else the recipe of that name, with or without .yml.
 
     Raises:
@@ -75,7 +75,7 @@ def find(name: str) -> Path:
     raise UsageError(f'no options file {name}, and no recipe of that name{nearest(path.stem, known)}')
 
 
-def read(file: Path) -> Options:
+def read_options(file: Path) -> Options:
     """Read an options file.
 
     Raises:

@@ -11,7 +11,7 @@ from earn_plugin.convert.weight_files import describe_network, is_description, l
 from earn_plugin.errors import UserError
 
 
-def build(opt: dict[str, Any]) -> BaseModel:
+def build_checked_model(opt: dict[str, Any]) -> BaseModel:
     """BasicSR's model of the options.
 
     Raises:

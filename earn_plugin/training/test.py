@@ -18,12 +18,12 @@ from tqdm import tqdm
 from earn_plugin.atomic_files import atomic_file
 from earn_plugin.data.loaders import build_checked, validation_loader
 from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, mean, measure
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.option_checks import check
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import Options
 from earn_plugin.prepare.demo import make_missing_demo
 from earn_plugin.training import distributed
-from earn_plugin.training.model import build
+from earn_plugin.training.model import build_checked_model
 
 
 def test(options: Options, launcher: str = 'none', debug: bool = False) -> None:
@@ -36,8 +36,8 @@ def test(options: Options, launcher: str = 'none', debug: bool = False) -> None:
     distributed.stop()
     if rank == 0:  # the images go through one by one, in one process
         make_missing_demo(options.data)
-        notes = check(options, is_train=False)
-        run(complete(options, False, False, debug, 0, 1), notes)
+        notes = check_options(options, is_train=False)
+        run(fill_defaults(options, is_train=False, debug=debug), notes)
 
 
 def run(opt: dict[str, Any], notes: list[str]) -> None:
@@ -53,7 +53,7 @@ def run(opt: dict[str, Any], notes: list[str]) -> None:
     if not any(key.startswith('pretrain_network') and value for key, value in opt['path'].items()):
         notes.append('path: pretrain_network_g is not set, so this tests a network with random weights')
     get_root_logger()
-    model = build(opt)
+    model = build_checked_model(opt)
     make_exp_dirs(opt)
     logger = open_log(opt)
     for note in notes:

@@ -31,13 +31,13 @@ from earn_plugin.data.loaders import TrainingData, build_checked, validation_loa
 from earn_plugin.data.stream import image_names
 from earn_plugin.errors import UserError
 from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, compare, mean
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.option_checks import check
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import Options
 from earn_plugin.prepare.demo import make_missing_demo
 from earn_plugin.signals import Stopped, StopRequest
 from earn_plugin.training import checkpoint, distributed
-from earn_plugin.training.model import build
+from earn_plugin.training.model import build_checked_model
 
 
 def train(options: Options, launcher: str = 'none', auto_resume: bool = False, debug: bool = False) -> None:
@@ -52,8 +52,10 @@ def train(options: Options, launcher: str = 'none', auto_resume: bool = False, d
     rank, world_size = distributed.start(launcher, options.data.get('dist_params'))
     try:
         distributed.rank0_first(lambda: make_missing_demo(options.data))
-        notes = check(options, is_train=True)
-        opt = complete(options, True, auto_resume, debug, rank, world_size)
+        notes = check_options(options, is_train=True)
+        opt = fill_defaults(
+            options, is_train=True, auto_resume=auto_resume, debug=debug, rank=rank, world_size=world_size
+        )
         Training(opt, options.file, notes).run()
     finally:
         distributed.stop()
@@ -111,20 +113,20 @@ class Training:
     def build_model(self, state: dict[str, Any] | None) -> Any:
         """The model as the options say, or as the state left it."""
         if state is None:
-            return build(self.opt)
+            return build_checked_model(self.opt)
         self.iteration = state['iter']
         self.position = state.get('position', self.iteration * self.data.samples_per_iteration)
         opt = deepcopy(self.opt)
         if 'networks' in state:
             opt['path'] = {k: None if k.startswith('pretrain_network') else v for k, v in opt['path'].items()}
-            model = build(opt)
+            model = build_checked_model(opt)
             checkpoint.restore(model, state, self.opt)
             rngs = state['rngs']
             rng.set_state(rngs[self.opt['rank'] % len(rngs)])
             return model
         opt['path']['resume_state'] = opt['path'].get('resume_state') or 'found'
         check_resume(opt, self.iteration)  # stock BasicSR's state: the networks are in files of their own
-        model = build(opt)
+        model = build_checked_model(opt)
         model.resume_training(state)
         return model
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.options.option_checks import check
-from earn_plugin.options.options_file import override, read
+from earn_plugin.options.option_checks import check_options
+from earn_plugin.options.options_file import override, read_options
 from earn_plugin.prepare.lmdb import make_cropped, make_lmdb, make_lr
 from tests.helpers.command import command
 from tests.helpers.images import photograph
@@ -204,11 +204,11 @@ def made(tiny, pairs):
     ],
 )
 def test_its_options_are_known(tmp_path, made, force, expected):
-    options = read(write_options(tmp_path, made))
-    assert check(options, True) == []
+    options = read_options(write_options(tmp_path, made))
+    assert check_options(options, True) == []
     override(options, [force])
     with pytest.raises(UsageError) as error:
-        check(options, True)
+        check_options(options, True)
     assert expected in str(error.value)
 
 

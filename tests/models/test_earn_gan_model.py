@@ -7,9 +7,9 @@ from basicsr.models.srgan_model import SRGANModel
 from torch import nn
 
 from earn_plugin.models.earn_gan_model import EARNGANModel
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.option_checks import check
-from earn_plugin.options.options_file import read
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.option_checks import check_options
+from earn_plugin.options.options_file import read_options
 from tests.helpers.command import command
 from tests.helpers.options import write_options
 from tests.helpers.runs import losses, same, state_of
@@ -31,7 +31,7 @@ def gan(tiny):
 @pytest.fixture
 def opt(tmp_path, gan, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return complete(read(write_options(tmp_path, gan)), True, False, False, 0, 1)
+    return fill_defaults(read_options(write_options(tmp_path, gan)), is_train=True)
 
 
 @pytest.mark.parametrize('limit', [None, 0.01])
@@ -155,7 +155,7 @@ def test_the_ode_papers_recipe(gan, opt, tmp_path):
         'gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.001},
     }
     gan['train'].update(copy.deepcopy(recipe))
-    assert check(read(write_options(tmp_path, gan)), True) == []
+    assert check_options(read_options(write_options(tmp_path, gan)), True) == []
     model = build(opt, **recipe)
     step(model)
     for network in (model.net_g, model.net_d):

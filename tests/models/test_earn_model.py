@@ -8,15 +8,15 @@ from basicsr.models.sr_model import SRModel
 from torch import nn
 
 from earn_plugin.models.earn_model import EARNModel
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.options_file import read
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.options_file import read_options
 from tests.helpers.options import write_options
 
 
 @pytest.fixture
 def opt(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    return fill_defaults(read_options(write_options(tmp_path, tiny)), is_train=True)
 
 
 def batch(seed=0, shape=(2, 3, 16, 16)):

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import torch
 
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.options_file import read
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.options_file import read_options
 from tests.helpers.options import write_options
 
 
 def completed(tmp_path, options, is_train=True, debug=False):
-    return complete(read(write_options(tmp_path, options)), is_train, False, debug, 0, 1)
+    return fill_defaults(read_options(write_options(tmp_path, options)), is_train, debug=debug)
 
 
 def test_what_basicsr_derives(tmp_path, tiny, monkeypatch):

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earn_plugin.errors import UsageError
-from earn_plugin.options.option_checks import check
-from earn_plugin.options.options_file import Options, override, read
+from earn_plugin.options.option_checks import check_options
+from earn_plugin.options.options_file import Options, override, read_options
 from tests.helpers.options import TINY, write_options
 
 
 def problems(tmp_path, options, is_train=True, force=()) -> list[str]:
-    loaded = read(write_options(tmp_path, options))
+    loaded = read_options(write_options(tmp_path, options))
     override(loaded, list(force))
     try:
-        check(loaded, is_train)
+        check_options(loaded, is_train)
     except UsageError as error:
         lines = str(error).splitlines()
         assert lines[0].startswith(str(tmp_path / 'options.yml'))
@@ -149,7 +149,7 @@ def test_a_gan_needs_all_of_its_parts(tmp_path, tiny):
     tiny['train'].update(gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla'}, optim_d={'type': 'AdamW', 'lr': 1e-3})
     tiny['train'].update(grad_clip_g=0.01, grad_clip_d=0.01, net_d_iters=2, net_d_init_iters=100)
     assert problems(tmp_path, tiny) == []
-    assert check(read(write_options(tmp_path, tiny)), True) == []
+    assert check_options(read_options(write_options(tmp_path, tiny)), True) == []
     (found,) = problems(tmp_path, tiny, force=['train:grad_clip_dd=0.01'])
     assert found.endswith('train.grad_clip_dd: is not known here; did you mean grad_clip_d?')
 
@@ -169,7 +169,7 @@ def test_adamw_is_for_our_models(tmp_path, tiny):
 def test_keys_that_other_types_read_are_notes(tmp_path, tiny):
     tiny['datasets']['train'].update(use_shuffle=True, interval_list=[1])
     tiny['train'].update(net_d_iters=1, grad_clip_d=0.01)
-    notes = check(read(write_options(tmp_path, tiny)), True)
+    notes = check_options(read_options(write_options(tmp_path, tiny)), True)
     assert [note.split(': ')[1] for note in notes] == [
         'train.net_d_iters has no effect',
         'train.grad_clip_d has no effect',
@@ -244,4 +244,4 @@ def test_whatever_stands_anywhere_it_is_told_and_never_a_crash(data, is_train):
         section = section[key]
     section[place[-1]] = data.draw(ANYTHING)
     with contextlib.suppress(UsageError):
-        check(Options(Path('o.yml'), options), is_train)
+        check_options(Options(Path('o.yml'), options), is_train)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from earn_plugin.errors import UsageError
 from earn_plugin.options import options_file as reading
-from earn_plugin.options.options_file import find, nearest, override, parse_value, read
+from earn_plugin.options.options_file import find_options_file, nearest, override, parse_value, read_options
 
 HONEST = """\
 name: demo  # a comment
@@ -31,7 +31,7 @@ def write(tmp_path, text):
 
 def test_honest_files_read_as_in_basicsr(tmp_path):
     path = write(tmp_path, HONEST)
-    options = read(path)
+    options = read_options(path)
     theirs = yaml.load(HONEST, Loader=ordered_yaml()[0])
     assert options.data == theirs
     assert options.data['train']['optim_g']['lr'] == 1e-4
@@ -39,7 +39,7 @@ def test_honest_files_read_as_in_basicsr(tmp_path):
 
 
 def test_places(tmp_path):
-    options = read(write(tmp_path, HONEST))
+    options = read_options(write(tmp_path, HONEST))
     assert options.where(('train', 'optim_g', 'lr')) == 'line 4'
     assert options.where(('train', 'milestones', 1)) == 'line 5'
     assert options.where(('train', 'missing')) == 'line 3'
@@ -47,7 +47,7 @@ def test_places(tmp_path):
 
 
 def test_aliases_become_values_of_their_own(tmp_path):
-    options = read(write(tmp_path, HONEST))
+    options = read_options(write(tmp_path, HONEST))
     options.data['train']['optim_g']['lr'] = 0
     assert options.data['again']['optim_g']['lr'] == 1e-4
 
@@ -65,7 +65,7 @@ def test_aliases_become_values_of_their_own(tmp_path):
 def test_tags_that_would_run_python_are_refused_not_run(tmp_path, monkeypatch, tag):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r'o\.yml: line 2: .*python/.* refused'):
-        read(write(tmp_path, f'name: x\nscale: {tag}\n'))
+        read_options(write(tmp_path, f'name: x\nscale: {tag}\n'))
     assert not (tmp_path / 'pwned').exists()
 
 
@@ -86,25 +86,25 @@ def test_tags_that_would_run_python_are_refused_not_run(tmp_path, monkeypatch, t
 )
 def test_what_is_no_options_file_is_told(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
-        read(write(tmp_path, text))
+        read_options(write(tmp_path, text))
 
 
 def test_a_bomb_of_aliases_is_refused(tmp_path):
     lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
     lines += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 9)]
     with pytest.raises(UsageError, match='more than 100,000 values'):
-        read(write(tmp_path, '\n'.join(lines)))
+        read_options(write(tmp_path, '\n'.join(lines)))
 
 
 def test_a_file_that_is_not_text_is_told(tmp_path):
     path = tmp_path / 'o.yml'
     path.write_bytes(b'\xff\xfe\x00binary')
     with pytest.raises(UsageError, match='cannot be read'):
-        read(path)
+        read_options(path)
 
 
 def test_override_walks_the_keys(tmp_path):
-    options = read(write(tmp_path, HONEST))
+    options = read_options(write(tmp_path, HONEST))
     override(options, ['train:optim_g:lr=2e-4', 'name=other', 'train:new = [1, 2]'])
     assert options.data['train']['optim_g']['lr'] == 2e-4
     assert options.data['name'] == 'other'
@@ -125,12 +125,12 @@ def test_override_walks_the_keys(tmp_path):
 )
 def test_override_that_leads_nowhere_is_told(tmp_path, entry, message):
     with pytest.raises(UsageError, match=message):
-        override(read(write(tmp_path, HONEST)), [entry])
+        override(read_options(write(tmp_path, HONEST)), [entry])
 
 
 def test_override_never_evaluates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = read(write(tmp_path, HONEST))
+    options = read_options(write(tmp_path, HONEST))
     for value in ('[__import__("os").system("touch pwned")]', '__import__("os").system("touch pwned")'):
         override(options, [f'name={value}'])
     override(options, ['x"]=1;__import__("os").system("touch pwned");opt["name'])
@@ -167,13 +167,13 @@ def test_values_of_overrides(text, value):
 def test_find_takes_a_file_first_then_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ('demo_EARN_x4', 'demo_EARN_x4.yml', 'options/demo_EARN_x4.yml'):
-        assert find(name) == reading.RECIPES / 'demo_EARN_x4.yml'
+        assert find_options_file(name) == reading.RECIPES / 'demo_EARN_x4.yml'
     (tmp_path / 'demo_EARN_x4.yml').write_text('name: mine')
-    assert read(find('demo_EARN_x4.yml')).data == {'name': 'mine'}
+    assert read_options(find_options_file('demo_EARN_x4.yml')).data == {'name': 'mine'}
     with pytest.raises(UsageError, match=r'no options file demo_EARN_x5, .* did you mean demo_EARN_x\d\?'):
-        find('demo_EARN_x5')
+        find_options_file('demo_EARN_x5')
     with pytest.raises(UsageError, match='no options file'):
-        find('elsewhere/demo_EARN_x4.yml')
+        find_options_file('elsewhere/demo_EARN_x4.yml')
 
 
 def test_nearest():
@@ -188,4 +188,4 @@ def test_any_text_is_read_or_told(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / 'any.yml'
     path.write_text(text)
     with contextlib.suppress(UsageError):
-        override(read(path), [text])
+        override(read_options(path), [text])

@@ -11,8 +11,8 @@ from basicsr.models import build_model
 from earn_plugin import rng
 from earn_plugin.convert import weight_files
 from earn_plugin.errors import UserError
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.options_file import read
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.options_file import read_options
 from earn_plugin.training import checkpoint
 from tests.helpers.options import write_options
 from tests.models.test_earn_model import batch, step
@@ -21,7 +21,7 @@ from tests.models.test_earn_model import batch, step
 @pytest.fixture
 def opt(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    return fill_defaults(read_options(write_options(tmp_path, tiny)), is_train=True)
 
 
 @pytest.fixture

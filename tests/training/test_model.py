@@ -2,33 +2,33 @@ import pytest
 import torch
 
 from earn_plugin.errors import UserError
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.options_file import read
-from earn_plugin.training.model import build
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.options_file import read_options
+from earn_plugin.training.model import build_checked_model
 from tests.helpers.options import write_options
 
 
 def test_what_a_model_refuses_is_told(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny['network_g']['num_feat'] = 30
-    opt = complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    opt = fill_defaults(read_options(write_options(tmp_path, tiny)), is_train=True)
     with pytest.raises(UserError, match=r'model EARNModel cannot be built: num_feat must be a multiple of 4'):
-        build(opt)
+        build_checked_model(opt)
 
 
 def test_pretrained_files_are_compared_first(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({'params': {}, 'arch': 'A2N', 'arguments': {}, 'scale': 2}, 'net.pth')
     tiny['path']['pretrain_network_g'] = 'net.pth'
-    opt = complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    opt = fill_defaults(read_options(write_options(tmp_path, tiny)), is_train=True)
     with pytest.raises(UserError, match=r'net\.pth is of another network_g: the file has A2N, the options EARN'):
-        build(opt)
+        build_checked_model(opt)
 
 
 def test_safetensors_have_to_be_converted_first(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'net.safetensors').touch()
     tiny['path']['pretrain_network_g'] = 'net.safetensors'
-    opt = complete(read(write_options(tmp_path, tiny)), True, False, False, 0, 1)
+    opt = fill_defaults(read_options(write_options(tmp_path, tiny)), is_train=True)
     with pytest.raises(UserError, match=r'basicsr convert net\.safetensors X\.pth'):
-        build(opt)
+        build_checked_model(opt)

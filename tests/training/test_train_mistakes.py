@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from earn_plugin.errors import UserError
-from earn_plugin.options.defaults import complete
-from earn_plugin.options.options_file import read
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.options_file import read_options
 from earn_plugin.training.train import Training
 from tests.helpers.command import command, start
 from tests.helpers.images import write_pairs
@@ -145,7 +145,7 @@ def test_losses_are_looked_at_before_anything_is_saved(tiny, tmp_path, monkeypat
     del tiny['val']
     tiny['logger'].update(print_freq=100, save_checkpoint_freq=4)
     path = write_options(tmp_path, copy.deepcopy(tiny))
-    training = Training(complete(read(path), True, False, False, 0, 1), path, [])
+    training = Training(fill_defaults(read_options(path), is_train=True), path, [])
     monkeypatch.setattr(training.model, 'device', torch.device('meta'))  # as if it were not the CPU
     monkeypatch.setattr(
         training.model, 'feed_data', lambda data: vars(training.model).update(lq=data['lq'], gt=data['gt'])
