@@ -33,13 +33,13 @@ class AdaptivelyScaledChannelAttention(nn.Module):
         super().__init__()
         self.se_mean = Bottleneck(num_feat, reduction)
         self.se_std = Bottleneck(num_feat, reduction)
-        self.fuse = nn.Conv2d(2 * num_feat, num_feat, 1)
+        self.merge = nn.Conv2d(2 * num_feat, num_feat, 1)
         self.se_fused = Bottleneck(num_feat, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
         mean, std = channel_mean_std(x)
         descriptor = torch.cat([self.se_std(std), self.se_mean(mean)], dim=1)  # N×2C×1×1
-        return x * self.se_fused(self.fuse(descriptor).relu()).sigmoid()
+        return x * self.se_fused(self.merge(descriptor).relu()).sigmoid()
 
 
 class PixelAttention(nn.Module):

@@ -19,12 +19,12 @@ class DenseLayers(nn.Module):
         super().__init__()
         widths = range(num_feat, num_feat + num_grow_ch * num_layer, num_grow_ch)
         self.layers = nn.ModuleList(nn.Conv2d(width, num_grow_ch, 3, 1, 1) for width in widths)
-        self.fuse = nn.Conv2d(num_feat + num_grow_ch * num_layer, num_feat, 1)
+        self.local_fusion = nn.Conv2d(num_feat + num_grow_ch * num_layer, num_feat, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = torch.cat([x, layer(x).relu()], dim=1)
-        return self.fuse(x)
+        return self.local_fusion(x)
 
 
 class RungeKuttaBlock(nn.Module):
@@ -118,7 +118,7 @@ class RK4RDN(nn.Module):
             RungeKuttaBlock(num_feat, num_grow_ch, num_layer, order, attention, non_local_mode, reduction)
             for _ in range(num_block)
         )
-        self.fuse = nn.Sequential(nn.Conv2d(num_feat * num_block, num_feat, 1), nn.Conv2d(num_feat, num_feat, 3, 1, 1))
+        self.global_fusion = nn.Sequential(nn.Conv2d(num_feat * num_block, num_feat, 1), nn.Conv2d(num_feat, num_feat, 3, 1, 1))
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
@@ -129,5 +129,5 @@ class RK4RDN(nn.Module):
         for block in self.body:
             deep = block(deep)
             outputs.append(deep)
-        deep = self.fuse(torch.cat(outputs, dim=1)) + shallow
+        deep = self.global_fusion(torch.cat(outputs, dim=1)) + shallow
         return self.conv_last(self.upsample(deep))

@@ -53,17 +53,17 @@ def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the netw
 
 def register_file(args: argparse.Namespace) -> None:
     if args.arch_file:
-        from earn_plugin.ntire.single_file import register
+        from earn_plugin.convert.networks import import_arch_file
 
-        register(args.arch_file)
+        import_arch_file(args.arch_file)
 
 
 def network_of(args: argparse.Namespace, what: str):
     """The network that ``what`` and the arguments of ``add_network_arguments`` tell."""
-    from earn_plugin.convert.networks import find_network
+    from earn_plugin.convert.networks import NetworkChoice, find_network
 
     register_file(args)
-    return find_network(what, settings_of(args.set), args.fused, args.arch)
+    return find_network(NetworkChoice(what, settings_of(args.set), args.arch, args.fused))
 
 
 def settings_of(entries: list[str], given: dict | None = None) -> dict:

@@ -1,5 +1,6 @@
-"""Checkpoints of the papers' authors turned into ours and back, and any of them loaded."""
+"""Networks found by name or checkpoint, and checkpoints converted between the authors' form and ours."""
 
-from earn_plugin.convert.conversion import convert, load
+from earn_plugin.convert.conversion import convert
+from earn_plugin.convert.networks import load
 
 __all__ = ['convert', 'load']

@@ -28,12 +28,12 @@ def upscale_of(shapes: Shapes, prefix: str) -> int:
     return math.prod(math.isqrt(shape[0] // shape[1]) for shape in convs)
 
 
-class Source:
+class CheckpointFormat:
     """One kind of checkpoint."""
 
     title: str  # whose, for messages
     arch: str  # the registered network
-    marks: tuple[str, ...]  # names that all of these checkpoints have, and no other kind has together
+    detect: tuple[str, ...]  # names that all of these checkpoints have, and no other kind has together
     renames: Renames  # patterns in our names and what they are in theirs, one after the other; {argument} is filled in
     unused = r'(?!)'  # names that they save, and that take no part
     nested: tuple[str, ...] = ()  # where their files have the weights
@@ -42,20 +42,20 @@ class Source:
         """What the shapes tell of the network's arguments."""
         raise NotImplementedError
 
-    def untold(self, shapes: Shapes) -> dict[str, tuple]:
+    def undetectable(self, shapes: Shapes) -> dict[str, tuple]:
         """Arguments that no shape tells, and their choices."""
         return {}
 
-    def serves(self, arguments: dict[str, Any]) -> str:
+    def unsupported(self, arguments: dict[str, Any]) -> str:
         """Why the authors' code has no network of these arguments; empty if it has."""
         return ''
 
-    def theirs(self, name: str, arguments: dict[str, Any]) -> str:
+    def authors_name(self, name: str, arguments: dict[str, Any]) -> str:
         for pattern, replacement in self.renames:
             name = re.sub(pattern, replacement.format(**arguments), name)
         return name
 
-    def their_shape(self, theirs: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def authors_shape(self, theirs: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape, where it is not ours, of a tensor by their name."""
         return shape
 
@@ -63,12 +63,12 @@ class Source:
         """What they save and we need not: for the way back."""
         return {}
 
-    def notes(self, arguments: dict[str, Any], weights: dict[str, Tensor]) -> list[str]:
+    def warnings(self, arguments: dict[str, Any], weights: dict[str, Tensor]) -> list[str]:
         """What the converted network does otherwise than the checkpoint says."""
         return []
 
 
-class Shifted(Source):
+class EDSRFormat(CheckpointFormat):
     """The frame of EDSR's code: head, body, tail, and the mean shift as two convs of fixed weights."""
 
     unused = r'(sub|add)_mean\.(weight|bias)'
@@ -87,7 +87,7 @@ class Shifted(Source):
             fixed[f'{name}.weight'], fixed[f'{name}.bias'] = torch.eye(len(mean))[:, :, None, None], sign * mean
         return fixed
 
-    def notes(self, arguments, weights):
+    def warnings(self, arguments, weights):
         return [
             f'{name} differs from the fixed mean shift of the network, which is used instead'
             for name, value in self.constants(arguments, weights).items()
@@ -100,11 +100,11 @@ class Shifted(Source):
         return weight.shape == value.shape and torch.allclose(weight.double(), value, rtol=0, atol=1e-3)
 
 
-class HAN(Shifted):
+class HANFormat(EDSRFormat):
     title, arch = 'HAN', 'HAN'
-    marks = ('la.gamma', 'csa.gamma', 'body.0.body.0.body.3.conv_du.0.weight')
+    detect = ('la.gamma', 'csa.gamma', 'body.0.body.0.body.3.conv_du.0.weight')
     renames = (
-        *Shifted.frame,
+        *EDSRFormat.frame,
         (r'^groups\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
         (r'^groups\.(\d+)\.blocks\.(\d+)\.', r'body.\1.body.\2.body.'),
         (r'\.body\.conv1\.', '.body.0.'),
@@ -126,17 +126,17 @@ class HAN(Shifted):
             self.squeezed: framed['num_feat'] // shapes['body.0.body.0.body.3.conv_du.0.weight'][0],
         }
 
-    def serves(self, arguments):
+    def unsupported(self, arguments):
         return '' if arguments['num_group'] == 10 else f'num_group {arguments["num_group"]}, only with 10'
 
 
-class RCAN(HAN):
+class RCANFormat(HANFormat):
     """Into BasicSR's own RCAN."""
 
     title, arch = 'RCAN', 'RCAN'
-    marks = ('body.0.body.0.body.3.conv_du.0.weight',)
+    detect = ('body.0.body.0.body.3.conv_du.0.weight',)
     renames = (
-        *Shifted.frame,
+        *EDSRFormat.frame,
         (r'^body\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
         (r'^body\.(\d+)\.residual_group\.(\d+)\.rcab\.', r'body.\1.body.\2.body.'),
         (r'\.body\.3\.attention\.1\.', '.body.3.conv_du.0.'),
@@ -145,7 +145,7 @@ class RCAN(HAN):
     )
     squeezed = 'squeeze_factor'
 
-    def serves(self, arguments):
+    def unsupported(self, arguments):
         return ''
 
 
@@ -160,19 +160,19 @@ BRANCHES: Renames = (  # of the residual attention blocks of RNAN and of EARN's 
 )
 
 
-class EARN(Shifted):
+class EARNFormat(EDSRFormat):
     """The authors' released code."""
 
     title, arch = 'EARN (released code)', 'EARN'
-    marks = ('body.0.body.0.RA_RB1.0.body.0.weight', 'body.0.body.0.RA_MB.0.Up1x1conv.weight')
+    detect = ('body.0.body.0.RA_RB1.0.body.0.weight', 'body.0.body.0.RA_MB.0.Up1x1conv.weight')
     renames = (
-        *Shifted.frame,
+        *EDSRFormat.frame,
         (r'^body\.(\d+)\.', r'body.\1.body.0.'),
         (r'^conv_after_body\.', 'body.{num_block}.'),
         (r'\.attention\.([01])\.conv', r'.RA_RBPrev.\1.conv'),
         (r'\.attention\.2\.se_(mean|std)\.', r'.ASCA.0.saeb_\1.block.'),
         (r'\.attention\.2\.se_fused\.', '.ASCA.0.saeb_final.block.'),
-        (r'\.attention\.2\.fuse\.', '.ASCA.0.small_descriptor_bottleneck.0.'),
+        (r'\.attention\.2\.merge\.', '.ASCA.0.small_descriptor_bottleneck.0.'),
         (r'\.mask\.expand\.', '.RA_MB.0.Up1x1conv.'),
         (r'\.mask\.erb(\d)\.', r'.RA_MB.0.MB_RB\1.0.'),
         (r'\.mask\.attention\.(query|key|value)\.', r'.RA_MB.0.MB_Down.0.\1_conv.layers.0.'),
@@ -196,25 +196,25 @@ class EARN(Shifted):
             'use_local_attention': window is not None,
         }
 
-    def untold(self, shapes):
+    def undetectable(self, shapes):
         return {'use_skip': (True, False)}
 
-    def serves(self, arguments):
+    def unsupported(self, arguments):
         return '' if arguments['variant'] == 'released' else f'variant {arguments["variant"]}'
 
-    def theirs(self, name, arguments):
-        return super().theirs(name, {**arguments, 'down': int(arguments['use_local_attention'])})
+    def authors_name(self, name, arguments):
+        return super().authors_name(name, {**arguments, 'down': int(arguments['use_local_attention'])})
 
-    def their_shape(self, theirs, shape):
+    def authors_shape(self, theirs, shape):
         rows = {'rel_h': (shape[0], 1, 1, 1, shape[-1], 1), 'rel_w': (shape[0], 1, 1, 1, 1, shape[-1])}
         return rows.get(theirs.rpartition('.')[2], shape)
 
 
-class RNAN(Shifted):
+class RNANFormat(EDSRFormat):
     title, arch = 'RNAN', 'RNAN'
-    marks = ('body_nl_low.0.body.1.weight', 'body_nl_high.0.body.1.weight')
+    detect = ('body_nl_low.0.body.1.weight', 'body_nl_high.0.body.1.weight')
     renames = (
-        *Shifted.frame,
+        *EDSRFormat.frame,
         (r'^(block_first|block_last|body\.\d+)\.(?!conv\.)', r'\1.body.0.'),
         (r'^(block_first|block_last|body\.\d+)\.conv\.', r'\1.body.1.'),
         (r'^block_first\.', 'body_nl_low.0.'),
@@ -236,13 +236,13 @@ class RNAN(Shifted):
     def arguments(self, shapes):
         return self.framed(shapes) | {'num_block': 2 + count(shapes, r'body\.(\d+)\.body\.')}
 
-    def theirs(self, name, arguments):
-        return super().theirs(name, {**arguments, 'num_local': arguments['num_block'] - 2})
+    def authors_name(self, name, arguments):
+        return super().authors_name(name, {**arguments, 'num_local': arguments['num_block'] - 2})
 
 
-class A2N(Source):
+class A2NFormat(CheckpointFormat):
     title, arch = 'A2N', 'A2N'
-    marks = ('AAB_trunk.0.conv_first.weight', 'trunk_conv.weight')
+    detect = ('AAB_trunk.0.conv_first.weight', 'trunk_conv.weight')
     renames = (
         (r'^body\.', 'AAB_trunk.'),
         (r'\.dropout\.', '.ADM.'),
@@ -270,16 +270,16 @@ class A2N(Source):
             'variant': {3: 'A2N', 1: 'A2N-M'}.get(kernel_size, f'of {kernel_size}×{kernel_size} convs'),
         } | ({'upscale': 4} if 'upconv2.weight' in shapes else {})
 
-    def untold(self, shapes):
+    def undetectable(self, shapes):
         return {} if 'upconv2.weight' in shapes else {'upscale': (2, 3)}
 
-    def serves(self, arguments):
+    def unsupported(self, arguments):
         return '' if arguments['branch_weights'] == 'dynamic' else f'branch_weights {arguments["branch_weights"]}'
 
 
-class LGVAN(Source):
+class LGVANFormat(CheckpointFormat):
     title, arch = 'LGVAN', 'LGVAN'
-    marks = ('layers.0.atten.scale', 'layers.0.MLP.scale')
+    detect = ('layers.0.atten.scale', 'layers.0.MLP.scale')
     nested = ('params', 'params_ema')
     renames = (
         (r'^body\.(\d+)\.0\.', r'layers.\1.atten.'),
@@ -311,24 +311,24 @@ class LGVAN(Source):
             'upscale': upscale_of(shapes, 'upsapling'),
         }
 
-    def serves(self, arguments):
+    def unsupported(self, arguments):
         return 'fused True: convert the network as trained' if arguments['fused'] else ''
 
 
-class RK4RDN(Source):
+class RK4RDNFormat(CheckpointFormat):
     title, arch = 'ODE-RDN', 'RK4RDN'
-    marks = ('sfe1.weight', 'rdbs.0.lff.weight', 'gff.0.weight')
+    detect = ('sfe1.weight', 'rdbs.0.lff.weight', 'gff.0.weight')
     unused = r'rdbs\.\d+\.spatial_att\.(theta|phi)\.(weight|bias)'  # saved in Gaussian mode, too
     renames = (
         (r'^body\.(\d+)\.function\.0\.layers\.(\d+)\.', r'rdbs.\1.layers.\2.conv.'),
-        (r'^body\.(\d+)\.function\.0\.fuse\.', r'rdbs.\1.lff.'),
+        (r'^body\.(\d+)\.function\.0\.local_fusion\.', r'rdbs.\1.lff.'),
         (r'^body\.(\d+)\.function\.\d\.bottleneck\.', r'rdbs.\1.se.fc.'),
         (r'^body\.(\d+)\.function\.1\.value\.', r'rdbs.\1.spatial_att.g.'),
         (r'^body\.(\d+)\.function\.1\.project\.', r'rdbs.\1.spatial_att.W.'),
         (r'^body\.(\d+)\.function\.1\.query\.', r'rdbs.\1.spatial_att.theta.'),
         (r'^body\.(\d+)\.function\.1\.key\.', r'rdbs.\1.spatial_att.phi.'),
         (r'^body\.', 'rdbs.'),
-        (r'^fuse\.', 'gff.'),
+        (r'^global_fusion\.', 'gff.'),
         (r'^conv_first\.', 'sfe1.'),
         (r'^conv_second\.', 'sfe2.'),
         (r'^upsample\.', 'upscale.'),
@@ -353,10 +353,10 @@ class RK4RDN(Source):
             'attention': attention,
         } | ({'reduction': num_feat // squeezed[0]} if squeezed else {})
 
-    def untold(self, shapes):
+    def undetectable(self, shapes):
         return {'non_local_mode': ('gaussian', 'embedded')} if 'rdbs.0.spatial_att.g.weight' in shapes else {}
 
-    def their_shape(self, theirs, shape):
+    def authors_shape(self, theirs, shape):
         return shape[:2] if '.se.fc.' in theirs else shape
 
     def constants(self, arguments, weights):
@@ -372,4 +372,12 @@ class RK4RDN(Source):
         }
 
 
-SOURCES: tuple[Source, ...] = (A2N(), LGVAN(), RK4RDN(), RNAN(), EARN(), HAN(), RCAN())  # RCAN's marks are HAN's, too
+FORMATS: tuple[CheckpointFormat, ...] = (  # HAN before RCAN, whose names its checkpoints also have
+    A2NFormat(),
+    LGVANFormat(),
+    RK4RDNFormat(),
+    RNANFormat(),
+    EARNFormat(),
+    HANFormat(),
+    RCANFormat(),
+)

@@ -22,7 +22,7 @@ DESCRIPTION = ('arch', 'arguments', 'scale')
 DATA = (bool, int, float, str, type(None), list, tuple, dict)
 
 
-def read(path: Path) -> tuple[Weights, dict[str, Any], str]:
+def read_weights(path: Path) -> tuple[Weights, dict[str, Any], str]:
     """The weights of a file on the CPU, what it says of itself (maybe nothing), and where in it they stood.
 
     Raises:
@@ -67,7 +67,7 @@ def read_safetensors(path: Path) -> tuple[Weights, Any]:
     return weights, description
 
 
-def write(path: Path, weights: Weights, description: dict[str, Any], nested: tuple[str, ...] = ()) -> None:
+def write_weights(path: Path, weights: Weights, description: dict[str, Any], nested: tuple[str, ...] = ()) -> None:
     """Write weights, as safetensors or as torch does, by the name's ending; the file is there whole or not at all.
 
     Args:

@@ -1,72 +1,133 @@
-"""A network's forms, measured side by side: as trained, in its fused form, and each by memory format and dtype."""
+"""The speed of a network's forms, measured interleaved: training form and fused form, by memory format and dtype."""
 
 import copy
 import json
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from earn_plugin.atomic_files import atomic_file
-from earn_plugin.convert.networks import FoundNetwork, find_network, fused_form, output_of
+from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network, fuse_network, output_of
+from earn_plugin.devices import describe_device, find_device
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.measure.memory import machine, medians, peak_memory
+from earn_plugin.measure.memory import peak_bytes
 
 PARTS = {
-    'trained': 'as trained',
+    'trained': 'training form',
     'fused': 'fused form',
     'channels_last': 'channels_last',
     'bf16': 'bf16',
     'compiled': 'compiled',
 }
 FORMS = ('trained', 'channels_last', 'bf16', 'fused', 'fused+bf16', 'compiled')
+MEMORY = 'memory: tensors that a run creates, without weights and input'
 Row = dict[str, Any]
 
 
-class Form:
-    """One form of a network on a device; calling it runs it once, to the end.
+@dataclass(frozen=True)
+class Benchmark:
+    """What to measure.
 
     Args:
-        name: some of PARTS, joined by +; without fused it is the network as trained.
+        size: height and width of the input, in pixels.
+        batch: images at a time.
+        repeats: timed runs of each form.
+        device: cpu or cuda; None for cuda where there is one.
+        forms: parts joined by +, such as fused+bf16; ratios are relative to the first that runs.
+        threads: of the CPU; None for torch's own choice.
+        json: where to write the table, if anywhere.
+
+    Raises:
+        UsageError: a number below 1, or an unknown form.
+    """
+
+    size: Sequence[int] = (256, 256)
+    batch: int = 1
+    repeats: int = 7
+    device: str | None = None
+    forms: Sequence[str] = FORMS
+    threads: int | None = None
+    json: Path | None = None
+
+    def __post_init__(self):
+        if min(*self.size, self.batch, self.repeats, 1 if self.threads is None else self.threads) < 1:
+            raise UsageError('size, batch, repeats and threads must be at least 1')
+        for part in {part for form in self.forms for part in form.split('+')}:
+            if part not in PARTS:
+                raise UsageError(f'no form {part!r}; possible: {", ".join(PARTS)}, and several joined by +')
+
+
+class Form:
+    """One form of a network on a device; calling it runs it once and waits for the result.
+
+    Args:
+        name: some of PARTS, joined by +; the training form unless ``fused`` is among them.
 
     Raises:
         UserError: the network has no such form.
     """
 
-    def __init__(self, found: FoundNetwork, name: str, x: torch.Tensor):
+    def __init__(self, found: FoundNetwork, name: str, x: Tensor):
         self.parts = name.split('+')
         if 'fused' in self.parts:
-            found = fused_form(found)
+            found = fuse_network(found)
         elif found.form == 'fused form':
             raise UserError('there is only the fused form')
-        layout = torch.channels_last if 'channels_last' in self.parts else torch.contiguous_format
-        dtype = torch.bfloat16 if 'bf16' in self.parts else torch.float32
-        network = copy.deepcopy(found.network).to(x.device, dtype, memory_format=layout)
+        network = copy.deepcopy(found.network).to(x.device)
+        self.x = x
+        if 'bf16' in self.parts:
+            network, self.x = network.bfloat16(), self.x.bfloat16()
+        if 'channels_last' in self.parts:
+            self.x = self.x.contiguous(memory_format=torch.channels_last)
+            for tensor in (*network.parameters(), *network.buffers()):
+                if tensor.dim() == 4:  # other dimensions have no such format
+                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self.network: nn.Module = torch.compile(network) if 'compiled' in self.parts else network
-        self.x = x.to(dtype, memory_format=layout)
 
     @torch.inference_mode()
-    def __call__(self) -> torch.Tensor:
+    def __call__(self) -> Tensor:
         out = output_of(self.network, self.x)
         if out.is_cuda:
             torch.cuda.synchronize()
         return out
 
-    def peak_memory(self) -> int | None:
-        """Bytes of the tensors that a run makes, when they are the most; None where no one sees them."""
+    def peak_bytes(self) -> int | None:
+        """Most bytes of the tensors that a run creates, at one time; None if compiled code hides them."""
         if self.x.is_cuda:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             self()
             return torch.cuda.max_memory_allocated() - before
-        return None if 'compiled' in self.parts else peak_memory(self)
+        return None if 'compiled' in self.parts else peak_bytes(self)
 
 
-def measure_network(found: FoundNetwork, forms: Sequence[str], x: torch.Tensor, repeats: int) -> list[Row]:
-    """Median time, speed and peak memory of each form, the forms by turns; a note where one cannot run.
+def interleaved_medians(
+    runs: dict[str, Callable[[], object]], repeats: int, after: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Median seconds of each, run in turn ``repeats`` times after a first round that is not counted.
+
+    ``after`` is called after each run and not timed: to show progress.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+            after()
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure_forms(found: FoundNetwork, forms: Sequence[str], x: Tensor, repeats: int) -> list[Row]:
+    """Median time, speed and peak memory of each form, interleaved; a reason for each that cannot run.
 
     Args:
         x: N×C×H×W in [0, 1], on the device.
@@ -74,49 +135,41 @@ def measure_network(found: FoundNetwork, forms: Sequence[str], x: torch.Tensor, 
     Raises:
         UserError: none of the forms can run.
     """
-    built, rows, pixels = {}, {}, 0
-    with tqdm(total=len(forms) * (repeats + 1), unit='run', desc='build and warm up', disable=None) as bar:
+    built, rows, megapixels = {}, {}, 0
+    with tqdm(total=len(forms) * (repeats + 1), unit='run', disable=None) as bar:
         for name in forms:
             bar.set_description(f'build {name}')
             rows[name] = {'form': name}
             try:
                 form = Form(found, name, x)
                 out = form()
-                rows[name]['peak_memory_bytes'] = form.peak_memory()
-            except Exception as error:  # a compiler may fail in any way; the other forms can run all the same
+                rows[name]['peak_memory_bytes'] = form.peak_bytes()
+            except Exception as error:  # a compiler may fail in any way; the other forms can still run
                 if not isinstance(error, (UserError, RuntimeError)) and 'compiled' not in name:
                     raise
-                rows[name]['note'] = note_of(error)
+                line = next(iter(str(error).strip().splitlines()), '')[:100]
+                rows[name]['failure'] = line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
                 bar.total -= repeats + 1
                 continue
-            pixels = out.shape[0] * out.shape[2:].numel() / 1e6
+            megapixels = out.shape[0] * out.shape[2:].numel() / 1e6
             built[name] = form
         if not built:
-            raise UserError(f'no form of {found.arch} runs: {next(iter(rows.values()))["note"]}')
-        bar.set_description('by turns')
-        seconds = medians(built, repeats, after=bar.update)
+            raise UserError(f'no form of {found.arch} runs: {next(iter(rows.values()))["failure"]}')
+        bar.set_description('interleaved')
+        seconds = interleaved_medians(built, repeats, after=bar.update)
     first = next(iter(seconds.values()))
     for name, median in seconds.items():
-        rows[name] |= {
-            'median_ms': median * 1000,
-            'megapixels_per_second': pixels / median,
-            'ratio': first / median,
-        }
+        speed = {'median_ms': median * 1000, 'megapixels_per_second': megapixels / median, 'ratio': first / median}
+        rows[name] |= speed
     return list(rows.values())
 
 
-def note_of(error: Exception) -> str:
-    """The first sentence of an error, with its kind where it is none of ours."""
-    line = next(iter(str(error).strip().splitlines()), '')[:100]
-    return line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
-
-
-def show(rows: list[Row]) -> None:
+def print_forms(rows: list[Row]) -> None:
     print(f'{"form":<24}{"median ms":>10}{"peak MiB":>10}{"MP/s":>9}{"ratio":>8}')
     for row in rows:
         title = ', '.join(PARTS[part] for part in row['form'].split('+'))
-        if 'note' in row:
-            print(f'{title:<24}{row["note"]}')
+        if 'failure' in row:
+            print(f'{title:<24}{row["failure"]}')
             continue
         peak = row['peak_memory_bytes']
         memory = '–' if peak is None else f'{peak / 2**20:.1f}'
@@ -124,59 +177,32 @@ def show(rows: list[Row]) -> None:
         print(f'{title:<24}{row["median_ms"]:>10.1f}{memory:>10}{speed}')
 
 
-def benchmark_network(
-    what: str,
-    arguments: dict[str, Any],
-    size: Sequence[int] = (256, 256),
-    batch: int = 1,
-    repeats: int = 7,
-    device: str | None = None,
-    forms: Sequence[str] = FORMS,
-    threads: int | None = None,
-    file: Path | None = None,
-    arch: str | None = None,
-) -> None:
+def benchmark_network(choice: NetworkChoice, benchmark: Benchmark) -> None:
     """Print a table of a network's forms on this machine, and write it as JSON where a file is given.
 
-    Args:
-        what: a checkpoint or a registered name, with ``arguments`` as far as it does not tell them.
-        size: height and width of the input, in pixels.
-        device: cpu or cuda; None is cuda where there is one.
-        forms: what to measure, parts joined by +; ratios are to the first that runs.
-        threads: of the CPU; None leaves torch's own choice.
-        arch: the network that a checkpoint is of, where the file does not tell.
-
     Raises:
-        UserError: no such network or device, no such form, or none that runs.
+        UserError: no such network or device, or no form that runs.
     """
-    if min(*size, batch, repeats, 1 if threads is None else threads) < 1:
-        raise UsageError('size, batch, repeats and threads must be at least 1')
-    for part in {part for form in forms for part in form.split('+')}:
-        if part not in PARTS:
-            raise UsageError(f'no form {part!r}; possible: {", ".join(PARTS)}, and several joined by +')
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise UsageError('there is no CUDA device that torch can use; `basicsr doctor` tells more')
-    if threads is not None:
-        torch.set_num_threads(threads)
-    found = find_network(what, arguments, arch=arch)
-    x = torch.rand(batch, found.arguments.get('num_in_ch', 3), *size, device=device)
+    device = find_device(benchmark.device)
+    if benchmark.threads is not None:
+        torch.set_num_threads(benchmark.threads)
+    found = find_network(choice)
+    x = torch.rand(benchmark.batch, found.arguments.get('num_in_ch', 3), *benchmark.size, device=device)
     listed = ', '.join(f'{name}={value}' for name, value in found.arguments.items())
     about = {
         'network': f'{found.arch}({listed})',
         'input': list(x.shape),
-        'machine': machine(device),
+        'machine': describe_device(device),
         'torch': torch.__version__,
-        'repeats': repeats,
-        'memory': 'tensors that a run makes, without weights and input',
+        'repeats': benchmark.repeats,
     }
-    rows = measure_network(found, list(dict.fromkeys(forms)), x, repeats)
+    rows = measure_forms(found, list(dict.fromkeys(benchmark.forms)), x, benchmark.repeats)
     print(f'{about["network"]}, {"×".join(map(str, x.shape))}\n{about["machine"]}, torch {about["torch"]}')
-    print(f'medians of {repeats} runs by turns; memory: {about["memory"]}')
-    show(rows)
-    if file is not None:
+    print(f'medians of {benchmark.repeats} interleaved runs; {MEMORY}')
+    print_forms(rows)
+    if benchmark.json is not None:
         try:
-            with atomic_file(file) as opened:
-                opened.write(json.dumps({**about, 'forms': rows}, indent=2, ensure_ascii=False).encode())
+            with atomic_file(benchmark.json) as file:
+                file.write(json.dumps({**about, 'forms': rows}, indent=2, ensure_ascii=False).encode())
         except OSError as error:
-            raise UserError(f'cannot write {file}: {error}') from error
+            raise UserError(f'cannot write {benchmark.json}: {error}') from error

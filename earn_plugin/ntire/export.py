@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 import earn_plugin
 from earn_plugin.atomic_files import atomic_file
-from earn_plugin.convert import weight_files as files
-from earn_plugin.convert.networks import ENDINGS, FoundNetwork, find_network, output_of
+from earn_plugin.convert.networks import ENDINGS, FoundNetwork, NetworkChoice, find_network, output_of
+from earn_plugin.convert.weight_files import read_weights
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
 from earn_plugin.ntire import factsheet
@@ -24,6 +24,7 @@ from earn_plugin.ntire import single_file as source
 from earn_plugin.ntire.official_run import as_image
 from earn_plugin.ntire.organisers_script import MARK, Submission
 from earn_plugin.ntire.protocol import protocol
+from earn_plugin.protocols import Fusible
 
 CREDIBLE, FAR_BETTER = 40, 6  # dB: what trained weights reach with the right range, and by how much it wins
 LOAD = '''
@@ -84,7 +85,7 @@ def export(
     """
     protocol(year, track)
     check_names(team, name)
-    found = find_network(model, arguments, fused, arch)
+    found = find_network(NetworkChoice(model, arguments or {}, arch, fused))
     cls = type(found.network)
     submission = Submission(year, team, name, cls.__name__, found.arguments, data_range, track)
     network = found.network.float()
@@ -215,7 +216,7 @@ def code(submission: Submission, cls: type, found: FoundNetwork) -> str:
 def weights_taken(model: str) -> str:
     if not model.endswith(ENDINGS):
         return ', with the weights that it starts with: name a checkpoint to submit'
-    within = files.read(Path(model))[2]
+    within = read_weights(Path(model))[2]
     return f', its weights from {within}' + (', the moving average' if within.endswith('ema') else '') if within else ''
 
 
@@ -234,7 +235,7 @@ def into_repo(repo: Path, out: Path, submission: Submission) -> list[str]:
 
 def hints(found: FoundNetwork, out: Path) -> list[str]:
     lines = [f'still to do by a human: {out / factsheet.CHECKLIST}']
-    if hasattr(type(found.network), 'fuse') and not found.arguments.get('fused'):
+    if isinstance(found.network, Fusible) and not found.arguments.get('fused'):
         lines.insert(0, f'{found.arch} has an fused form; --fused exports that, with other figures')
     return lines
 

@@ -14,8 +14,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.convert.conversion import registered
-from earn_plugin.convert.networks import FoundNetwork, output_of
+from earn_plugin.convert.networks import FoundNetwork, output_of, registered_name
 from earn_plugin.data.image_files import images_in, read_image
 from earn_plugin.errors import UserError
 from earn_plugin.measure.complexity import measure
@@ -25,6 +24,7 @@ from earn_plugin.ntire.official_run import as_image, to_image, to_tensor
 from earn_plugin.ntire.organisers_script import Submission, branch
 from earn_plugin.ntire.single_file import is_promised
 from earn_plugin.ntire.standalone import OFFICIAL, Extra, extra_of, names_of
+from earn_plugin.protocols import Fusible
 
 TOLERANCE = 1e-6
 SIZES = ((24, 20), (17, 33))
@@ -126,8 +126,8 @@ def check_weights(path: Path, submission: Submission, network: nn.Module) -> Non
 
 def other_form(submission: Submission) -> dict[str, Any]:
     """The weights of the same network in its other form, if it has one."""
-    cls = ARCH_REGISTRY.get(registered(submission.arch))
-    if not hasattr(cls, 'fuse'):
+    cls = ARCH_REGISTRY.get(registered_name(submission.arch))
+    if not isinstance(cls, Fusible):
         return {}
     fused = not submission.arguments.get('fused', False)
     return cls(**{**submission.arguments, 'fused': fused}).state_dict()

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from earn_plugin.convert.networks import ENDINGS, FoundNetwork, find_network
-from earn_plugin.convert.weight_files import read as read_weights
+from earn_plugin.convert.networks import ENDINGS, FoundNetwork, NetworkChoice, find_network
+from earn_plugin.convert.weight_files import read_weights
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.measure import complexity
 from earn_plugin.ntire import results
@@ -15,13 +15,14 @@ from earn_plugin.ntire.image_pairs import find_pair_paths, path_notes
 from earn_plugin.ntire.official_run import RANGES, Settings, run_split
 from earn_plugin.ntire.protocol import Year, protocol
 from earn_plugin.ntire.standalone import OFFICIAL, extra_of, standalone
+from earn_plugin.protocols import Fusible
 
 
 class ValidationReport(NamedTuple):
     """A run: the official entry, and what else there is to say of it."""
 
     name: str
-    form: str  # 'as trained' or 'fused form'
+    form: str  # 'training form' or 'fused form'
     year: Year
     device: str
     images: dict[str, int]  # of each split
@@ -158,7 +159,8 @@ def validate(
     on = complexity.find_device(device)
     if on.type == 'meta':
         raise UsageError('the meta device computes nothing, so there is nothing to validate; give another --device')
-    found = model if isinstance(model, FoundNetwork) else find_network(model, arguments, fused, arch)
+    choice = NetworkChoice(str(model), arguments or {}, arch, fused)
+    found = model if isinstance(model, FoundNetwork) else find_network(choice)
     notes += network_notes(model, found)
     name = name or default_name(found, model_id)
     so_far = results.read(Path(results_dir) / 'results.json', name, splits)
@@ -235,6 +237,6 @@ def network_notes(model: str | FoundNetwork, found: FoundNetwork) -> list[str]:
             )
     elif isinstance(model, str):
         notes.append('no checkpoint: the weights are those that the network starts with, so PSNR and SSIM tell nothing')
-    if found.form == 'as trained' and hasattr(type(found.network), 'fuse'):
+    if found.form == 'training form' and isinstance(found.network, Fusible):
         notes.append(f'{found.arch} has an fused form, which computes the same with other counts: --fused')
     return notes

@@ -6,8 +6,9 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
-from earn_plugin.convert.authors import SOURCES
-from earn_plugin.convert.conversion import filled, to_ours
+from earn_plugin.convert.authors import FORMATS
+from earn_plugin.convert.networks import from_authors
+from earn_plugin.convert.weight_files import describe_network
 from tests.helpers.places import GOLDEN
 
 EARN = {'num_feat': 32, 'variant': 'released'}
@@ -39,9 +40,9 @@ def test_equals_the_authors_network(golden, name):
     arch, arguments = CASES[name]
     case = golden(name)
     network = build_network({'type': arch, **arguments}).double()
-    kind = next(kind for kind in SOURCES if kind.arch == arch)
-    arguments = filled({'arch': arch, 'arguments': arguments})
-    network.load_state_dict(to_ours(Path(name), kind, network, case.weights, arguments))
+    kind = next(kind for kind in FORMATS if kind.arch == arch)
+    arguments = describe_network('net_g', {'network_g': {'type': arch, **arguments}})['arguments']
+    network.load_state_dict(from_authors(Path(name), kind, network, case.weights, arguments))
     with torch.no_grad():
         output = network(case.input / case.input_range) * case.input_range
     assert case.error(output) < 1e-9

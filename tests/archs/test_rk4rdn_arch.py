@@ -121,7 +121,7 @@ def plain_function(x, function, mode):
     features = [x]
     for layer in dense.layers:
         features.append(layer(torch.cat(features, 1)).clamp(min=0))
-    out = dense.fuse(torch.cat(features, 1))
+    out = dense.local_fusion(torch.cat(features, 1))
     query, key = (spatial.query(out), spatial.key(out)) if mode == 'embedded' else (out, out)
     weights = torch.einsum('nci,ncj->nij', query.flatten(2), key.flatten(2)).softmax(2)
     value = torch.einsum('nij,ncj->nci', weights, spatial.value(out).flatten(2)).unflatten(2, x.shape[2:])
@@ -147,8 +147,8 @@ def test_network_equals_the_plain_formula(upscale, steps, mode):
         k4 = plain_function(out + k3, block.function, mode)
         out = out + sixth * k1 + third * k2 + third * k3 + sixth * k4
         outputs.append(out)
-    assert [conv.kernel_size for conv in network.fuse] == [(1, 1), (3, 3)]
-    out = network.fuse[1](network.fuse[0](torch.cat(outputs, 1))) + shallow
+    assert [conv.kernel_size for conv in network.global_fusion] == [(1, 1), (3, 3)]
+    out = network.global_fusion[1](network.global_fusion[0](torch.cat(outputs, 1))) + shallow
     for conv, factor in zip(list(network.upsample)[::2], steps, strict=True):
         out = F.pixel_shuffle(conv(out), factor)
     assert torch.allclose(network(images), network.conv_last(out), rtol=0, atol=1e-12)

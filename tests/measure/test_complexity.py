@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from earn_plugin import cli
-from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.measure import complexity
 from earn_plugin.measure.complexity import count, measure
@@ -46,7 +46,7 @@ def found(network: nn.Module) -> FoundNetwork:
 
 
 def test_lgvan_has_the_official_figures():
-    counted = measure(find_network('LGVAN'), device=CPU)
+    counted = measure(find_network(NetworkChoice('LGVAN')), device=CPU)
     assert counted.params == 118_243
     assert counted.hooks == 9_057_572_992
     assert counted.fvcore == 9_036_601_472
@@ -68,7 +68,7 @@ def test_rfdn_has_the_official_figures():
 
 @pytest.mark.parametrize('name', FULL)
 def test_full_size_networks_equal_the_formula(name):
-    counted, by_hand = measure(find_network(name), device=META), FULL[name](256, 256)
+    counted, by_hand = measure(find_network(NetworkChoice(name)), device=META), FULL[name](256, 256)
     assert (counted.hooks, counted.activations, counted.convs) == (
         by_hand.multiply_adds,
         by_hand.activations,
@@ -78,7 +78,7 @@ def test_full_size_networks_equal_the_formula(name):
 
 @pytest.mark.parametrize(('name', 'arguments', 'formula'), SMALL, ids=[name for name, _, _ in SMALL])
 def test_small_networks_equal_the_formula_on_the_cpu(name, arguments, formula):
-    counted, by_hand = measure(find_network(name, arguments), (13, 10), CPU), formula(13, 10)
+    counted, by_hand = measure(find_network(NetworkChoice(name, arguments)), (13, 10), CPU), formula(13, 10)
     assert (counted.hooks, counted.activations, counted.convs) == (
         by_hand.multiply_adds,
         by_hand.activations,
@@ -122,7 +122,9 @@ def test_fvcore_sees_functions_and_names_what_it_takes_for_nothing():
 
 def test_fused_attention_is_named():
     counted = measure(
-        find_network('RK4RDN', {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'order': 1}), (8, 6), CPU
+        find_network(NetworkChoice('RK4RDN', {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'order': 1})),
+        (8, 6),
+        CPU,
     )
     assert counted.unseen_by_fvcore['scaled_dot_product_attention'] == 1
     assert any('scaled_dot_product' in name for name in counted.unseen_by_hooks)
@@ -140,7 +142,7 @@ def test_peak_memory_is_of_tensors_and_weights():
 
 
 def test_networks_of_basicsr():
-    counted = measure(find_network('MSRResNet', {'num_feat': 8, 'num_block': 2}), (9, 7), CPU)
+    counted = measure(find_network(NetworkChoice('MSRResNet', {'num_feat': 8, 'num_block': 2})), (9, 7), CPU)
     body = (1 * 3 * 8 + 4 * 8 * 8) * 9 * 63  # MSRResNet's LeakyReLU and ReLU are modules: 1 an element
     tail = 8 * 32 * 9 * 63 + 8 * 32 * 9 * 63 * 4 + (8 * 8 + 8 * 3) * 9 * 63 * 16
     activations = 8 * 63 * (1 + 2 + 4 + 16 + 16)
@@ -149,16 +151,16 @@ def test_networks_of_basicsr():
 
 
 def test_hooks_are_gone_afterwards():
-    subject = find_network('A2N', {'num_feat': 8, 'num_block': 1})
+    subject = find_network(NetworkChoice('A2N', {'num_feat': 8, 'num_block': 1}))
     assert measure(subject, (5, 5), CPU) == measure(subject, (5, 5), CPU)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in subject.network.modules())
 
 
 def test_what_a_network_does_not_take():
     with pytest.raises(UserError, match=r'MSRResNet cannot be run on an input of 1×4×8×8 on cpu: .*--size'):
-        measure(find_network('MSRResNet', {'num_block': 1}), (4, 8, 8), CPU)
+        measure(find_network(NetworkChoice('MSRResNet', {'num_block': 1})), (4, 8, 8), CPU)
     with pytest.raises(UsageError, match='H W'):
-        measure(find_network('MSRResNet', {'num_block': 1}), (0, 8), CPU)
+        measure(find_network(NetworkChoice('MSRResNet', {'num_block': 1})), (0, 8), CPU)
 
 
 def test_devices(monkeypatch):
@@ -175,13 +177,13 @@ def test_the_command(capsys):
     assert cli.main([*arguments, '--device', 'cpu']) == 0
     printed = capsys.readouterr().out
     by_hand = formulas.lgvan(8, 6, 8, 1)
-    assert printed.startswith('LGVAN(num_feat=8, num_block=1), as trained, input 1×3×8×6\n')
+    assert printed.startswith('LGVAN(num_feat=8, num_block=1), training form, input 1×3×8×6\n')
     assert f'multiply-adds      {by_hand.multiply_adds:,} (' in printed
     assert 'gelu ×2' in printed
     assert cli.main([*arguments, '--device', 'meta', '--json']) == 0
     described = json.loads(capsys.readouterr().out)
     assert described['hooks'] == by_hand.multiply_adds
-    assert described['form'] == 'as trained'
+    assert described['form'] == 'training form'
     assert described['fvcore'] is None
     assert described['memory'] is None
 
@@ -191,7 +193,7 @@ FIGURES = ('params', 'hooks', 'fvcore', 'activations', 'convs')
 
 @pytest.mark.parametrize(('name', 'arguments'), [(name, arguments) for name, arguments, _ in SMALL])
 def test_counted_at_less_expense(name, arguments):
-    subject = find_network(name, arguments)
+    subject = find_network(NetworkChoice(name, arguments))
     counted, measured = count(subject, (11, 14), CPU), measure(subject, (11, 14), CPU)
     assert [getattr(counted, figure) for figure in FIGURES] == [getattr(measured, figure) for figure in FIGURES]
     assert counted.unseen_by_fvcore == measured.unseen_by_fvcore

@@ -7,7 +7,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
-from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.measure import speed as benchmark
 from earn_plugin.measure.speed import Form, benchmark_network
@@ -18,7 +18,7 @@ EAGER = ('trained', 'channels_last', 'bf16', 'fused', 'fused+bf16+channels_last'
 
 
 def test_each_form_is_what_its_name_says():
-    found = find_network('LGVAN', SMALL)
+    found = find_network(NetworkChoice('LGVAN', SMALL))
     x = torch.rand(2, 3, 6, 5)
     expected = found.network(x)
     for name in EAGER:
@@ -41,7 +41,7 @@ def test_table_and_json(capsys, tmp_path):
     assert printed[0] == 'LGVAN(num_feat=4, num_block=1), 2×3×7×5'
     assert re.search(rf'., {torch.get_num_threads()} threads?, torch {re.escape(torch.__version__)}$', printed[1])
     assert [line[:24].strip() for line in printed[4:]] == [
-        'as trained',
+        'training form',
         'channels_last',
         'bf16',
         'fused form',
@@ -69,7 +69,9 @@ def test_forms_run_by_turns(monkeypatch):
             return super().__call__()
 
     monkeypatch.setattr(benchmark, 'Form', Noted)
-    benchmark.measure_network(find_network('LGVAN', SMALL), ['trained', 'fused'], torch.rand(1, 3, 4, 4), 2)
+    benchmark.measure_network(
+        find_network(NetworkChoice('LGVAN', SMALL)), ['trained', 'fused'], torch.rand(1, 3, 4, 4), 2
+    )
     assert order == ['trained'] * 2 + ['fused'] * 2 + ['trained', 'fused'] * 3
 
 
@@ -91,13 +93,13 @@ def test_what_cannot_run_is_told_in_its_row(capsys, monkeypatch, tmp_path):
 
 
 def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
-    found = find_network('LGVAN', SMALL, fused=True)
+    found = find_network(NetworkChoice('LGVAN', SMALL, fused=True))
     torch.save(
         {'params': found.network.state_dict(), 'arch': 'LGVAN', 'arguments': found.arguments}, tmp_path / 'net.pth'
     )
     benchmark_network(str(tmp_path / 'net.pth'), {}, (4, 4), 1, 1, 'cpu', ['trained', 'fused'])
     printed = capsys.readouterr().out
-    assert 'as trained              there is only the fused form' in printed
+    assert 'training form           there is only the fused form' in printed
     assert printed.splitlines()[-1].endswith('1.00')
 
 

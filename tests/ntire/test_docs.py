@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from earn_plugin import cli
-from earn_plugin.convert.networks import find_network
+from earn_plugin.convert.networks import NetworkChoice, find_network
 from tests.helpers.images import photograph
 from tests.helpers.ntire_scripts import make_data, make_repo
 from tests.helpers.places import ROOT
@@ -28,7 +28,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / CHECKPOINT
     path.parent.mkdir(parents=True)
-    found = find_network('LGVAN', {'num_feat': 4, 'num_block': 1})
+    found = find_network(NetworkChoice('LGVAN', {'num_feat': 4, 'num_block': 1}))
     weights = {'params': found.network.state_dict(), 'params_ema': found.network.state_dict()}
     torch.save({**weights, 'arch': 'LGVAN', 'arguments': found.arguments, 'scale': 4}, path)
     data = make_data(tmp_path / 'datasets/NTIRE2026', 2026)

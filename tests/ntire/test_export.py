@@ -11,7 +11,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
-from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.data.image_files import images_in, read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.measure.complexity import measure
@@ -31,7 +31,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp('checkpoints')
     for arch, arguments in OURS.items():
         torch.manual_seed(len(arch))
-        weights = find_network(arch, arguments).network.state_dict()
+        weights = find_network(NetworkChoice(arch, arguments)).network.state_dict()
         content = {
             'params': {name: tensor + 1 for name, tensor in weights.items()},
             'params_ema': weights,
@@ -58,7 +58,7 @@ def exports(checkpoints, tmp_path_factory) -> dict[str, tuple[Path, str]]:
 @pytest.mark.parametrize('arch', OURS)
 def test_the_self_check_passes(exports, checkpoints, arch):
     out, report = exports[arch]
-    assert f'{arch}, as trained, its weights from params_ema, the moving average' in report
+    assert f'{arch}, training form, its weights from params_ema, the moving average' in report
     assert 'outputs equal ours' in report
     (weights,) = (out / 'model_zoo').iterdir()
     (code,) = (out / 'models').iterdir()
@@ -80,7 +80,7 @@ def test_a_network_that_works_in_bands_is_counted_as_one(exports):
     submission = Submission(2024, list(OURS).index('EARN') + 1, 'EARNs', 'EARN', OURS['EARN'], 1.0)
     figures = [
         measure(FoundNetwork(network, 'EARN', OURS['EARN']), (256, 256), fvcore=False)
-        for network in (find_network('EARN', OURS['EARN']).network, build(out, submission))
+        for network in (find_network(NetworkChoice('EARN', OURS['EARN'])).network, build(out, submission))
     ]
     assert figures[0].convs == figures[1].convs
     assert figures[0].activations == figures[1].activations
@@ -112,7 +112,7 @@ def test_a_years_script_runs_every_network(ran, year):
     (lr_dir,) = (ran / f'{year}/data').glob('*_LR')
     for team, (arch, given) in enumerate(OURS.items(), 1):
         torch.manual_seed(len(arch))
-        network = find_network(arch, given).network
+        network = find_network(NetworkChoice(arch, given)).network
         entry = results[f'{team:02}_{arch}s']
         assert entry['num_parameters'] * 10**6 == sum(p.numel() for p in network.parameters())
         for path in images_in(lr_dir):
@@ -136,7 +136,7 @@ def test_quality_track(tmp_path, checkpoints):
     (tmp_path / 'driver.py').write_text(DRIVER)
     arguments = [repo, 'test.py', '4', '--valid_dir', lr_dir, '--save_dir', tmp_path / 'saved']
     subprocess.run([sys.executable, '-I', tmp_path / 'driver.py', *arguments], check=True)
-    network = find_network(str(checkpoints['A2N'])).network
+    network = find_network(NetworkChoice(str(checkpoints['A2N']))).network
     for path in images_in(lr_dir):
         with torch.no_grad():
             expected = to_image(network(to_tensor(read_image(path), 1.0, torch.device('cpu'))), 1.0)
@@ -227,7 +227,7 @@ def test_a_network_that_fails_in_its_own_way(output, reason):
 
 def test_a_network_of_other_channels():
     with pytest.raises(UserError, match='does not take an RGB image of 24×20'):
-        check_scale(find_network('LGVAN', {'num_in_ch': 1, 'num_out_ch': 1}).network, 1.0)
+        check_scale(find_network(NetworkChoice('LGVAN', {'num_in_ch': 1, 'num_out_ch': 1})).network, 1.0)
 
 
 def test_a_year_without_a_protocol(tmp_path):
@@ -248,7 +248,7 @@ def test_a_wrong_data_range_is_seen_by_the_output(right):
 
 
 def test_official_weights_tell_their_data_range(shared_data):
-    network = find_network(str(shared_data.parent / 'weights/lgvan_x4_official.pth')).network
+    network = find_network(NetworkChoice(str(shared_data.parent / 'weights/lgvan_x4_official.pth'))).network
     check_data_range(network, 1.0)
     with pytest.raises(UserError, match='the data range is wrong'):
         check_data_range(network, 255.0)
@@ -292,13 +292,13 @@ def test_a_file_in_the_way(tmp_path, checkpoints, out, message):
 
 def test_a_checkpoint_of_basicsr_itself(tmp_path):
     arguments = {'num_feat': 4, 'num_block': 1}
-    network = find_network('MSRResNet', arguments).network
+    network = find_network(NetworkChoice('MSRResNet', arguments)).network
     torch.save({'params': network.state_dict()}, tmp_path / 'net_g.pth')
     with pytest.raises(UserError, match='--arch NAME'):
-        find_network(str(tmp_path / 'net_g.pth'))
+        find_network(NetworkChoice(str(tmp_path / 'net_g.pth')))
     report = export(
         f'{tmp_path}/net_g.pth', 2024, 18, 'X', arguments, out=tmp_path / 'out', size=SIZE, arch='MSRResNet'
     )
-    assert 'MSRResNet, as trained, its weights from params' in report
+    assert 'MSRResNet, training form, its weights from params' in report
     flat = torch.load(tmp_path / 'out/model_zoo/team18_x.pth', weights_only=True)
     assert all(torch.equal(flat[name], tensor) for name, tensor in network.state_dict().items())

@@ -7,7 +7,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.errors import UserError
 from earn_plugin.measure.complexity import measure
 from earn_plugin.ntire import export as exporting
@@ -23,7 +23,7 @@ SUBMISSION = Submission(2024, 18, 'Net', 'LGVAN', ARGUMENTS, 1.0)
 @pytest.fixture(scope='module')
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return find_network('LGVAN', ARGUMENTS).network
+    return find_network(NetworkChoice('LGVAN', ARGUMENTS)).network
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch):
 def test_what_fvcore_counts_beside_ours_is_told_for_any_size(tmp_path):
     """Attention, fused here and plain in the file: two matrix products for each pair of pixels."""
     arguments = {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'num_layer': 1, 'order': 1}
-    found = find_network('RK4RDN', arguments)
+    found = find_network(NetworkChoice('RK4RDN', arguments))
     submission = SUBMISSION._replace(arch='RK4RDN', arguments=arguments)
     write(tmp_path / submission.weights, weights_of(found.network))
     write(tmp_path / submission.code, code(submission, type(found.network), found).encode())

@@ -6,8 +6,9 @@ import types
 import pytest
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from earn_plugin.convert.networks import import_arch_file
 from earn_plugin.errors import UserError
-from earn_plugin.ntire.single_file import extract, register
+from earn_plugin.ntire.single_file import extract
 
 # what stands in front of every module here
 TORCH = 'import torch\nfrom torch import nn\n'
@@ -223,13 +224,13 @@ def test_a_file_is_registered_within_its_package(project):
         '@ARCH_REGISTRY.register()\nclass TeamsNet(nn.Module):\n    size = SIZE\n',
     }
     folder = project(files)
-    register(folder / 'team/net_arch.py')
+    import_arch_file(folder / 'team/net_arch.py')
     assert run(extract(ARCH_REGISTRY.get('TeamsNet')).text)['TeamsNet'].size == 7
 
 
 def test_a_file_that_cannot_be_registered(project):
     folder = project(net_arch='import nothing_of_that_name\n')
     with pytest.raises(UserError, match=r'net_arch\.py cannot be imported: ModuleNotFoundError'):
-        register(folder / 'net_arch.py')
-    with pytest.raises(UserError, match='no file of Python'):
-        register(folder / 'none.py')
+        import_arch_file(folder / 'net_arch.py')
+    with pytest.raises(UserError, match='not a Python file'):
+        import_arch_file(folder / 'none.py')

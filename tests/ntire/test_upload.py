@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from earn_plugin import cli
-from earn_plugin.convert.networks import find_network
+from earn_plugin.convert.networks import NetworkChoice, find_network
 from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.ntire.official_run import to_image, to_tensor
@@ -31,7 +31,7 @@ def lr_dir(tmp_path):
 
 def network():
     torch.manual_seed(0)
-    return find_network('LGVAN', {'num_feat': 4, 'num_block': 1})
+    return find_network(NetworkChoice('LGVAN', {'num_feat': 4, 'num_block': 1}))
 
 
 @pytest.mark.parametrize('names', ['lr', 'hr'])

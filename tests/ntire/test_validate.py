@@ -12,7 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin import cli
 from earn_plugin.convert import weight_files as weights
-from earn_plugin.convert.networks import FoundNetwork, find_network
+from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.ntire import official_run as running
 from earn_plugin.ntire.image_pairs import find_pair_paths
@@ -29,7 +29,7 @@ TINY = {'num_feat': 8, 'num_block': 1}
 @pytest.fixture
 def found():
     torch.manual_seed(0)
-    return find_network('LGVAN', TINY)
+    return find_network(NetworkChoice('LGVAN', TINY))
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_each_year(here, found, year, layouts, flags):
     columns = (here / 'results.txt').read_text().splitlines()[1].split('\t')
     assert columns[0] == '07_LGVAN            '
     assert len(columns) == (11 if 'include_test' in flags else 8)
-    assert 'as trained' in report.text()
+    assert 'training form' in report.text()
 
 
 def test_the_table_on_the_screen(here, found, data):
@@ -281,7 +281,7 @@ def test_the_command(here, data, capsys):
     data.rename(here / 'photos_HR')
     arguments = ['ntire', 'validate', '--year', '2024', '--model', 'LGVAN', '--set', 'num_feat=8', 'num_block=1']
     printed = command(*arguments, '--data-dir', 'photos_HR', '--limit', '1', '--model-id', '3', cwd=here)
-    assert 'NTIRE 2024, efficient SR ×4: 03_LGVAN, as trained' in printed
+    assert 'NTIRE 2024, efficient SR ×4: 03_LGVAN, training form' in printed
     assert 'would look for the LR images in photos_LR' in printed
     assert '03_LGVAN' in (here / 'results.txt').read_text()
     assert cli.main([*arguments, '--data-dir', 'nowhere']) == 1
@@ -352,4 +352,4 @@ def test_a_network_by_its_file(here, data, capsys, monkeypatch):
     finally:
         ARCH_REGISTRY._obj_map.pop('OwnNet', None)
     assert (ran, counted) == (0, 0)
-    assert 'OwnNet, as trained' in capsys.readouterr().out
+    assert 'OwnNet, training form' in capsys.readouterr().out
