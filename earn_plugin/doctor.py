@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -39,14 +38,7 @@ def safely(check: Callable[[], Iterator[Problem]]) -> Iterator[Problem]:
 
 
 def python() -> Iterator[Problem]:
-    version = platform.python_version()
-    if (3, 10) <= sys.version_info[:2] <= (3, 12):
-        yield 'ok', f'Python {version}'
-    else:
-        yield (
-            'bad',
-            f'Python {version}: basicsr 1.4.2 installs on 3.10 to 3.12; make a virtual environment with one of these',
-        )
+    yield 'ok', f'Python {platform.python_version()}'
 
 
 def packages() -> Iterator[Problem]:

@@ -1,6 +1,5 @@
 import importlib.metadata
 import shutil
-import sys
 from collections import namedtuple
 
 import pytest
@@ -23,13 +22,6 @@ def test_versions_are_told():
 def test_a_missing_package_has_its_remedy(monkeypatch):
     monkeypatch.setattr(doctor, 'TESTED', ('no-such-package',))
     assert verdicts(doctor.packages) == {'no-such-package is not installed: pip install no-such-package': 'bad'}
-
-
-def test_another_python_has_its_remedy(monkeypatch):
-    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
-    ((text, verdict),) = verdicts(doctor.python).items()
-    assert verdict == 'bad'
-    assert 'make a virtual environment' in text
 
 
 def test_torchvision_that_does_not_fit_is_noted(monkeypatch):
