@@ -1,4 +1,4 @@
-"""Types: what an argument of a class or function takes, and whether a value of an options file fits."""
+"""The types of a function's arguments, and whether a value of an options file fits them."""
 
 import ast
 import inspect
@@ -6,23 +6,31 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+NAMES = {
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'true or false',
+    str: 'text',
+    dict: 'a mapping',
+    list: 'a list',
+    tuple: 'a list',
+    type(None): 'nothing (~)',
+}
 
 
 def kind_name(kind: Any) -> str:
-    """A type in a user's words."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return ' or '.join(kind_name(k) for k in typing.get_args(kind))
-    names = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'text', type(None): 'nothing (~)'}
-    origin = typing.get_origin(kind) or kind
-    return {**names, dict: 'a mapping', list: 'a list', tuple: 'a list'}.get(
-        origin, getattr(origin, '__name__', 'other')
-    )
+    """A type in a user's words; of a union only what an options file can hold."""
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return ' or '.join(kind_name(k) for k in arguments if (typing.get_origin(k) or k) in NAMES)
+    return NAMES.get(origin) or getattr(origin, '__name__', 'another type')
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value of an options file can stand for the type; a list for a tuple, a whole number for a float."""
+    """Whether a value of an options file is valid for a type; a list is for a tuple, a whole number for a float."""
     if kind is Any:
         return True
     origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
@@ -38,18 +46,18 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def kind_of(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
-    """The type of a constructor's argument: as annotated, else as far as its default tells."""
+    """The type of an argument: its annotation, or else what its default implies."""
     if parameter.name in hints:
         return hints[parameter.name]
     default = parameter.default
     if isinstance(default, bool | str):
         return type(default)
-    if isinstance(default, int | float):  # BasicSR's own have res_scale=1 for 0.1, img_size=64 for a pair
+    if isinstance(default, int | float):  # BasicSR itself passes 0.1 for res_scale=1, a pair for img_size=64
         return float | list
     return object
 
 
-def arguments_of(function: Callable, skip=()) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+def arguments_of(function: Callable, skip: Iterable[str] = ()) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
     """The named arguments of a function or class, and their annotations."""
     parameters = {
         p.name: p
@@ -63,7 +71,7 @@ def arguments_of(function: Callable, skip=()) -> tuple[dict[str, inspect.Paramet
 
 
 def takes_any_key(function: Callable) -> bool:
-    """Whether a **kwargs is really used; many of BasicSR's functions have one only to swallow what they don't know."""
+    """Whether a function uses its **kwargs; many of BasicSR's have one only to ignore unknown keys."""
     kwargs = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_KEYWORD]
     if not kwargs:
         return False

@@ -1,4 +1,4 @@
-"""The values that BasicSR derives from an options file before it starts: phases, paths, devices, the seed."""
+"""Fills in what BasicSR derives from an options file before it starts: phases, paths, devices, default values."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from earn_plugin.options.options_file import Options
+
+LOGGER = {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False, 'keep_states': 3}
 
 
 def fill_defaults(
@@ -17,20 +19,21 @@ def fill_defaults(
     rank: int = 0,
     world_size: int = 1,
 ) -> dict[str, Any]:
-    """The options as BasicSR's models and data sets expect them, under the working directory.
+    """The options as BasicSR's models and data sets expect them, with paths under the working directory.
 
-    What a file may leave out gets BasicSR's usual value. Without CUDA everything runs on the CPU, whatever num_gpu
-    says.
+    Missing options get BasicSR's usual values. Without CUDA, everything runs on the CPU whatever num_gpu is.
+
+    Args:
+        options: changed in place.
+        is_train: whether for training or for a test.
+        auto_resume: recorded, as BasicSR does.
+        debug: log every iteration; save and validate every 8.
+        rank: of this process.
+        world_size: number of processes.
     """
     opt: dict[str, Any] = options.data
-    opt.update(
-        is_train=is_train,
-        auto_resume=auto_resume,
-        dist=world_size > 1,
-        rank=rank,
-        world_size=world_size,
-        root_path=str(Path.cwd()),
-    )
+    opt.update(is_train=is_train, auto_resume=auto_resume, root_path=str(Path.cwd()))
+    opt.update(dist=world_size > 1, rank=rank, world_size=world_size)
     if debug and not opt['name'].startswith('debug'):
         opt['name'] = f'debug_{opt["name"]}'
     if opt.get('num_gpu', 'auto') == 'auto' or not torch.cuda.is_available():
@@ -47,35 +50,26 @@ def fill_defaults(
     path['log'] = str(root)
     path['visualization'] = str(root / 'visualization')
 
-    val = opt.get('val')
-    if val is not None:
-        val.setdefault('save_img', False)
-        val.setdefault('suffix', None)
+    has_val = opt.get('val') is not None
+    if has_val or not is_train:
+        opt['val'] = {'save_img': False, 'suffix': None, **(opt.get('val') or {})}
     if is_train:
         path.setdefault('resume_state', None)
         path['models'] = str(root / 'models')
         path['training_states'] = str(root / 'training_states')
-        opt['logger'] = {
-            'print_freq': 100,
-            'save_checkpoint_freq': 5000,
-            'use_tb_logger': False,
-            'keep_states': 3,
-            **(opt.get('logger') or {}),
-        }
         opt['train']['total_iter'] = int(opt['train']['total_iter'])
-        if val is not None:
-            val.setdefault('val_freq', opt['logger']['save_checkpoint_freq'])
+        opt['logger'] = LOGGER | (opt.get('logger') or {})
+        if has_val:
+            opt['val'].setdefault('val_freq', opt['logger']['save_checkpoint_freq'])
         if 'debug' in opt['name']:
             opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
-            if val is not None:
-                val['val_freq'] = 8
-    else:
-        opt['val'] = val if val is not None else {'save_img': False, 'suffix': None}
+            if has_val:
+                opt['val']['val_freq'] = 8
     return opt
 
 
 def fill_dataset_defaults(opt: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give the data sets of options their phase and scale; returns those that are not left out with ~."""
+    """Set phase and scale of each data set; returns the data sets that are not left out with ~."""
     opt['datasets'] = {phase: dataset for phase, dataset in opt['datasets'].items() if dataset is not None}
     for phase, dataset in opt['datasets'].items():
         dataset['phase'] = phase.partition('_')[0]

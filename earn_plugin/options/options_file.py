@@ -1,10 +1,11 @@
-"""Options files: found, read without ever running code, overridden from the command line.
+"""Finds and reads options files and applies overrides, without ever running code.
 
-The files are BasicSR's YAML. BasicSR itself reads them with a loader that calls any Python function which the file
-names, and passes overrides to exec; here data stays data.
+The files are BasicSR's YAML. BasicSR's own loader calls any Python function that a file names, and passes overrides to
+exec; here data stays data.
 """
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,37 +18,39 @@ from earn_plugin.errors import UsageError
 Place = tuple[str | int, ...]  # the keys and indices that lead to a value
 
 PACKAGE = Path(earn_plugin.__file__).parent
-IS_INSTALLED = (PACKAGE / 'recipes').is_dir()  # in a checkout options/ and datasets/ are beside the package instead
+IS_INSTALLED = (PACKAGE / 'recipes').is_dir()  # in a checkout, options/ and datasets/ are next to the package instead
 RECIPES = PACKAGE / 'recipes' if IS_INSTALLED else PACKAGE.parent / 'options'
 DATASETS_README = (PACKAGE if IS_INSTALLED else PACKAGE.parent) / 'datasets/README.md'
 
-MOST_VALUES = 100_000  # a file of nested aliases could stand for more than any memory holds
+MAX_VALUES = 100_000  # nested aliases in a small file could expand to more than fits in memory
 
 
 @dataclass
 class Options:
-    """The content of an options file, and where in the file each value stands."""
+    """The content of an options file, and the line of each value."""
 
     file: Path
     data: dict[str, Any]
     lines: dict[Place, int] = field(default_factory=dict)
     overrides: dict[Place, str] = field(default_factory=dict)
 
-    def where(self, place: Place) -> str:
-        """'line 12', or the override that set the value; a value without a line has that of what it stands in."""
-        for end in range(len(place), 0, -1):
-            if place[:end] in self.overrides:
-                return f'--force_yml {self.overrides[place[:end]]}'
-            if place[:end] in self.lines:
-                break
-        return f'line {self.line(place)}'
+    def describe(self, place: Place) -> str:
+        """'line 12: train.total_iter', or the override that set the value instead of the line."""
+        override = next((self.overrides[part] for part in _parents(place) if part in self.overrides), None)
+        source = f'line {self.line(place)}' if override is None else f'--force_yml {override}'
+        return f'{source}: {".".join(map(str, place))}'
 
     def line(self, place: Place) -> int:
-        return next((self.lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in self.lines), 1)
+        """The line of a value; of a missing value, that of its section."""
+        return next((self.lines[part] for part in _parents(place) if part in self.lines), 1)
+
+
+def _parents(place: Place) -> Iterator[Place]:
+    return (place[:end] for end in range(len(place), 0, -1))
 
 
 def nearest(name: str, valid) -> str:
-    """'; did you mean X?', or the valid names where none is near."""
+    """'; did you mean X?', or all valid names if none is similar."""
     valid = sorted(map(str, valid))
     close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     if close:
@@ -60,7 +63,7 @@ def recipes() -> list[Path]:
 
 
 def find_options_file(name: str) -> Path:
-    """The options file of that path, or else the recipe of that name, with or without .yml.
+    """The options file at a path, or else the recipe of that name, with or without .yml.
 
     Raises:
         UsageError: neither exists.
@@ -72,14 +75,14 @@ def find_options_file(name: str) -> Path:
     if recipe.is_file() and path.parent in (Path(), Path('options')):
         return recipe
     known = [path.stem for path in recipes()]
-    raise UsageError(f'no options file {name}, and no recipe of that name{nearest(path.stem, known)}')
+    raise UsageError(f'{name} is neither an options file nor a recipe{nearest(path.stem, known)}')
 
 
 def read_options(file: Path) -> Options:
     """Read an options file.
 
     Raises:
-        UsageError: not readable, not YAML, not a mapping, a key given twice, or a tag that would run code.
+        UsageError: the file is not readable, not YAML or not a mapping, repeats a key, or has a tag that runs code.
     """
     try:
         text = file.read_text(encoding='utf-8')
@@ -93,19 +96,19 @@ def read_options(file: Path) -> Options:
     except yaml.constructor.ConstructorError as error:
         tag = str(error.problem)
         if 'python/' in tag:
-            tag = f'{tag}; options are data, and a tag that would run Python is refused'
+            tag = f'{tag}; tags that would run Python are refused'
         raise UsageError(f'{file}: line {error.problem_mark.line + 1}: {tag}') from None
     except yaml.MarkedYAMLError as error:
         raise UsageError(f'{file}: line {error.problem_mark.line + 1}: {error.problem}') from None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(f'{file}: cannot be read: {error}') from None
     if not isinstance(data, dict):
-        raise UsageError(f'{file}: an options file is a mapping (name: …, model_type: …), not {type(data).__name__}')
+        raise UsageError(f'{file}: an options file must be a mapping (name: …), got {type(data).__name__}')
     return Options(file, _unshare(data), lines)
 
 
 def _unshare(value: Any) -> Any:
-    """A copy in which every alias of the file is a value of its own, so that changing one leaves the other."""
+    """A copy in which every YAML alias is a separate value, so that changing one does not change the others."""
     if isinstance(value, dict):
         return {key: _unshare(below) for key, below in value.items()}
     return [_unshare(below) for below in value] if isinstance(value, list) else value
@@ -115,9 +118,9 @@ def _lines(root: yaml.Node) -> dict[Place, int]:
     lines = {(): 1}
 
     def walk(node: yaml.Node, place: Place) -> None:
-        if len(lines) > MOST_VALUES:
+        if len(lines) > MAX_VALUES:
             raise yaml.constructor.ConstructorError(
-                problem=f'more than {MOST_VALUES:,} values, aliases counted out', problem_mark=node.start_mark
+                problem=f'more than {MAX_VALUES:,} values with aliases expanded', problem_mark=node.start_mark
             )
         if isinstance(node, yaml.MappingNode):
             seen = set()
@@ -125,8 +128,8 @@ def _lines(root: yaml.Node) -> dict[Place, int]:
                 below = (*place, key.value)
                 line = key.start_mark.line + 1
                 if key.value in seen and key.value != '<<':
-                    first = f'{".".join(map(str, below))} is given twice, first on line {lines[below]}'
-                    raise yaml.constructor.ConstructorError(problem=first, problem_mark=key.start_mark)
+                    repeated = f'{".".join(map(str, below))} is given twice, first on line {lines[below]}'
+                    raise yaml.constructor.ConstructorError(problem=repeated, problem_mark=key.start_mark)
                 seen.add(key.value)
                 lines[below] = line
                 walk(value, below)
@@ -140,12 +143,12 @@ def _lines(root: yaml.Node) -> dict[Place, int]:
 
 
 def override(options: Options, entries: list[str]) -> None:
-    """Apply ``--force_yml`` entries, 'train:optim_g:lr=1e-4', by walking the keys.
+    """Apply ``--force_yml`` entries such as 'train:optim_g:lr=1e-4'.
 
-    The last key may be new (whether it is a known one is checked with the rest); those before it must exist.
+    The last key may be new (``check_options`` checks it like those of the file); the sections before it must exist.
 
     Raises:
-        UsageError: an entry without '=', or a key that leads nowhere.
+        UsageError: an entry has no '=', or a section does not exist.
     """
     for entry in entries:
         keys, equals, text = entry.partition('=')
@@ -166,17 +169,17 @@ def override(options: Options, entries: list[str]) -> None:
 
 
 def parse_value(text: str, flag: str = '--force_yml') -> Any:
-    """The value of an override: YAML, and also 1e-4 and None as everybody writes them.
+    """The value of an override: YAML, and also 1e-4 and None, which YAML reads as text.
 
     Raises:
-        UsageError: brackets or quotes that do not close.
+        UsageError: the text is not valid YAML, such as an unclosed bracket.
     """
     if text.lower() == 'none':
         return None
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f'{flag}: {text} is no YAML value ({getattr(error, "problem", error)})') from None
+        raise UsageError(f'{flag}: {text} is not a YAML value ({getattr(error, "problem", error)})') from None
     if isinstance(value, str) and value == text:
         try:
             return float(value)

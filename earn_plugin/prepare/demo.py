@@ -62,6 +62,15 @@ def make_missing_demo(options: dict[str, Any]) -> None:
         make_demo()
 
 
+def would_create(path: Path) -> bool:
+    """Whether ``make_missing_demo`` would create a path: the demo data set does not exist, and this is one of its."""
+    created = {
+        ROOT / part / folder for part in ('train', 'val') for folder in ('HR', *(f'LR_bicubic/X{s}' for s in SCALES))
+    }
+    created |= {ROOT / 'train' / f'{name}_sub.lmdb' for name in ('HR', *(f'LR_bicubic_X{s}' for s in SCALES))}
+    return not ROOT.exists() and path in created
+
+
 def _make(root: Path) -> None:
     with atomic_folder(root) as made:
         for part, photographs in (('train', TRAIN), ('val', HELD_OUT)):

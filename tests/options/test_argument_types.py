@@ -51,7 +51,7 @@ def test_kinds_of_basicsrs_defaults():
     assert not fits('1e-4', kind_of(parameters['lr'], hints))
 
 
-def test_only_a_kwargs_that_is_used_takes_any_key():
+def test_only_used_kwargs_take_any_key():
     def passes_on(a, **kwargs):
         return dict(**kwargs)
 
@@ -66,4 +66,5 @@ def test_kind_names():
     assert kind_name(float | list) == 'a number or a list'
     assert kind_name(str | None) == 'text or nothing (~)'
     assert kind_name(tuple[float, ...]) == 'a list'
+    assert kind_name(float | torch.Tensor) == 'a number'  # as torch annotates a learning rate
     assert kind_name(inspect.Parameter) == 'Parameter'

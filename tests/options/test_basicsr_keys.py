@@ -21,7 +21,7 @@ class Derived(Base):
         return self.opt['val']['metrics'].get('zeta')
 
 
-def test_finds_what_is_read_and_nothing_else():
+def test_finds_exactly_the_keys_that_are_read():
     assert keys_read(Base) == {
         ('alpha',),
         ('train',),

@@ -7,15 +7,15 @@ from earn_plugin.options.options_file import read_options
 from tests.helpers.options import write_options
 
 
-def completed(tmp_path, options, is_train=True, debug=False):
+def filled(tmp_path, options, is_train=True, debug=False):
     return fill_defaults(read_options(write_options(tmp_path, options)), is_train, debug=debug)
 
 
-def test_what_basicsr_derives(tmp_path, tiny, monkeypatch):
+def test_derived_values(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny['path']['pretrain_network_g'] = '~/net.pth'
     tiny['datasets']['val_2'] = {**tiny['datasets']['val'], 'dataroot_gt': '~/HR'}
-    opt = completed(tmp_path, tiny)
+    opt = filled(tmp_path, tiny)
     assert (opt['is_train'], opt['dist'], opt['rank'], opt['world_size']) == (True, False, 0, 1)
     assert [d['phase'] for d in opt['datasets'].values()] == ['train', 'val', 'val']
     assert all(d['scale'] == 2 for d in opt['datasets'].values())
@@ -25,31 +25,31 @@ def test_what_basicsr_derives(tmp_path, tiny, monkeypatch):
     assert opt['path']['resume_state'] is None
 
 
-def test_without_cuda_everything_is_on_the_cpu(tmp_path, tiny, monkeypatch):
+def test_without_cuda_everything_runs_on_the_cpu(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     for count in (0, 1):  # where the driver is too old, devices are counted that cannot be used
         monkeypatch.setattr(torch.cuda, 'device_count', lambda count=count: count)
         for asked in (1, 'auto', 0):
-            assert completed(tmp_path, {**tiny, 'num_gpu': asked})['num_gpu'] == 0
+            assert filled(tmp_path, {**tiny, 'num_gpu': asked})['num_gpu'] == 0
 
 
-def test_what_a_file_may_leave_out(tmp_path, tiny):
+def test_default_values(tmp_path, tiny):
     for key in ('logger', 'path', 'num_gpu', 'manual_seed'):
         del tiny[key]
     del tiny['val']['val_freq'], tiny['val']['save_img']
-    opt = completed(tmp_path, tiny)
+    opt = filled(tmp_path, tiny)
     assert opt['logger'] == {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False, 'keep_states': 3}
     assert (opt['val']['val_freq'], opt['val']['save_img'], opt['val']['suffix']) == (5000, False, None)
 
 
-def test_debug_as_in_basicsr(tmp_path, tiny):
-    opt = completed(tmp_path, tiny, debug=True)
+def test_debug_is_as_in_basicsr(tmp_path, tiny):
+    opt = filled(tmp_path, tiny, debug=True)
     assert opt['name'] == 'debug_tiny'
     assert (opt['logger']['print_freq'], opt['logger']['save_checkpoint_freq'], opt['val']['val_freq']) == (1, 8, 8)
 
 
-def test_results_of_a_test(tmp_path, tiny, monkeypatch):
+def test_a_test_writes_to_results(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    opt = completed(tmp_path, tiny, is_train=False)
+    opt = filled(tmp_path, tiny, is_train=False)
     assert opt['path']['results_root'] == str(tmp_path / 'results/tiny')
     assert 'models' not in opt['path']
