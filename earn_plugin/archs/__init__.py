@@ -1,4 +1,7 @@
-"""The networks, one file each; importing this puts them into BasicSR's registry."""
+"""The networks, one file each, in pure torch; importing this package registers them in BasicSR.
+
+A network's file imports blocks, attention and arguments, but no other network.
+"""
 
 from earn_plugin.archs.a2n_arch import A2N
 from earn_plugin.archs.dual_attention_rcan_arch import DualAttentionRCAN

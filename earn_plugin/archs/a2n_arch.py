@@ -5,14 +5,13 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earn_plugin.archs.arguments import check_choice, check_multiple, check_positive, check_range, check_same
+from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
 
-TEMPERATURE = 30  # of the softmax between the two branches, section 3.3
 FIXED_WEIGHTS = {'attention': (1.0, 0.0), 'non_attention': (0.0, 1.0), 'equal': (0.5, 0.5)}
 
 
 class AttentionBranch(nn.Module):
-    """Pixels weighted by pixel attention, between convs. Keeps N×C×H×W."""
+    """Convs with pixel attention between them. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int):
         super().__init__()
@@ -26,8 +25,21 @@ class AttentionBranch(nn.Module):
         return self.conv_last(self.conv(x) * mask)
 
 
+class DynamicAttention(nn.Sequential):
+    """The dynamic attention module, section 3.3: N×C×H×W → weights of the two branches, N×2, which sum to 1."""
+
+    temperature = 30
+
+    def __init__(self, num_feat: int):
+        squeezed = num_feat // 4
+        super().__init__(nn.Linear(num_feat, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, 2, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (super().forward(x.mean((2, 3))) / self.temperature).softmax(1)
+
+
 class AttentionInAttentionBlock(nn.Module):
-    """A2B, section 3.2: an attention and a non-attention branch, weighed for each image. Keeps N×C×H×W."""
+    """A2B, section 3.2: an attention and a non-attention branch, weighted for each image. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int, kernel_size: int, branch_weights: str):
         super().__init__()
@@ -35,22 +47,18 @@ class AttentionInAttentionBlock(nn.Module):
         self.attention = AttentionBranch(num_feat)
         self.non_attention = nn.Conv2d(num_feat, num_feat, kernel_size, 1, kernel_size // 2, bias=False)
         self.conv_last = nn.Conv2d(num_feat, num_feat, 1, bias=False)
-        if branch_weights == 'dynamic':
-            squeezed = num_feat // 4
-            self.dropout = nn.Sequential(
-                nn.Linear(num_feat, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, 2, bias=False)
-            )
-        else:
-            self.register_buffer('fixed', torch.tensor(FIXED_WEIGHTS[branch_weights]), persistent=False)
-
-    def weigh(self, entered: Tensor) -> Tensor:
-        """The weights of the attention and the non-attention branch for each image: N×2, with sum 1."""
-        if hasattr(self, 'fixed'):
-            return self.fixed.expand(len(entered), 2)
-        return (self.dropout(entered.mean((2, 3))) / TEMPERATURE).softmax(1)
+        fixed = FIXED_WEIGHTS.get(branch_weights)
+        self.dynamic_attention = None if fixed else DynamicAttention(num_feat)
+        self.register_buffer('fixed_weights', torch.tensor(fixed) if fixed else None, persistent=False)
 
     def enter(self, x: Tensor) -> Tensor:
         return F.leaky_relu(self.conv_first(x), 0.2)
+
+    def weigh(self, entered: Tensor) -> Tensor:
+        """Weights of the attention and the non-attention branch for each image: N×2."""
+        if self.dynamic_attention is None:
+            return self.fixed_weights.expand(len(entered), 2)
+        return self.dynamic_attention(entered)
 
     def forward(self, x: Tensor) -> Tensor:
         entered = self.enter(x)
@@ -77,25 +85,25 @@ class UpsampleBlock(nn.Module):
 
 @ARCH_REGISTRY.register()
 class A2N(nn.Module):
-    """Attention in attention network: each block learns how much of its attention to use.
+    """Attention in attention network: each block learns how much to use its attention branch.
 
-    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them.
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers have torch's default initialisation.
 
     Source: Chen, Gu, Zhang, "Attention in Attention Network for Image Super-Resolution" (2021), section 3.
 
     Args:
-        num_in_ch, num_out_ch: channels of the images, the same.
-        num_feat: channels of the features, a multiple of 4.
+        num_in_ch, num_out_ch: channels of the images; must be equal.
+        num_feat: channels of the features; a multiple of 4.
         num_upfeat: channels after the upsampling.
         num_block: attention in attention blocks.
         upscale: 2, 3 or 4.
         variant: 'A2N', or 'A2N-M' with 1×1 convs in the non-attention branches.
-        branch_weights: 'dynamic' for the learned ones; 'attention', 'non_attention' or 'equal' for fixed ones, the
-            paper's ablations.
+        branch_weights: 'dynamic' for those of the dynamic attention module; 'attention', 'non_attention' or 'equal'
+            for fixed ones, the paper's ablations.
         img_range: the network works on x · img_range.
 
     Raises:
-        ValueError: names an argument that the network cannot serve.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -111,13 +119,12 @@ class A2N(nn.Module):
         img_range: float = 255.0,
     ):
         super().__init__()
-        check_same(num_in_ch, num_out_ch)
+        check_images(num_in_ch, num_out_ch, img_range)
         check_positive(num_feat=num_feat, num_upfeat=num_upfeat, num_block=num_block)
-        check_multiple(4, 'the weights of the branches are made of a quarter', num_feat=num_feat)
+        check_multiple(4, 'the dynamic attention module has a quarter of them', num_feat=num_feat)
         check_choice((2, 3, 4), upscale=upscale)
         check_choice(('A2N', 'A2N-M'), variant=variant)
         check_choice(('dynamic', *FIXED_WEIGHTS), branch_weights=branch_weights)
-        check_range(img_range)
 
         self.img_range = img_range
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
@@ -138,8 +145,8 @@ class A2N(nn.Module):
         skip = F.interpolate(x, size=out.shape[2:], mode='bilinear', align_corners=False)
         return (self.conv_last(out) + skip) / self.img_range
 
-    def branch_weights(self, x: Tensor) -> Tensor:
-        """How much each block uses of its attention and of its non-attention branch: images → N×num_block×2."""
+    def weights_per_block(self, x: Tensor) -> Tensor:
+        """Weights of each block's attention and non-attention branch: images N×C×H×W → N×num_block×2."""
         features = self.conv_first(x * self.img_range)
         weights = []
         for block in self.body:

@@ -1,4 +1,4 @@
-"""The attentions that the networks share. All keep N×C×H×W, and take any H and W of at least 1."""
+"""The attentions that the networks share. All keep N×C×H×W, and work for any H and W of at least 1."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -12,7 +12,7 @@ from earn_plugin.archs.blocks import Bottleneck
 
 
 def channel_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) standard deviation of each channel: N×C×H×W → two of N×C×1×1.
+    """Mean and biased standard deviation of each channel: N×C×H×W → two of N×C×1×1.
 
     The gradient of the deviation of a constant channel is 0, where plain autograd gives NaN.
     """
@@ -23,64 +23,64 @@ def channel_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class AdaptivelyScaledChannelAttention(nn.Module):
-    """ASCA: scales each channel by what its mean and its standard deviation tell together.
+    """ASCA: scales each channel by a function of the means and standard deviations of all channels.
 
-    Source: EARN ("Efficient Multi-Attention Residual Network for Image Super Resolution"), section on adaptively
-    scaled channel attention.
+    Source: EARN ("Efficient Multi-Attention Residual Network for Image Super Resolution"), section 3, equation 2,
+    figure 3b.
     """
 
-    def __init__(self, num_feat: int, reduction: int = 16):
+    def __init__(self, num_feat: int, squeeze_factor: int = 16):
         super().__init__()
-        self.se_mean = Bottleneck(num_feat, reduction)
-        self.se_std = Bottleneck(num_feat, reduction)
+        self.se_mean = Bottleneck(num_feat, squeeze_factor)
+        self.se_std = Bottleneck(num_feat, squeeze_factor)
         self.merge = nn.Conv2d(2 * num_feat, num_feat, 1)
-        self.se_fused = Bottleneck(num_feat, reduction)
+        self.se_merged = Bottleneck(num_feat, squeeze_factor)
 
     def forward(self, x: Tensor) -> Tensor:
         mean, std = channel_mean_std(x)
         descriptor = torch.cat([self.se_std(std), self.se_mean(mean)], dim=1)  # N×2C×1×1
-        return x * self.se_fused(self.merge(descriptor).relu()).sigmoid()
+        return x * self.se_merged(self.merge(descriptor).relu()).sigmoid()
 
 
 class PixelAttention(nn.Module):
-    """PA: a bottleneck and a sigmoid on every pixel, multiplied with the input."""
+    """PA: scales each value by a bottleneck and a sigmoid of its pixel."""
 
-    def __init__(self, num_feat: int, reduction: int = 16):
+    def __init__(self, num_feat: int, squeeze_factor: int = 16):
         super().__init__()
-        self.bottleneck = Bottleneck(num_feat, reduction)
+        self.bottleneck = Bottleneck(num_feat, squeeze_factor)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.bottleneck(x).sigmoid()
 
 
 class ChannelAttention(nn.Module):
-    """CA: scales each channel by what a bottleneck makes of all channels' means.
+    """CA: scales each channel by a bottleneck and a sigmoid of the means of all channels.
 
     Source: RCAN, "Image Super-Resolution Using Very Deep Residual Channel Attention Networks" (ECCV 2018), section
     3.3; without biases it is the squeeze-and-excitation of Hu et al. (CVPR 2018).
     """
 
-    def __init__(self, num_feat: int, reduction: int = 16, bias: bool = True):
+    def __init__(self, num_feat: int, squeeze_factor: int = 16, bias: bool = True):
         super().__init__()
-        self.bottleneck = Bottleneck(num_feat, reduction, bias)
+        self.bottleneck = Bottleneck(num_feat, squeeze_factor, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.bottleneck(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
 class NonLocalAttention(nn.Module):
-    """Every pixel adds up what all pixels hold, weighted by how alike they are, and adds it to itself.
+    """Non-local block: z = x + W·softmax(θ(x)ᵀφ(x))·g(x).
 
-    The weights of H·W pixels for H·W pixels are never stored, neither in training: that would be 17 GB at 256×256.
+    The HW×HW attention matrix, 17 GB at 256×256, is never materialised, not even in training.
 
     Source: Wang et al., "Non-local Neural Networks" (CVPR 2018), equations 2 to 6.
 
     Args:
-        num_feat: channels; values have half of them.
-        mode: 'gaussian' compares the features themselves, 'embedded' two projections of them to half the channels.
-        softmax_over: the weights sum to 1 over the 'keys' that a pixel looks at, or, as in RNAN, over the 'queries'
-            that look at it.
-        zero_init: whether the projection back starts at 0, so that the whole starts as the identity.
+        num_feat: channels C; g(x) has C/2.
+        mode: 'gaussian' for θ(x) = φ(x) = x, 'embedded' for 1×1 convs to C/2 channels.
+        softmax_over: the attention weights sum to 1 over the 'keys' of each query, or, as in RNAN, over the 'queries'
+            of each key.
+        zero_init: whether W is initialised to zero, so that the block starts as the identity.
     """
 
     modes = ('gaussian', 'embedded')
@@ -103,12 +103,12 @@ class NonLocalAttention(nn.Module):
             return self.project(attend(attention_over_queries, query, key, self.value(x))) + x
         if query.shape[1] == self.value.out_channels:
             return self.project(attend(attention_over_keys, query, key, self.value(x))) + x
-        # the fused attention wants values as wide as keys; a weighted mean and a 1×1 conv may change places
+        # torch's fused attention needs values as wide as keys; a weighted mean and a 1×1 conv commute
         return self.project(self.value(attend(attention_over_keys, query, key, x))) + x
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """Inside, operators keep the precision of what they are given; the meta device has no autocast to switch off."""
+    """A context in which operators keep the precision of their inputs; the meta device has no autocast."""
     return nullcontext() if x.device.type == 'meta' else torch.autocast(x.device.type, enabled=False)
 
 
@@ -117,35 +117,36 @@ def attend(attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     with without_autocast(query):
         rows = [tensor.float() if tensor.element_size() == 2 else tensor for tensor in (query, key, value)]
         out = attention(*(tensor.flatten(2).transpose(1, 2) for tensor in rows))
-    # contiguous, because torch.compile foresees wrong strides for a conv of one transposed image, and reads beside it
+    # contiguous: for a conv of one transposed image torch.compile assumes wrong strides, and reads out of bounds
     return out.transpose(1, 2).contiguous().unflatten(2, query.shape[2:]).to(query.dtype)
 
 
 def attention_over_keys(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax over keys of query·key, times value: N×L×C each → N×L×C. The dot products are not scaled."""
-    heads = (tensor.contiguous()[:, None] for tensor in (query, key, value))
-    return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
+    query, key, value = (tensor.contiguous()[:, None] for tensor in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
 
 
-# Keys times queries that are weighed at once: small enough for a processor's cache, large enough to keep a GPU busy.
+# Products of keys and queries computed at once: few enough for a processor's cache, enough to keep a GPU busy.
 CHUNK = {'cpu': 2**20, 'other': 2**26}
 
 
 def attention_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same with the softmax over the queries of each key, N×L×C each → N×L×C, some keys after the other."""
+    """The same with the softmax over the queries of each key, N×L×C each → N×L×C, in chunks of keys."""
     number, length, _ = query.shape
     chunk = max(1, CHUNK['cpu' if query.device.type == 'cpu' else 'other'] // (number * length))
     out = torch.zeros_like(value)
-    for keys, values in zip(key.split(chunk, 1), value.split(chunk, 1), strict=True):
+    for start in range(0, length, chunk):
+        keys, values = key[:, start : start + chunk], value[:, start : start + chunk]
         if torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad or values.requires_grad):
-            # the weights are made again on the way back
-            out = out + checkpoint(weighed_by_queries, query, keys, values, use_reentrant=False)
+            # the weights are computed again in the backward pass
+            out = out + checkpoint(weighted_by_queries, query, keys, values, use_reentrant=False)
         else:
-            out += weighed_by_queries(query, keys, values)
+            out += weighted_by_queries(query, keys, values)
     return out
 
 
-def weighed_by_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def weighted_by_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     weights = (key @ query.transpose(1, 2)).softmax(2)  # N×keys×queries
     return weights.transpose(1, 2) @ value
 
@@ -153,7 +154,7 @@ def weighed_by_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def attend_windows(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
     """The maths of local attention: weights = softmax over the window of q·(k + position), result = weights·v.
 
-    The window is walked by its k·k shifts, which are views of key and value: nothing of size k²·C·H·W is made.
+    It loops over the k·k shifts of the window, which are views of key and value: no tensor of size k²·C·H·W exists.
 
     Returns:
         The result, N×C×H×W, and the weights, N×k²×H×W; see ``local_attention``.
@@ -170,8 +171,7 @@ def attend_windows(query: Tensor, key: Tensor, value: Tensor, position: Tensor) 
 
 
 class LocalAttentionFunction(torch.autograd.Function):
-    """``attend_windows`` with gradients that are added up in place, where autograd would make one of full size for
-    every shift."""
+    """``attend_windows`` with gradients accumulated in place; autograd would create one of full size for each shift."""
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
@@ -200,18 +200,18 @@ class LocalAttentionFunction(torch.autograd.Function):
 
 
 def window_shifts(size: int, height: int, width: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of the padded keys that each place of the window sees, row by row."""
+    """Rows and columns of the padded keys for each offset of the window, row by row."""
     return [(slice(i, i + height), slice(j, j + width)) for i in range(size) for j in range(size)]
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
-    """Attention of every pixel to the k×k window around it, one softmax over the window for all channels.
+    """Attention of every pixel to the k×k window around it, with one softmax over the window for all channels.
 
     Half precision is computed in float32: at EARN's range of 255 the logits are in the thousands.
 
     Args:
         query: N×C×H×W.
-        key, value: N×C×(H+k−1)×(W+k−1), the border included.
+        key, value: N×C×(H+k−1)×(W+k−1), including the border.
         position: C×k×k, added to the keys of the window.
 
     Returns:
@@ -221,7 +221,10 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, position: Tensor)
     if query.dtype in (torch.float16, torch.bfloat16):
         inputs = [tensor.float() for tensor in inputs]
     with without_autocast(query):
-        out = LocalAttentionFunction.apply(*inputs) if torch.is_grad_enabled() else attend_windows(*inputs)[0]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+            out = LocalAttentionFunction.apply(*inputs)
+        else:
+            out = attend_windows(*inputs)[0]
     return out.to(query.dtype)
 
 
@@ -236,8 +239,8 @@ class LocalAttention(nn.Module):
     equation 5.
     """
 
-    # In inference the image goes through in bands of rows of about this many values a tensor: small enough for a
-    # processor's cache, large enough to keep a GPU busy.
+    # Inference processes the image in bands of rows, with about this many values a tensor: few enough for a
+    # processor's cache, enough to keep a GPU busy.
     band_values = {'cpu': 2**19, 'other': 2**25}
 
     def __init__(self, num_feat: int, window_size: int = 3):
@@ -251,7 +254,7 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        # with gradients bands would save nothing, because all is kept anyway; a trace would keep their number
+        # with gradients all is kept, so bands would save nothing; a trace would fix their number
         if torch.is_grad_enabled() or torch.jit.is_tracing():
             return self._band(x, 0, h)
         values = self.band_values['cpu' if x.device.type == 'cpu' else 'other']

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 
 class MeanShift(nn.Module):
-    """Move images from [0, 1] to the network's range around the data set's mean, and back.
+    """Shift and scale images from [0, 1] to the network's range around the data set's mean, and back.
 
-    The shift is a constant, so it is a buffer outside the state dict. It is rounded to float32 once, as in the
-    authors' networks, whatever precision the network runs in.
+    The shift is constant, so it is a buffer outside the state dict. As in the authors' networks it is rounded to
+    float32 once, whatever precision the network runs in.
     """
 
     def __init__(self, rgb_mean: tuple[float, ...], img_range: float):
@@ -25,7 +25,7 @@ class MeanShift(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """conv, ReLU, conv, + input, and, where ``relu_out``, a last ReLU. Keeps N×C×H×W."""
+    """conv, ReLU, conv, + input, and a final ReLU if ``relu_out``. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int, relu_out: bool = False):
         super().__init__()
@@ -52,7 +52,7 @@ class ResidualAttentionUnit(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """Blocks in a row, conv, + input: RCAN's group. Keeps N×C×H×W."""
+    """Blocks in sequence, conv, + input: RCAN's group. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int, blocks: list[nn.Module]):
         super().__init__()
@@ -64,16 +64,16 @@ class ResidualGroup(nn.Module):
 
 
 class EfficientResidualBlock(nn.Module):
-    """Two grouped 3×3 convs and a 1×1 conv, a ReLU after each and the skip before the last.
+    """Two grouped 3×3 convs and a 1×1 conv, each followed by a ReLU; the skip is added before the last ReLU.
 
     Source: CARN, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network" (ECCV 2018),
     section 3.3. Keeps N×C×H×W.
     """
 
-    def __init__(self, num_feat: int, num_group: int):
+    def __init__(self, num_feat: int, groups: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=num_group)
-        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=num_group)
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=groups)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=groups)
         self.conv3 = nn.Conv2d(num_feat, num_feat, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,17 +82,17 @@ class EfficientResidualBlock(nn.Module):
 
 
 class Bottleneck(nn.Sequential):
-    """1×1 conv c → c/reduction, ReLU, 1×1 conv back: the middle of most channel and pixel attentions."""
+    """1×1 conv from C to C/squeeze_factor channels, ReLU, 1×1 conv back: the core of channel and pixel attentions."""
 
-    def __init__(self, num_feat: int, reduction: int, bias: bool = True):
-        squeezed = num_feat // reduction
+    def __init__(self, num_feat: int, squeeze_factor: int, bias: bool = True):
+        squeezed = num_feat // squeeze_factor
         super().__init__(
             nn.Conv2d(num_feat, squeezed, 1, bias=bias), nn.ReLU(), nn.Conv2d(squeezed, num_feat, 1, bias=bias)
         )
 
 
 class Upsampler(nn.Sequential):
-    """Sub-pixel upsampling: N×C×H×W → N×C×sH×sW by conv 3×3 and PixelShuffle; powers of 2 go in steps of 2."""
+    """Sub-pixel upsampling: N×C×H×W → N×C×sH×sW by 3×3 conv and PixelShuffle; powers of 2 in steps of 2."""
 
     def __init__(self, upscale: int, num_feat: int):
         steps = [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)

@@ -3,7 +3,7 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_channels, check_choice, check_multiple, check_positive, check_range
+from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
 from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
 from earn_plugin.archs.blocks import MeanShift, ResidualAttentionUnit, ResidualGroup, Upsampler
 
@@ -12,24 +12,24 @@ from earn_plugin.archs.blocks import MeanShift, ResidualAttentionUnit, ResidualG
 class DualAttentionRCAN(nn.Module):
     """RCAN with spatial attention before each channel attention.
 
-    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them. The paper has a
-    small model, whose sizes it does not tell; the defaults are ours.
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers have torch's default initialisation. The paper
+    does not give the sizes of its small model; the defaults are ours.
 
     Source: Gao, "Dual-Attention GAN with ODE inspired architecture for Super Resolution", section 4.3; Zhang et al.,
     "Image Super-Resolution Using Very Deep Residual Channel Attention Networks" (ECCV 2018).
 
     Args:
-        num_in_ch, num_out_ch: channels of the images, as many as ``rgb_mean`` has values.
-        num_feat: channels of the features, a multiple of ``reduction`` and of 2.
+        num_in_ch, num_out_ch: channels of the images; as many as ``rgb_mean`` has values.
+        num_feat: channels of the features; a multiple of ``squeeze_factor`` and of 2.
         num_group: residual groups.
         num_block: attention blocks in a group.
         upscale: 2, 3, 4 or 8.
         non_local_mode: of the spatial attention, 'gaussian' or 'embedded'.
-        reduction: of the channel attention.
+        squeeze_factor: reduction of the channels in the channel attention.
         img_range, rgb_mean: the network works on (x − rgb_mean) · img_range.
 
     Raises:
-        ValueError: names an argument that the network cannot serve.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -41,21 +41,20 @@ class DualAttentionRCAN(nn.Module):
         num_block: int = 3,
         upscale: int = 4,
         non_local_mode: str = 'gaussian',
-        reduction: int = 16,
+        squeeze_factor: int = 16,
         img_range: float = 1.0,
         rgb_mean: tuple[float, ...] = (0.4488, 0.4371, 0.4040),
     ):
         super().__init__()
-        check_positive(num_feat=num_feat, num_group=num_group, num_block=num_block, reduction=reduction)
-        check_multiple(reduction, 'reduction', num_feat=num_feat)
+        check_positive(num_feat=num_feat, num_group=num_group, num_block=num_block, squeeze_factor=squeeze_factor)
+        check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
         check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
         check_choice((2, 3, 4, 8), upscale=upscale)
         check_choice(NonLocalAttention.modes, non_local_mode=non_local_mode)
-        check_channels(num_in_ch, num_out_ch, rgb_mean)
-        check_range(img_range)
+        check_images(num_in_ch, num_out_ch, img_range, rgb_mean)
 
         def unit() -> nn.Module:
-            attention = NonLocalAttention(num_feat, non_local_mode), ChannelAttention(num_feat, reduction)
+            attention = NonLocalAttention(num_feat, non_local_mode), ChannelAttention(num_feat, squeeze_factor)
             return ResidualAttentionUnit(num_feat, nn.Sequential(*attention))
 
         self.shift = MeanShift(rgb_mean, img_range)

@@ -3,29 +3,29 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_channels, check_choice, check_multiple, check_positive, check_range
+from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
 from earn_plugin.archs.attention import AdaptivelyScaledChannelAttention, LocalAttention, PixelAttention
 from earn_plugin.archs.blocks import EfficientResidualBlock, MeanShift, ResidualBlock, Upsampler
 
 
 class MaskBranch(nn.Module):
-    """The mask, in (0, 1), that weighs the trunk: local attention, once down and up again, skip. Keeps N×C×H×W."""
+    """The mask of the trunk, in (0, 1): local attention, down and up once, with a skip. Keeps N×C×H×W."""
 
-    def __init__(self, num_feat: int, num_group: int, window_size: int, use_local_attention: bool):
+    def __init__(self, num_feat: int, groups: int, window_size: int, use_local_attention: bool):
         super().__init__()
-        self.erb1 = EfficientResidualBlock(num_feat, num_group)
+        self.erb1 = EfficientResidualBlock(num_feat, groups)
         self.attention = LocalAttention(num_feat, window_size) if use_local_attention else nn.Identity()
         self.down = nn.Conv2d(num_feat, num_feat, 3, 2, 1)
-        self.erb2 = EfficientResidualBlock(num_feat, num_group)
+        self.erb2 = EfficientResidualBlock(num_feat, groups)
         self.up = nn.PixelShuffle(2)
         self.expand = nn.Conv2d(num_feat // 4, num_feat, 1)
-        self.erb3 = EfficientResidualBlock(num_feat, num_group)
+        self.erb3 = EfficientResidualBlock(num_feat, groups)
         self.last = nn.Conv2d(num_feat, num_feat, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         skip = self.erb1(x)
         out = self.up(self.erb2(self.down(self.attention(skip))))
-        out = out[..., : x.shape[2], : x.shape[3]]  # an odd size comes back one larger
+        out = out[..., : x.shape[2], : x.shape[3]]  # an odd size comes back larger by one
         return self.last(self.erb3(self.expand(out) + skip)).sigmoid()
 
 
@@ -35,10 +35,11 @@ class ResidualAttentionBlock(nn.Module):
     def __init__(
         self,
         num_feat: int,
-        num_group: int,
-        reduction: int,
-        window_size: int,
+        *,
         released: bool,
+        groups: int,
+        squeeze_factor: int,
+        window_size: int,
         use_asca: bool,
         use_skip: bool,
         use_local_attention: bool,
@@ -52,13 +53,13 @@ class ResidualAttentionBlock(nn.Module):
         attention = []
         if use_asca:
             attention += [*residual_blocks(2)] if released else []
-            attention += [AdaptivelyScaledChannelAttention(num_feat, reduction)]
+            attention += [AdaptivelyScaledChannelAttention(num_feat, squeeze_factor)]
         if not released:
-            attention += [PixelAttention(num_feat, reduction)]
+            attention += [PixelAttention(num_feat, squeeze_factor)]
         self.attention = nn.Sequential(*attention)
         self.head = residual_blocks(1)
         self.trunk = residual_blocks(2)
-        self.mask = MaskBranch(num_feat, num_group, window_size, use_local_attention)
+        self.mask = MaskBranch(num_feat, groups, window_size, use_local_attention)
         self.tail = residual_blocks(2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,28 +72,28 @@ class ResidualAttentionBlock(nn.Module):
 class EARN(nn.Module):
     """Efficient Multi-Attention Residual Network.
 
-    N×3×H×W RGB in [0, 1] → N×3×sH×sW, any H and W of at least 1. 2,181,443 parameters at ×4 with the defaults.
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers have torch's default initialisation, relative
+    embeddings N(0, 1). 2,181,443 parameters at ×4 with the defaults.
 
-    Source: the paper; ``variant='released'`` is the network of the authors' code, which has two residual blocks
-    before ASCA, no pixel attention, a ReLU at the end of each residual block and depthwise mask convs. Deviations:
-    odd sizes work, and the local attention's result keeps its channels in place, which the authors' code does not.
-    Layers start as torch's own do, the relative embeddings at N(0, 1).
+    Source: the paper, section 3; ``variant='released'`` is the network of the authors' code, which has two residual
+    blocks before ASCA, no pixel attention, a ReLU at the end of each residual block and depthwise convs in the mask.
+    Deviations from that code: odd sizes work, and the local attention's result keeps its channels in place.
 
     Args:
-        num_in_ch, num_out_ch: channels; as many as ``rgb_mean`` has values.
-        num_feat: channels of the features; a multiple of 4, of ``reduction`` and of ``num_group``.
+        num_in_ch, num_out_ch: channels of the images; as many as ``rgb_mean`` has values.
+        num_feat: channels of the features; a multiple of 4, of ``squeeze_factor`` and of ``groups``.
         num_block: residual attention blocks.
         upscale: 2, 3 or 4.
         variant: 'paper' or 'released'.
-        num_group: groups of the mask's 3×3 convs; None takes the variant's: num_feat / 4, or num_feat.
-        reduction: of the channel and pixel attentions.
-        window_size: of the local attention; odd.
+        groups: of the mask's 3×3 convs; None for the variant's: num_feat / 4, or num_feat.
+        squeeze_factor: reduction of the channels in the channel and pixel attentions.
+        window_size: of the local attention, in pixels; odd.
         use_asca, use_skip, use_local_attention: False for an ablation of Table 2. Without skips neither the blocks
-            nor the whole have one; the released variant without ASCA has no blocks before it either.
-        img_range, rgb_mean: the range inside the network, and DIV2K's mean in [0, 1].
+            nor the network has one; the released variant without ASCA also lacks the two residual blocks before it.
+        img_range, rgb_mean: the network works on (x − rgb_mean) · img_range.
 
     Raises:
-        ValueError: a value that the network cannot serve.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -103,8 +104,8 @@ class EARN(nn.Module):
         num_block: int = 4,
         upscale: int = 4,
         variant: str = 'paper',
-        num_group: int | None = None,
-        reduction: int = 16,
+        groups: int | None = None,
+        squeeze_factor: int = 16,
         window_size: int = 3,
         use_asca: bool = True,
         use_skip: bool = True,
@@ -114,38 +115,35 @@ class EARN(nn.Module):
     ):
         super().__init__()
         check_choice(('paper', 'released'), variant=variant)
-        check_positive(num_feat=num_feat, num_block=num_block, reduction=reduction, window_size=window_size)
+        check_positive(num_feat=num_feat, num_block=num_block, squeeze_factor=squeeze_factor, window_size=window_size)
         check_multiple(4, 'the mask shuffles them into 2×2 pixels', num_feat=num_feat)
-        check_multiple(reduction, 'reduction', num_feat=num_feat)
-        if num_group is None:
-            num_group = num_feat if variant == 'released' else num_feat // 4
-        check_positive(num_group=num_group)
-        check_multiple(num_group, 'num_group', num_feat=num_feat)
+        check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
+        if groups is None:
+            groups = num_feat if variant == 'released' else num_feat // 4
+        check_positive(groups=groups)
+        check_multiple(groups, 'groups', num_feat=num_feat)
         check_choice((2, 3, 4), upscale=upscale)
-        check_channels(num_in_ch, num_out_ch, rgb_mean)
+        check_images(num_in_ch, num_out_ch, img_range, rgb_mean)
         check_choice((True, False), use_asca=use_asca, use_skip=use_skip, use_local_attention=use_local_attention)
         if window_size % 2 == 0:
             raise ValueError(f'window_size must be odd, got {window_size}; try {window_size + 1}')
-        check_range(img_range)
+
+        def block() -> nn.Module:
+            return ResidualAttentionBlock(
+                num_feat,
+                released=variant == 'released',
+                groups=groups,
+                squeeze_factor=squeeze_factor,
+                window_size=window_size,
+                use_asca=use_asca,
+                use_skip=use_skip,
+                use_local_attention=use_local_attention,
+            )
 
         self.use_skip = use_skip
         self.shift = MeanShift(rgb_mean, img_range)
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
-        self.body = nn.Sequential(
-            *[
-                ResidualAttentionBlock(
-                    num_feat,
-                    num_group,
-                    reduction,
-                    window_size,
-                    released=variant == 'released',
-                    use_asca=use_asca,
-                    use_skip=use_skip,
-                    use_local_attention=use_local_attention,
-                )
-                for _ in range(num_block)
-            ]
-        )
+        self.body = nn.Sequential(*[block() for _ in range(num_block)])
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)

@@ -4,13 +4,17 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_channels, check_choice, check_multiple, check_positive, check_range
+from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
 from earn_plugin.archs.attention import ChannelAttention, without_autocast
 from earn_plugin.archs.blocks import MeanShift, ResidualAttentionUnit, ResidualGroup, Upsampler
 
 
 class LayerAttention(nn.Module):
-    """LAM, equations 3 and 4: mixes the outputs of L layers, N×L×C×H×W → N×(L·C)×H×W. Starts as no mixing."""
+    """LAM, equations 3 and 4: mixes the outputs of L layers, N×L×C×H×W → N×(L·C)×H×W. Starts as the identity.
+
+    Deviation: equation 3 has softmax(energy); the authors' code computes softmax(max − energy), and their weights
+    need it.
+    """
 
     def __init__(self):
         super().__init__()
@@ -18,7 +22,7 @@ class LayerAttention(nn.Module):
 
     def forward(self, layers: Tensor) -> Tensor:
         rows = layers.flatten(2)
-        with without_autocast(rows):  # sums over whole images, too large for float16
+        with without_autocast(rows):  # sums over all pixels, too large for float16
             wide = rows.float() if rows.element_size() == 2 else rows
             energy = wide @ wide.transpose(1, 2)
         attention = (energy.amax(2, keepdim=True) - energy).softmax(2)
@@ -27,7 +31,7 @@ class LayerAttention(nn.Module):
 
 
 class ChannelSpatialAttention(nn.Module):
-    """CSAM, equations 5 and 6: a 3-D conv over channels, rows and columns makes the mask. Starts as the identity ·1."""
+    """CSAM, equations 5 and 6: the mask is a 3-D conv over channels, rows and columns. Starts as the identity."""
 
     def __init__(self):
         super().__init__()
@@ -43,22 +47,23 @@ class ChannelSpatialAttention(nn.Module):
 class HAN(nn.Module):
     """Holistic attention network: RCAN's groups, attention over all their outputs and over channels and pixels.
 
-    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them, both attentions
-    at γ = 0.
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers have torch's default initialisation, γ of
+    both attentions 0.
 
     Source: Niu et al., "Single Image Super-Resolution via a Holistic Attention Network" (ECCV 2020), section 3.
+    Deviation: see ``LayerAttention``.
 
     Args:
-        num_in_ch, num_out_ch: channels of the images, as many as ``rgb_mean`` has values.
-        num_feat: channels of the features, a multiple of ``reduction``.
+        num_in_ch, num_out_ch: channels of the images; as many as ``rgb_mean`` has values.
+        num_feat: channels of the features; a multiple of ``squeeze_factor``.
         num_group: residual groups; the paper has 10, and any number works.
         num_block: channel attention blocks in a group.
         upscale: 2, 3, 4 or 8.
-        reduction: of the channel attention.
+        squeeze_factor: reduction of the channels in the channel attention.
         img_range, rgb_mean: the network works on (x − rgb_mean) · img_range.
 
     Raises:
-        ValueError: names an argument that the network cannot serve.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -69,23 +74,22 @@ class HAN(nn.Module):
         num_group: int = 10,
         num_block: int = 20,
         upscale: int = 4,
-        reduction: int = 16,
+        squeeze_factor: int = 16,
         img_range: float = 255.0,
         rgb_mean: tuple[float, ...] = (0.4488, 0.4371, 0.4040),
     ):
         super().__init__()
-        check_positive(num_feat=num_feat, num_group=num_group, num_block=num_block, reduction=reduction)
-        check_multiple(reduction, 'reduction', num_feat=num_feat)
+        check_positive(num_feat=num_feat, num_group=num_group, num_block=num_block, squeeze_factor=squeeze_factor)
+        check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
         check_choice((2, 3, 4, 8), upscale=upscale)
-        check_channels(num_in_ch, num_out_ch, rgb_mean)
-        check_range(img_range)
+        check_images(num_in_ch, num_out_ch, img_range, rgb_mean)
 
         self.shift = MeanShift(rgb_mean, img_range)
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         self.groups = nn.ModuleList(
             ResidualGroup(
                 num_feat,
-                [ResidualAttentionUnit(num_feat, ChannelAttention(num_feat, reduction)) for _ in range(num_block)],
+                [ResidualAttentionUnit(num_feat, ChannelAttention(num_feat, squeeze_factor)) for _ in range(num_block)],
             )
             for _ in range(num_group)
         )
@@ -104,7 +108,7 @@ class HAN(nn.Module):
         for group in [*self.groups, self.conv_after_groups]:
             deep = group(deep)
             outputs.append(deep)
-        layers = torch.stack(outputs[::-1], dim=1)  # the newest first, as the authors' weights expect
+        layers = torch.stack(outputs[::-1], dim=1)  # the last first, as the authors' weights expect
         deep = torch.cat([self.channel_spatial_attention(deep), self.conv_layers(self.layer_attention(layers))], dim=1)
         deep = self.conv_fuse(deep) + shallow
         return self.shift.undo(self.conv_last(self.upsample(deep)))

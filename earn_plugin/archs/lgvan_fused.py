@@ -1,7 +1,7 @@
-"""The parts of LGVAN's fused form: equal to those it is trained with, and faster.
+"""The parts of LGVAN's fused form: the same functions as those of the training form, faster.
 
-What is linear becomes one layer, and channels come last in memory, so that a layer norm is one pass and a 1×1 conv a
-matrix product. Each part takes its weights from the trained one (``take``), which must be in float64.
+Consecutive linear operations become one layer, and channels are last in memory, so that a layer norm is one pass and a
+1×1 conv a matrix product. ``take`` computes a part's weights from those of its training form, which must be in float64.
 """
 
 import torch
@@ -10,18 +10,18 @@ from torch.nn import functional as F
 
 
 class Bands(nn.Sequential):
-    """Layers in a row. On a CPU the image goes through in bands of rows, N×C×H×W → N×C'×sH×sW.
+    """Layers in sequence, N×C×H×W → N×C'×sH×sW, which process the image in bands of rows on a CPU.
 
-    What lies between the layers then stays in the processor's cache. Bands overlap by the rows that the layers see, so
-    that the result is the same. Where gradients are wanted, in a trace, and on other devices the image stays whole.
+    The maps between the layers then stay in the processor's cache. Bands overlap by the layers' receptive field, so the
+    result is the same. With gradients enabled, in a trace and on other devices the image is processed at once.
 
     Args:
-        reach: rows above and below that a pixel of the result sees.
+        reach: rows above and below a pixel that its result depends on.
         width: channels of the widest map between the layers.
         upscale: s.
     """
 
-    band_bytes = 2**23  # of the widest map; the fastest of those tried on a processor with 32 MiB of cache
+    band_bytes = 2**23  # of the widest map; the fastest of several on a processor with 32 MiB of cache
 
     def __init__(self, *layers: nn.Module, reach: int, width: int, upscale: int = 1):
         super().__init__(*layers)
@@ -41,10 +41,10 @@ class Bands(nn.Sequential):
 
 
 class FusedStrips(nn.Module):
-    """The two strip convs of a gate and the identity as one depthwise 5×5 conv. Keeps N×C×H×W.
+    """The two strip convs of LGCA and the identity as one depthwise 5×5 conv. Keeps N×C×H×W.
 
-    A strip conv of length k adds only its last bias to the outermost k//2 columns. So those next to the border have a
-    3×3 conv of their own (``near``), and those at the border only a bias.
+    A strip conv of length k adds only its last bias to the outermost k//2 columns. So the columns next to the border
+    have a 3×3 conv of their own (``near``), and those at the border only a bias.
     """
 
     def __init__(self, num_feat: int):
@@ -70,8 +70,8 @@ class FusedStrips(nn.Module):
         return out
 
 
-class FusedAttention(nn.Module):
-    """Attention and its gate, with the norm's weights in ``proj_in`` and the scale in ``proj_out``."""
+class FusedGatedAttention(nn.Module):
+    """Attention with LGCA; the norm's weights are part of ``proj_in``, the scale of ``proj_out``. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int):
         super().__init__()
@@ -86,13 +86,13 @@ class FusedAttention(nn.Module):
     def take(self, trained: nn.Module) -> None:
         gate = trained.gate
         fill_after_norm(self.proj_in, trained.norm, trained.proj_in)
-        for ours, theirs in (
+        for conv, source in (
             (self.gate_in, gate.proj_in),
             (self.local, gate.local),
             (self.wide, gate.wide),
             (self.gate_out, gate.proj_out),
         ):
-            fill(ours, theirs.weight, theirs.bias)
+            fill(conv, source.weight, source.bias)
         self.strips.take(gate)
         fill_scaled(self.proj_out, trained.proj_out, trained.scale)
 
@@ -102,9 +102,11 @@ class FusedAttention(nn.Module):
         return self.proj_out(u * self.gate_out(self.wide(self.local(v)) + self.strips(v))) + x
 
 
-class FusedFeedForward(nn.Module):
-    """Feed-forward part, with the norm's weights in ``expand``, the inner skip in the depthwise conv, and the scale in
-    ``reduce``."""
+class FusedLEFN(nn.Module):
+    """LEFN; the norm's weights are part of ``expand``, the inner skip of the depthwise conv, the scale of ``reduce``.
+
+    Keeps N×C×H×W.
+    """
 
     def __init__(self, num_feat: int):
         super().__init__()
@@ -122,24 +124,24 @@ class FusedFeedForward(nn.Module):
         return self.reduce(F.gelu(self.depthwise(self.expand(plain_norm(x))))) + x
 
 
-class FusedBlock(Bands):
-    """Attention, then feed-forward."""
+class FusedLGAB(Bands):
+    """Attention, then feed-forward. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int):
-        super().__init__(FusedAttention(num_feat), FusedFeedForward(num_feat), reach=9, width=2 * num_feat)
+        super().__init__(FusedGatedAttention(num_feat), FusedLEFN(num_feat), reach=9, width=2 * num_feat)
 
     def take(self, trained: nn.Sequential) -> None:
-        for ours, theirs in zip(self, trained, strict=True):
-            ours.take(theirs)
+        self[0].take(trained[0])
+        self[1].take(trained[1])
 
 
 class FusedUpsampler(Bands):
-    """One 1×1 conv and one PixelShuffle for all steps of the upsampler, LeakyReLU, and the last conv."""
+    """One 1×1 conv and one PixelShuffle for all steps of the upsampler, LeakyReLU, the last conv."""
 
     def __init__(self, num_feat: int, num_out_ch: int, upscale: int):
         super().__init__(
             nn.Conv2d(num_feat, num_feat * upscale**2, 1),
-            nn.LeakyReLU(0.2, inplace=True),  # before the shuffle, which only moves values
+            nn.LeakyReLU(0.2, inplace=True),  # commutes with the shuffle
             nn.PixelShuffle(upscale),
             nn.Conv2d(num_feat, num_out_ch, 3, 1, 1),
             reach=1,
@@ -149,7 +151,7 @@ class FusedUpsampler(Bands):
 
     def take(self, upsample: nn.Sequential, conv_last: nn.Conv2d) -> None:
         weight = with_bias(upsample[0])
-        if len(upsample) > 2:  # ×2 twice: rows i and columns j of the first shuffle, k and l within them of the second
+        if len(upsample) > 2:  # ×2 twice: rows i, columns j of the first shuffle; k, l of the second
             first, second = weight.unflatten(0, (-1, 2, 2)), with_bias(upsample[2]).unflatten(0, (-1, 2, 2))
             weight = torch.einsum('dklc,cijx->dikjlx', second[..., :-1], first)
             weight[..., -1] += second[:, None, :, None, :, -1]
@@ -169,7 +171,7 @@ def product(strip: nn.Module) -> Tensor:
 
 
 def constant(strip: nn.Module) -> Tensor:
-    """What the first bias of a strip conv adds where its windows are whole."""
+    """What the first bias of a strip conv adds to columns whose window is inside the image."""
     return strip.row.bias * strip.column.weight.sum((1, 2, 3))
 
 

@@ -4,7 +4,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_choice, check_multiple, check_positive, check_same
+from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
 from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
 from earn_plugin.archs.blocks import Upsampler
 
@@ -30,19 +30,12 @@ class DenseLayers(nn.Module):
 class RungeKuttaBlock(nn.Module):
     """One step of y' = f(y) by a Runge-Kutta method with learned coefficients. Keeps N×C×H×W.
 
-    f is the dense layers, then spatial, then channel attention. Its coefficients start at the textbook's values.
+    The coefficients are initialised to the textbook values.
     """
 
-    def __init__(
-        self, num_feat: int, num_grow_ch: int, num_layer: int, order: int, attention: str, mode: str, reduction: int
-    ):
+    def __init__(self, function: nn.Module, order: int):
         super().__init__()
-        parts: list[nn.Module] = [DenseLayers(num_feat, num_grow_ch, num_layer)]
-        if attention in ('spatial', 'dual'):
-            parts.append(NonLocalAttention(num_feat, mode))
-        if attention in ('channel', 'dual'):
-            parts.append(ChannelAttention(num_feat, reduction, bias=False))
-        self.function = nn.Sequential(*parts)
+        self.function = function
         self.order = order
         for name, value in COEFFICIENTS[order].items():
             self.register_parameter(name, nn.Parameter(torch.tensor([value])))
@@ -62,27 +55,27 @@ class RungeKuttaBlock(nn.Module):
 
 @ARCH_REGISTRY.register()
 class RK4RDN(nn.Module):
-    """Residual dense network whose blocks are steps of an ordinary differential equation, with dual attention.
+    """Residual dense network whose blocks are steps of a Runge-Kutta method, with dual attention.
 
-    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them.
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers have torch's default initialisation.
 
-    Source: Gao, "Dual-Attention GAN with ODE inspired architecture for Super Resolution", section 4; Zhang et al.,
-    "Residual Dense Network for Image Super-Resolution" (CVPR 2018), for the frame.
+    Source: Gao, "Dual-Attention GAN with ODE inspired architecture for Super Resolution", sections 3.1 to 3.3; for the
+    frame Zhang et al., "Residual Dense Network for Image Super-Resolution" (CVPR 2018).
 
     Args:
-        num_in_ch, num_out_ch: channels of the images, the same.
-        num_feat: channels of the features, a multiple of ``reduction`` and of 2.
+        num_in_ch, num_out_ch: channels of the images; must be equal.
+        num_feat: channels of the features; a multiple of ``squeeze_factor`` and of 2.
         num_grow_ch: channels that each dense layer adds.
-        num_block: steps of the equation.
+        num_block: Runge-Kutta blocks.
         num_layer: dense layers in a block.
         upscale: 2, 3 or 4.
-        order: of the method: 1 (Euler), 2 (Heun) or 4 (Runge-Kutta).
+        order: of the Runge-Kutta method: 1 (Euler), 2 (Heun) or 4 (Runge-Kutta).
         attention: 'none', 'spatial', 'channel' or 'dual'.
         non_local_mode: of the spatial attention, 'gaussian' or 'embedded'.
-        reduction: of the channel attention.
+        squeeze_factor: reduction of the channels in the channel attention.
 
     Raises:
-        ValueError: names an argument that the network cannot serve.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -97,28 +90,36 @@ class RK4RDN(nn.Module):
         order: int = 4,
         attention: str = 'dual',
         non_local_mode: str = 'gaussian',
-        reduction: int = 8,
+        squeeze_factor: int = 8,
     ):
         super().__init__()
-        check_same(num_in_ch, num_out_ch)
+        check_images(num_in_ch, num_out_ch)
         check_positive(num_feat=num_feat, num_grow_ch=num_grow_ch, num_block=num_block, num_layer=num_layer)
-        check_positive(reduction=reduction)
+        check_positive(squeeze_factor=squeeze_factor)
         check_choice((2, 3, 4), upscale=upscale)
         check_choice(tuple(COEFFICIENTS), order=order)
         check_choice(ATTENTIONS, attention=attention)
         check_choice(NonLocalAttention.modes, non_local_mode=non_local_mode)
         if attention in ('channel', 'dual'):
-            check_multiple(reduction, 'reduction', num_feat=num_feat)
+            check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
         if attention in ('spatial', 'dual'):
             check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
 
+        def function() -> nn.Module:
+            """f: dense layers, then spatial, then channel attention."""
+            parts: list[nn.Module] = [DenseLayers(num_feat, num_grow_ch, num_layer)]
+            if attention in ('spatial', 'dual'):
+                parts.append(NonLocalAttention(num_feat, non_local_mode))
+            if attention in ('channel', 'dual'):
+                parts.append(ChannelAttention(num_feat, squeeze_factor, bias=False))
+            return nn.Sequential(*parts)
+
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         self.conv_second = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-        self.body = nn.ModuleList(
-            RungeKuttaBlock(num_feat, num_grow_ch, num_layer, order, attention, non_local_mode, reduction)
-            for _ in range(num_block)
+        self.body = nn.ModuleList(RungeKuttaBlock(function(), order) for _ in range(num_block))
+        self.global_fusion = nn.Sequential(
+            nn.Conv2d(num_feat * num_block, num_feat, 1), nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         )
-        self.global_fusion = nn.Sequential(nn.Conv2d(num_feat * num_block, num_feat, 1), nn.Conv2d(num_feat, num_feat, 3, 1, 1))
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 

@@ -3,17 +3,20 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_channels, check_choice, check_multiple, check_positive, check_range
+from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
 from earn_plugin.archs.attention import NonLocalAttention
 from earn_plugin.archs.blocks import MeanShift, ResidualBlock, Upsampler
 
 
-class MaskBranch(nn.Module):
-    """The mask, in (0, 1), that weighs the trunk: once down and up again, with a skip. Keeps N×C×H×W."""
+class NonLocalMaskBranch(nn.Module):
+    """The mask of the trunk, in (0, 1): non-local attention if ``non_local``, down and up once, with a skip.
+
+    Keeps N×C×H×W.
+    """
 
     def __init__(self, num_feat: int, non_local: bool):
         super().__init__()
-        # the authors' softmax runs over the queries, and their weights expect it
+        # the authors' softmax runs over the queries, and their weights need it
         attention = NonLocalAttention(num_feat, 'embedded', softmax_over='queries', zero_init=True)
         self.attention = attention if non_local else nn.Identity()
         self.rb1 = ResidualBlock(num_feat)
@@ -26,18 +29,18 @@ class MaskBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         skip = self.rb1(self.attention(x))
         out = self.up(self.rb2(self.down(skip)))
-        out = out[..., : x.shape[2], : x.shape[3]]  # an odd size comes back one larger
+        out = out[..., : x.shape[2], : x.shape[3]]  # an odd size comes back larger by one
         return self.last(self.rb3(out + skip)).sigmoid()
 
 
-class ResidualAttentionBlock(nn.Module):
-    """RAB, equations 5 to 7, and the conv behind it. Keeps N×C×H×W."""
+class NonLocalAttentionBlock(nn.Module):
+    """Residual (non-)local attention block, equations 5 to 7, and the conv after it. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int, non_local: bool):
         super().__init__()
         self.head = ResidualBlock(num_feat)
         self.trunk = nn.Sequential(ResidualBlock(num_feat), ResidualBlock(num_feat))
-        self.mask = MaskBranch(num_feat, non_local)
+        self.mask = NonLocalMaskBranch(num_feat, non_local)
         self.tail = nn.Sequential(ResidualBlock(num_feat), ResidualBlock(num_feat))
         self.conv = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
 
@@ -48,22 +51,23 @@ class ResidualAttentionBlock(nn.Module):
 
 @ARCH_REGISTRY.register()
 class RNAN(nn.Module):
-    """Residual non-local attention network: the first and the last block look at the whole image.
+    """Residual non-local attention network: the first and the last block attend to the entire image.
 
-    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers start as torch initialises them, the non-local
-    attention as the identity.
+    N×C×H×W in [0, 1] → N×C×sH×sW; any H and W of at least 1. Layers have torch's default initialisation; the last
+    conv of each non-local attention is initialised to zero, so that it starts as the identity.
 
     Source: Zhang et al., "Residual Non-local Attention Networks for Image Restoration" (ICLR 2019), section 3.
+    Deviations: as in the authors' code the softmax runs over the queries; odd sizes work; the mean shift is fixed.
 
     Args:
-        num_in_ch, num_out_ch: channels of the images, as many as ``rgb_mean`` has values.
-        num_feat: channels of the features, a multiple of 2.
+        num_in_ch, num_out_ch: channels of the images; as many as ``rgb_mean`` has values.
+        num_feat: channels of the features; a multiple of 2.
         num_block: attention blocks, at least 2; the first and the last are non-local.
         upscale: 2, 3 or 4.
         img_range, rgb_mean: the network works on (x − rgb_mean) · img_range.
 
     Raises:
-        ValueError: names an argument that the network cannot serve.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -82,15 +86,14 @@ class RNAN(nn.Module):
         if num_block < 2:
             raise ValueError(f'num_block must be at least 2 (the first and the last), got {num_block}')
         check_choice((2, 3, 4), upscale=upscale)
-        check_channels(num_in_ch, num_out_ch, rgb_mean)
-        check_range(img_range)
+        check_images(num_in_ch, num_out_ch, img_range, rgb_mean)
 
         self.shift = MeanShift(rgb_mean, img_range)
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
-        self.block_first = ResidualAttentionBlock(num_feat, non_local=True)
-        self.body = nn.Sequential(*[ResidualAttentionBlock(num_feat, non_local=False) for _ in range(num_block - 2)])
+        self.block_first = NonLocalAttentionBlock(num_feat, non_local=True)
+        self.body = nn.Sequential(*[NonLocalAttentionBlock(num_feat, non_local=False) for _ in range(num_block - 2)])
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-        self.block_last = ResidualAttentionBlock(num_feat, non_local=True)
+        self.block_last = NonLocalAttentionBlock(num_feat, non_local=True)
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 

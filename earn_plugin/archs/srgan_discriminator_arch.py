@@ -8,22 +8,22 @@ from earn_plugin.archs.arguments import check_positive
 
 @ARCH_REGISTRY.register()
 class SRGANDiscriminator(nn.Module):
-    """Whether an image is real.
+    """Classifies images as real or generated.
 
-    N×C×H×W in [0, 1] → N×1 logits, any H and W of at least 1. 5,215,425 parameters with the defaults. To train, batch
-    norm needs two values a channel: two images, or one with more than 16 pixels on a side.
+    N×C×H×W in [0, 1] → N×1 logits; any H and W of at least 1. 5,215,425 parameters with the defaults. In training,
+    batch norm needs two values per channel: two images, or one with more than 16 pixels on a side.
 
     Source: SRGAN, "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network" (CVPR 2017),
-    figure 4, in leftthomas' form (https://github.com/leftthomas/SRGAN), which the SRGAN of the ODE paper has: the
-    features are averaged over the image instead of flattened, so the size is free. The parameters have that code's
-    names. Deviation: the sigmoid at the end is left to the loss.
+    figure 4, as in https://github.com/leftthomas/SRGAN, which the code of the ODE paper uses: the features are averaged
+    over the image instead of flattened, so any size works. The parameters have that code's names. Deviation: the final
+    sigmoid is part of the loss.
 
     Args:
         num_in_ch: channels of the images.
         num_feat: channels of the first features; three doublings follow.
 
     Raises:
-        ValueError: an argument that is not a whole number of at least 1.
+        ValueError: an argument is not an integer of at least 1.
     """
 
     def __init__(self, num_in_ch: int = 3, num_feat: int = 64):

@@ -1,7 +1,7 @@
-"""The checkpoints that the authors of the papers publish: how to know each, and its names and ours.
+"""The checkpoints that the papers' authors publish: how to recognise each, and the authors' names for our parameters.
 
-A table goes from our names to theirs; what it makes of our network's own names, turned round, is the way back. So each
-conversion is one-to-one, and a name that is missing or left over cannot go unnoticed.
+Each table maps our names to the authors'. Both directions of a conversion use it on the names of our network, so a
+conversion is one-to-one, and no missing or unexpected name goes unnoticed.
 """
 
 import math
@@ -18,36 +18,47 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
 def count(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number at the group of a pattern; 0 where no name has the pattern."""
+    """One more than the largest number in the group of a pattern; 0 if no name matches it."""
     return max((int(found[1]) + 1 for name in shapes if (found := re.match(pattern, name))), default=0)
 
 
+def frame_of(shapes: Shapes, first: str, last: str) -> dict[str, Any]:
+    """The arguments that the first and the last conv have."""
+    num_feat, num_in_ch = shapes[f'{first}.weight'][:2]
+    return {'num_in_ch': num_in_ch, 'num_out_ch': shapes[f'{last}.weight'][0], 'num_feat': num_feat}
+
+
 def upscale_of(shapes: Shapes, prefix: str) -> int:
-    """The scale of convs that each widen for a PixelShuffle."""
+    """The scale of convs that are each followed by a PixelShuffle."""
     convs = [shape for name, shape in shapes.items() if re.fullmatch(rf'{prefix}\.\d+\.weight', name)]
     return math.prod(math.isqrt(shape[0] // shape[1]) for shape in convs)
 
 
-class CheckpointFormat:
-    """One kind of checkpoint."""
+def is_same(weight: Tensor, value: Tensor) -> bool:
+    value = value.to(weight.dtype).double()  # half precision keeps 3 digits of it
+    return weight.shape == value.shape and torch.allclose(weight.double(), value, rtol=0, atol=1e-3)
 
-    title: str  # whose, for messages
+
+class CheckpointFormat:
+    """The checkpoints of one authors' code."""
+
+    title: str  # for messages
     arch: str  # the registered network
-    detect: tuple[str, ...]  # names that all of these checkpoints have, and no other kind has together
-    renames: Renames  # patterns in our names and what they are in theirs, one after the other; {argument} is filled in
-    unused = r'(?!)'  # names that they save, and that take no part
-    nested: tuple[str, ...] = ()  # where their files have the weights
+    detect: tuple[str, ...]  # names that all of these checkpoints have, and that no other kind has together
+    renames: Renames  # patterns in our names and their replacements, applied in order; {argument} is filled in
+    unused = r'(?!)'  # names that the authors save and their network does not use
+    nested: tuple[str, ...] = ()  # the keys under which their files have the weights
 
     def arguments(self, shapes: Shapes) -> dict[str, Any]:
-        """What the shapes tell of the network's arguments."""
+        """The network's arguments, as far as they can be inferred from the shapes."""
         raise NotImplementedError
 
     def undetectable(self, shapes: Shapes) -> dict[str, tuple]:
-        """Arguments that no shape tells, and their choices."""
+        """Arguments that cannot be inferred from the weights, and their choices."""
         return {}
 
     def unsupported(self, arguments: dict[str, Any]) -> str:
-        """Why the authors' code has no network of these arguments; empty if it has."""
+        """The arguments that the authors' code does not support; empty if it supports all."""
         return ''
 
     def authors_name(self, name: str, arguments: dict[str, Any]) -> str:
@@ -55,30 +66,27 @@ class CheckpointFormat:
             name = re.sub(pattern, replacement.format(**arguments), name)
         return name
 
-    def authors_shape(self, theirs: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape, where it is not ours, of a tensor by their name."""
+    def authors_shape(self, authors_name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The authors' shape of a tensor of ours."""
         return shape
 
     def constants(self, arguments: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What they save and we need not: for the way back."""
+        """Tensors that the authors save and our network does not need."""
         return {}
 
     def warnings(self, arguments: dict[str, Any], weights: dict[str, Tensor]) -> list[str]:
-        """What the converted network does otherwise than the checkpoint says."""
+        """Where the converted network differs from the checkpoint."""
         return []
 
 
 class EDSRFormat(CheckpointFormat):
-    """The frame of EDSR's code: head, body, tail, and the mean shift as two convs of fixed weights."""
+    """The frame of EDSR's code: head, body, tail, and the mean shift as two convs with fixed weights."""
 
     unused = r'(sub|add)_mean\.(weight|bias)'
     frame: Renames = ((r'^conv_first\.', 'head.0.'), (r'^upsample\.', 'tail.0.'), (r'^conv_last\.', 'tail.1.'))
 
-    def framed(self, shapes: Shapes) -> dict[str, Any]:
-        num_feat, num_in_ch = shapes['head.0.weight'][:2]
-        num_out_ch = shapes['tail.1.weight'][0]
-        upscale = upscale_of(shapes, r'tail\.0')
-        return {'num_in_ch': num_in_ch, 'num_out_ch': num_out_ch, 'num_feat': num_feat, 'upscale': upscale}
+    def arguments(self, shapes):
+        return frame_of(shapes, 'head.0', 'tail.1') | {'upscale': upscale_of(shapes, r'tail\.0')}
 
     def constants(self, arguments, weights):
         mean = torch.tensor(arguments.get('rgb_mean', DIV2K_MEAN)) * arguments.get('img_range', 255.0)
@@ -91,13 +99,8 @@ class EDSRFormat(CheckpointFormat):
         return [
             f'{name} differs from the fixed mean shift of the network, which is used instead'
             for name, value in self.constants(arguments, weights).items()
-            if name in weights and not self.same(weights[name], value)
+            if name in weights and not is_same(weights[name], value)
         ]
-
-    @staticmethod
-    def same(weight: Tensor, value: Tensor) -> bool:
-        value = value.to(weight.dtype).double()  # half precision keeps 3 digits of it
-        return weight.shape == value.shape and torch.allclose(weight.double(), value, rtol=0, atol=1e-3)
 
 
 class HANFormat(EDSRFormat):
@@ -116,22 +119,21 @@ class HANFormat(EDSRFormat):
         (r'^conv_layers\.', 'last_conv.'),
         (r'^conv_fuse\.', 'last.'),
     )
-    squeezed = 'reduction'
 
     def arguments(self, shapes):
-        framed = self.framed(shapes)
-        return framed | {
+        frame = super().arguments(shapes)
+        return frame | {
             'num_group': count(shapes, r'body\.(\d+)\.body\.'),
             'num_block': count(shapes, r'body\.0\.body\.(\d+)\.body\.'),
-            self.squeezed: framed['num_feat'] // shapes['body.0.body.0.body.3.conv_du.0.weight'][0],
+            'squeeze_factor': frame['num_feat'] // shapes['body.0.body.0.body.3.conv_du.0.weight'][0],
         }
 
     def unsupported(self, arguments):
-        return '' if arguments['num_group'] == 10 else f'num_group {arguments["num_group"]}, only with 10'
+        return '' if arguments['num_group'] == 10 else f'num_group={arguments["num_group"]}, only 10'
 
 
 class RCANFormat(HANFormat):
-    """Into BasicSR's own RCAN."""
+    """For BasicSR's own RCAN."""
 
     title, arch = 'RCAN', 'RCAN'
     detect = ('body.0.body.0.body.3.conv_du.0.weight',)
@@ -143,13 +145,12 @@ class RCANFormat(HANFormat):
         (r'\.body\.3\.attention\.3\.', '.body.3.conv_du.2.'),
         (r'^conv_after_body\.', 'body.{num_group}.'),
     )
-    squeezed = 'squeeze_factor'
 
     def unsupported(self, arguments):
         return ''
 
 
-BRANCHES: Renames = (  # of the residual attention blocks of RNAN and of EARN's code
+BRANCHES: Renames = (  # of the attention blocks of RNAN and of EARN's code
     (r'\.body\.0\.head\.0\.', '.body.0.RA_RB1.0.'),
     (r'\.body\.0\.trunk\.', '.body.0.RA_TB.0.body.'),
     (r'\.body\.0\.tail\.', '.body.0.RA_tail.'),
@@ -171,7 +172,7 @@ class EARNFormat(EDSRFormat):
         (r'^conv_after_body\.', 'body.{num_block}.'),
         (r'\.attention\.([01])\.conv', r'.RA_RBPrev.\1.conv'),
         (r'\.attention\.2\.se_(mean|std)\.', r'.ASCA.0.saeb_\1.block.'),
-        (r'\.attention\.2\.se_fused\.', '.ASCA.0.saeb_final.block.'),
+        (r'\.attention\.2\.se_merged\.', '.ASCA.0.saeb_final.block.'),
         (r'\.attention\.2\.merge\.', '.ASCA.0.small_descriptor_bottleneck.0.'),
         (r'\.mask\.expand\.', '.RA_MB.0.Up1x1conv.'),
         (r'\.mask\.erb(\d)\.', r'.RA_MB.0.MB_RB\1.0.'),
@@ -182,15 +183,15 @@ class EARNFormat(EDSRFormat):
     )
 
     def arguments(self, shapes):
-        framed = self.framed(shapes)
-        num_feat, block = framed['num_feat'], 'body.0.body.0.'
+        frame = super().arguments(shapes)
+        num_feat, block = frame['num_feat'], 'body.0.body.0.'
         squeezed = shapes.get(f'{block}ASCA.0.saeb_mean.block.0.weight')
         window = shapes.get(f'{block}RA_MB.0.MB_Down.0.rel_h')
-        return framed | {
+        return frame | {
             'num_block': count(shapes, r'body\.(\d+)\.body\.'),
             'variant': 'released',
-            'num_group': num_feat // shapes[f'{block}RA_MB.0.MB_RB1.0.body.0.weight'][1],
-            'reduction': num_feat // squeezed[0] if squeezed else math.gcd(16, num_feat),
+            'groups': num_feat // shapes[f'{block}RA_MB.0.MB_RB1.0.body.0.weight'][1],
+            'squeeze_factor': num_feat // squeezed[0] if squeezed else math.gcd(16, num_feat),
             'window_size': window[4] if window else 3,
             'use_asca': squeezed is not None,
             'use_local_attention': window is not None,
@@ -200,14 +201,14 @@ class EARNFormat(EDSRFormat):
         return {'use_skip': (True, False)}
 
     def unsupported(self, arguments):
-        return '' if arguments['variant'] == 'released' else f'variant {arguments["variant"]}'
+        return '' if arguments['variant'] == 'released' else f'variant={arguments["variant"]}'
 
     def authors_name(self, name, arguments):
         return super().authors_name(name, {**arguments, 'down': int(arguments['use_local_attention'])})
 
-    def authors_shape(self, theirs, shape):
+    def authors_shape(self, authors_name, shape):
         rows = {'rel_h': (shape[0], 1, 1, 1, shape[-1], 1), 'rel_w': (shape[0], 1, 1, 1, 1, shape[-1])}
-        return rows.get(theirs.rpartition('.')[2], shape)
+        return rows.get(authors_name.rpartition('.')[2], shape)
 
 
 class RNANFormat(EDSRFormat):
@@ -234,7 +235,7 @@ class RNANFormat(EDSRFormat):
     )
 
     def arguments(self, shapes):
-        return self.framed(shapes) | {'num_block': 2 + count(shapes, r'body\.(\d+)\.body\.')}
+        return super().arguments(shapes) | {'num_block': 2 + count(shapes, r'body\.(\d+)\.body\.')}
 
     def authors_name(self, name, arguments):
         return super().authors_name(name, {**arguments, 'num_local': arguments['num_block'] - 2})
@@ -245,7 +246,7 @@ class A2NFormat(CheckpointFormat):
     detect = ('AAB_trunk.0.conv_first.weight', 'trunk_conv.weight')
     renames = (
         (r'^body\.', 'AAB_trunk.'),
-        (r'\.dropout\.', '.ADM.'),
+        (r'\.dynamic_attention\.', '.ADM.'),
         (r'\.attention\.conv_mask([12])\.', r'.attention.k\1.'),
         (r'\.attention\.conv\.', '.attention.k3.'),
         (r'\.attention\.conv_last\.', '.attention.k4.'),
@@ -259,22 +260,18 @@ class A2NFormat(CheckpointFormat):
     )
 
     def arguments(self, shapes):
-        num_feat, num_in_ch = shapes['conv_first.weight'][:2]
-        kernel_size = shapes['AAB_trunk.0.non_attention.weight'][-1]
-        return {
-            'num_in_ch': num_in_ch,
-            'num_out_ch': shapes['conv_last.weight'][0],
-            'num_feat': num_feat,
+        found = frame_of(shapes, 'conv_first', 'conv_last') | {
             'num_upfeat': shapes['upconv1.weight'][0],
             'num_block': count(shapes, r'AAB_trunk\.(\d+)\.'),
-            'variant': {3: 'A2N', 1: 'A2N-M'}.get(kernel_size, f'of {kernel_size}×{kernel_size} convs'),
-        } | ({'upscale': 4} if 'upconv2.weight' in shapes else {})
+            'variant': 'A2N-M' if shapes['AAB_trunk.0.non_attention.weight'][-1] == 1 else 'A2N',
+        }
+        return found | ({'upscale': 4} if 'upconv2.weight' in shapes else {})
 
     def undetectable(self, shapes):
         return {} if 'upconv2.weight' in shapes else {'upscale': (2, 3)}
 
     def unsupported(self, arguments):
-        return '' if arguments['branch_weights'] == 'dynamic' else f'branch_weights {arguments["branch_weights"]}'
+        return '' if arguments['branch_weights'] == 'dynamic' else f'branch_weights={arguments["branch_weights"]}'
 
 
 class LGVANFormat(CheckpointFormat):
@@ -302,23 +299,19 @@ class LGVANFormat(CheckpointFormat):
     )
 
     def arguments(self, shapes):
-        num_feat, num_in_ch = shapes['conv_first.weight'][:2]
-        return {
-            'num_in_ch': num_in_ch,
-            'num_out_ch': shapes['conv_last.weight'][0],
-            'num_feat': num_feat,
+        return frame_of(shapes, 'conv_first', 'conv_last') | {
             'num_block': count(shapes, r'layers\.(\d+)\.'),
             'upscale': upscale_of(shapes, 'upsapling'),
         }
 
     def unsupported(self, arguments):
-        return 'fused True: convert the network as trained' if arguments['fused'] else ''
+        return 'fused=True; convert the training form' if arguments['fused'] else ''
 
 
 class RK4RDNFormat(CheckpointFormat):
     title, arch = 'ODE-RDN', 'RK4RDN'
     detect = ('sfe1.weight', 'rdbs.0.lff.weight', 'gff.0.weight')
-    unused = r'rdbs\.\d+\.spatial_att\.(theta|phi)\.(weight|bias)'  # saved in Gaussian mode, too
+    unused = r'rdbs\.\d+\.spatial_att\.(theta|phi)\.(weight|bias)'  # saved in Gaussian mode as well
     renames = (
         (r'^body\.(\d+)\.function\.0\.layers\.(\d+)\.', r'rdbs.\1.layers.\2.conv.'),
         (r'^body\.(\d+)\.function\.0\.local_fusion\.', r'rdbs.\1.lff.'),
@@ -336,31 +329,26 @@ class RK4RDNFormat(CheckpointFormat):
     )
 
     def arguments(self, shapes):
-        num_feat, num_in_ch = shapes['sfe1.weight'][:2]
+        frame = frame_of(shapes, 'sfe1', 'output')
         spatial, squeezed = 'rdbs.0.spatial_att.g.weight' in shapes, shapes.get('rdbs.0.se.fc.0.weight')
-        attention = {(0, 0): 'none', (1, 0): 'spatial', (0, 1): 'channel', (1, 1): 'dual'}[
-            spatial, squeezed is not None
-        ]
-        return {
-            'num_in_ch': num_in_ch,
-            'num_out_ch': shapes['output.weight'][0],
-            'num_feat': num_feat,
+        found = frame | {
             'num_grow_ch': shapes['rdbs.0.layers.0.conv.weight'][0],
             'num_block': count(shapes, r'rdbs\.(\d+)\.'),
             'num_layer': count(shapes, r'rdbs\.0\.layers\.(\d+)\.'),
             'upscale': upscale_of(shapes, 'upscale'),
             'order': 1 + ('rdbs.0.one_half' in shapes) + 2 * ('rdbs.0.one_sixth' in shapes),
-            'attention': attention,
-        } | ({'reduction': num_feat // squeezed[0]} if squeezed else {})
+            'attention': ('none', 'spatial', 'channel', 'dual')[spatial + 2 * bool(squeezed)],
+        }
+        return found | ({'squeeze_factor': frame['num_feat'] // squeezed[0]} if squeezed else {})
 
     def undetectable(self, shapes):
         return {'non_local_mode': ('gaussian', 'embedded')} if 'rdbs.0.spatial_att.g.weight' in shapes else {}
 
-    def authors_shape(self, theirs, shape):
-        return shape[:2] if '.se.fc.' in theirs else shape
+    def authors_shape(self, authors_name, shape):
+        return shape[:2] if '.se.fc.' in authors_name else shape
 
     def constants(self, arguments, weights):
-        """θ and φ of the Gaussian mode, which the authors' code has and does not use."""
+        """θ and φ, which the authors' code saves in Gaussian mode and does not use."""
         if arguments['attention'] not in ('spatial', 'dual') or arguments['non_local_mode'] == 'embedded':
             return {}
         ends = [(end, f'g.{end}') for end in ('weight', 'bias')]
@@ -372,12 +360,5 @@ class RK4RDNFormat(CheckpointFormat):
         }
 
 
-FORMATS: tuple[CheckpointFormat, ...] = (  # HAN before RCAN, whose names its checkpoints also have
-    A2NFormat(),
-    LGVANFormat(),
-    RK4RDNFormat(),
-    RNANFormat(),
-    EARNFormat(),
-    HANFormat(),
-    RCANFormat(),
-)
+# HAN before RCAN, whose names its checkpoints also have
+FORMATS = [kind() for kind in (A2NFormat, LGVANFormat, RK4RDNFormat, RNANFormat, EARNFormat, HANFormat, RCANFormat)]

@@ -15,7 +15,7 @@ from earn_plugin.errors import UsageError, UserError
 def convert(
     source: Path, target: Path, arguments: dict[str, Any], to_authors: bool = False, fused: bool = False
 ) -> str:
-    """Convert an official checkpoint, or one of ours, into a file that describes itself, or back into the official form.
+    """Convert an official checkpoint or one of ours into a file that describes itself, or back into the official form.
 
     Args:
         source, target: files of torch, or of safetensors by their ending.

@@ -147,8 +147,6 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
     if arch is not None:
         if description.get('arch', arch) != arch:
             raise UserError(f'{path} is a checkpoint of {description["arch"]}, not of {arch}')
-        if registered_name(arch) not in ARCH_REGISTRY:
-            raise UsageError(f'{arch} is not a registered network; `basicsr list` shows them')
         description = description or {'arch': arch, 'arguments': arguments}
     source = f' (weights from {within})' if within else ''
     kind = None if description else recognise(path, weights)
@@ -159,7 +157,6 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
         for name, value in arguments.items():
             if (recorded := description['arguments'].get(name)) != value:
                 raise UserError(f'{path} has {name}={recorded!r}, not {value!r}')
-        check_form(path, description, network, weights)
         load_strictly(path, description['arch'], network, weights)
         return ReadNetwork(network, description, f'{description["arch"]} checkpoint{source}', [])
     network_opt = {'type': kind.arch, **infer_arguments(path, kind, weights, arguments)}
@@ -187,10 +184,8 @@ def infer_arguments(path: Path, kind: CheckpointFormat, weights: Weights, given:
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     try:
         inferred, undetectable = kind.arguments(shapes), kind.undetectable(shapes)
-    except KeyError as error:
-        raise UserError(f'{path} looks like {kind.title}, but has no {error}') from error
-    except (IndexError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f'{path} looks like {kind.title}, but the shapes of its weights do not fit') from error
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f'{path} looks like {kind.title}, but its weights do not fit: {reason_of(error)}') from error
     known = inspect.signature(ARCH_REGISTRY.get(registered_name(kind.arch))).parameters
     for name, value in given.items():
         if name not in known:
@@ -215,7 +210,7 @@ def registered_name(arch: str) -> str:
 
 def build(path: Path, arch: str, arguments: dict[str, Any]) -> nn.Module:
     if registered_name(arch) not in ARCH_REGISTRY:
-        raise UserError(f'{path} is a checkpoint of {arch}, which is not registered; import the module that defines it')
+        raise UserError(f'{path}: {arch} is not registered; `basicsr list` shows what is, --arch-file imports a file')
     try:
         return ARCH_REGISTRY.get(registered_name(arch))(**arguments)
     except Exception as error:  # networks may raise anything for arguments that do not fit
@@ -238,20 +233,6 @@ def from_authors(
         fits = tensor.shape == kind.authors_shape(authors_name, tuple(shape))
         ours[name] = tensor.reshape(shape) if fits else tensor
     return ours
-
-
-def check_form(path: Path, description: dict[str, Any], network: nn.Module, weights: Weights) -> None:
-    """Raise UserError if the weights have the names of the other form (fused or training) than the file says."""
-    if not isinstance(network, Fusible) or weights.keys() == network.state_dict().keys():
-        return
-    fused = bool(description['arguments'].get('fused'))
-    other = build(path, description['arch'], {**description['arguments'], 'fused': not fused})
-    if weights.keys() == other.state_dict().keys():
-        forms = ('training form', 'fused form') if fused else ('fused form', 'training form')
-        raise UserError(
-            f'{path} holds the weights of the {forms[0]}, but was read as the {forms[1]} (fused={fused}); if the file '
-            f'does not record its form, pass --set fused={str(not fused).lower()}'
-        )
 
 
 def load_strictly(path: Path, title: str, network: nn.Module, weights: Weights) -> None:

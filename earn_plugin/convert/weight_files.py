@@ -1,4 +1,4 @@
-"""Files of weights in all the forms in which they are passed around, read and written."""
+"""Files of weights, read in all their common forms and written atomically, with a description of their network."""
 
 import inspect
 import json
@@ -17,16 +17,16 @@ from earn_plugin.atomic_files import atomic_file
 from earn_plugin.errors import UserError
 
 Weights = dict[str, Tensor]
-NESTED = ('params_ema', 'params', 'state_dict', 'model')  # the average before what it is of
+NESTED = ('params_ema', 'params', 'state_dict', 'model')  # the moving average first
 DESCRIPTION = ('arch', 'arguments', 'scale')
 DATA = (bool, int, float, str, type(None), list, tuple, dict)
 
 
 def read_weights(path: Path) -> tuple[Weights, dict[str, Any], str]:
-    """The weights of a file on the CPU, what it says of itself (maybe nothing), and where in it they stood.
+    """The weights of a file on the CPU, its description (empty if it has none), and the keys that they are nested in.
 
     Raises:
-        UserError: missing, damaged, no file of weights, or one that would run code.
+        UserError: missing, damaged, not a file of weights, or one that would run code.
     """
     content: Any
     if path.suffix == '.safetensors':
@@ -34,19 +34,24 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, Any], str]:
     else:
         content = load_torch_file(path)
         description = {key: content[key] for key in DESCRIPTION if key in content}
-    if not is_description(description):  # others write an arch, too
+    if not is_description(description):  # other projects also write an arch
         description = {}
     within = []
     while key := next((key for key in NESTED if isinstance(content.get(key), dict)), None):
         within.append(key)
         content = content[key]
-    if not content or not all(isinstance(name, str) and isinstance(t, Tensor) for name, t in content.items()):
-        odd = next((f'{name!r} is {type(t).__name__}' for name, t in content.items() if not isinstance(t, Tensor)), '')
-        raise UserError(
-            f'{path} holds no weights by name, neither itself nor in {", ".join(NESTED)} ({odd or "empty"})'
-        )
-    content = {name: tensor for name, tensor in content.items() if name != 'n_averaged'}  # torch's AveragedModel counts
-    while content and all(name.startswith('module.') for name in content):  # saved from within DataParallel
+    other = next(
+        (
+            f'{k!r} is {type(t).__name__}'
+            for k, t in content.items()
+            if not (isinstance(k, str) and isinstance(t, Tensor))
+        ),
+        '',
+    )
+    if not content or other:
+        raise UserError(f'{path} holds no weights, neither itself nor in {", ".join(NESTED)} ({other or "empty"})')
+    content = {name: tensor for name, tensor in content.items() if name != 'n_averaged'}  # of torch's AveragedModel
+    while content and all(name.startswith('module.') for name in content):  # saved from DataParallel
         content = {name.removeprefix('module.'): tensor for name, tensor in content.items()}
     return content, description, '.'.join(within)
 
@@ -58,20 +63,20 @@ def is_description(value: Any) -> bool:
 def read_safetensors(path: Path) -> tuple[Weights, Any]:
     try:
         with safe_open(path, framework='pt') as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             description = json.loads((file.metadata() or {}).get('earn_plugin', '{}'))
     except FileNotFoundError:
         raise UserError(f'{path} does not exist') from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be loaded: it is damaged, or no safetensors file ({error})') from error
+        raise UserError(f'{path} cannot be loaded: it is damaged, or not a safetensors file ({error})') from error
     return weights, description
 
 
 def write_weights(path: Path, weights: Weights, description: dict[str, Any], nested: tuple[str, ...] = ()) -> None:
-    """Write weights, as safetensors or as torch does, by the name's ending; the file is there whole or not at all.
+    """Write weights atomically, as safetensors if the path ends so, else with torch.save.
 
     Args:
-        nested: the keys under which a torch file has them, the same under each; none for the weights alone.
+        nested: keys of a torch file that each hold the weights; none for the weights alone.
 
     Raises:
         UserError: the file cannot be written.
@@ -84,12 +89,12 @@ def write_weights(path: Path, weights: Weights, description: dict[str, Any], nes
                 file.write(save(weights, metadata if description else {'format': 'pt'}))
             else:
                 torch.save(dict.fromkeys(nested, weights) | description if nested else weights, file)
-    except (OSError, RuntimeError) as error:  # torch makes the latter of a full disk
+    except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
         raise UserError(f'cannot write {path}: {error}') from error
 
 
 def describe_network(label: str, opt: dict[str, Any]) -> dict[str, Any]:
-    """What a network file says of itself: arch, all arguments (those left to their defaults, too), scale."""
+    """The description of a network in its files: arch, all arguments (including the defaults), scale."""
     given = opt.get(label.replace('net_', 'network_'))
     if not given:
         return {}
@@ -101,7 +106,7 @@ def describe_network(label: str, opt: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_plain_data(value: Any) -> Any:
-    """The value in types that a weights-only load takes: numpy's scalars become Python's, the rest text."""
+    """The value in types that a weights-only load accepts: NumPy scalars become Python's, other objects text."""
     if isinstance(value, dict):
         return {key: as_plain_data(below) for key, below in value.items()}
     if isinstance(value, list | tuple):
@@ -112,25 +117,25 @@ def as_plain_data(value: Any) -> Any:
 
 
 def load_torch_file(path: Path) -> dict[str, Any]:
-    """A file that torch.save wrote, on the CPU, with no code executed.
+    """A file written by torch.save, loaded on the CPU without executing code.
 
     Raises:
-        UserError: missing, damaged, or holding more than data.
+        UserError: missing, damaged, or with more than tensors and plain data.
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise UserError(f'{path} does not exist') from None
-    except Exception as error:  # damage makes torch raise whatever the bytes suggest
+    except Exception as error:  # torch may raise anything for damaged bytes
         if found := re.search(r'nsupported (?:global: )?GLOBAL (\S+)', str(error)):
             raise UserError(
-                f'{path} is refused: it holds more than tensors and plain data ({found[1]}), and loading that could '
-                'run code; save the weights alone, with torch.save(network.state_dict(), …)'
+                f'{path} is refused: it holds more than tensors and plain data ({found[1]}), and loading it could '
+                'run code; save the weights alone with torch.save(network.state_dict(), …)'
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if 'weights_only' in reason:  # torch's advice to run what is in the file
+        if 'weights_only' in reason:  # torch advises to run what is in the file
             reason = f'{type(error).__name__} in a weights-only load'
-        raise UserError(f'{path} cannot be loaded: it is damaged, or no checkpoint ({reason})') from error
+        raise UserError(f'{path} cannot be loaded: it is damaged, or not a checkpoint ({reason})') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} holds {type(content).__name__}, not a checkpoint')
     return content

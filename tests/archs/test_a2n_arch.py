@@ -31,7 +31,7 @@ def lrelu(x):
 
 
 def plain_weights(block: AttentionInAttentionBlock, entered: torch.Tensor) -> torch.Tensor:
-    squeeze, excite = (layer.weight for layer in block.dropout if isinstance(layer, nn.Linear))
+    squeeze, excite = (layer.weight for layer in block.dynamic_attention if isinstance(layer, nn.Linear))
     logits = (entered.mean((2, 3)) @ squeeze.T).clamp(min=0) @ excite.T / 30
     return logits.exp() / logits.exp().sum(1, keepdim=True)
 
@@ -73,21 +73,21 @@ def test_fixed_weights_replace_the_learned_ones(branch_weights, values):
     weights = torch.tensor([values] * 3, dtype=torch.float64)
     block = network.body[1]
     assert torch.allclose(block(x), plain_block(block, x, weights), rtol=0, atol=1e-12)
-    assert network.branch_weights(torch.rand(3, 3, 4, 5, dtype=torch.float64)).tolist() == [[list(values)] * 3] * 3
+    assert network.weights_per_block(torch.rand(3, 3, 4, 5, dtype=torch.float64)).tolist() == [[list(values)] * 3] * 3
     # neither has a layer for them, and the state dict is a part of the learned variant's
-    assert set(network.state_dict()) == {name for name in small().state_dict() if '.dropout.' not in name}
+    assert set(network.state_dict()) == {name for name in small().state_dict() if '.dynamic_attention.' not in name}
 
 
 def test_branch_weights_are_those_that_the_blocks_use():
     network = small()
     for block in network.body:
-        block.dropout[2].weight.data *= 100  # far from one half, whatever the images
+        block.dynamic_attention[2].weight.data *= 100  # far from one half, whatever the images
     images = torch.rand(2, 3, 6, 5, dtype=torch.float64)
     features, expected = network.conv_first(images * 255), []
     for block in network.body:
         expected.append(plain_weights(block, lrelu(block.conv_first(features))))
         features = plain_block(block, features)
-    weights = network.branch_weights(images)
+    weights = network.weights_per_block(images)
     assert weights.shape == (2, 3, 2)
     assert torch.allclose(weights, torch.stack(expected, 1), rtol=0, atol=1e-12)
     assert torch.allclose(weights.sum(2), torch.ones(2, 3, dtype=torch.float64))

@@ -9,7 +9,7 @@ from earn_plugin.archs.dual_attention_rcan_arch import DualAttentionRCAN
 
 def small(**arguments) -> DualAttentionRCAN:
     torch.manual_seed(0)
-    sizes = {'num_feat': 8, 'num_group': 2, 'num_block': 2, 'reduction': 4}
+    sizes = {'num_feat': 8, 'num_group': 2, 'num_block': 2, 'squeeze_factor': 4}
     return DualAttentionRCAN(**{**sizes, **arguments}).double()
 
 

@@ -9,7 +9,7 @@ from earn_plugin.archs.han_arch import HAN, ChannelSpatialAttention, LayerAttent
 def small(**arguments) -> HAN:
     """In float64, with attentions that do something."""
     torch.manual_seed(0)
-    network = HAN(**{'num_feat': 4, 'reduction': 2, 'num_group': 3, 'num_block': 2, **arguments}).double()
+    network = HAN(**{'num_feat': 4, 'squeeze_factor': 2, 'num_group': 3, 'num_block': 2, **arguments}).double()
     nn.init.constant_(network.layer_attention.gamma, 0.7)
     nn.init.constant_(network.channel_spatial_attention.gamma, -0.4)
     return network
@@ -21,7 +21,7 @@ def test_has_the_authors_parameters(upscale, count):
 
 
 def test_starts_with_both_attentions_as_the_identity():
-    network = HAN(num_feat=4, reduction=2, num_group=2, num_block=1)
+    network = HAN(num_feat=4, squeeze_factor=2, num_group=2, num_block=1)
     assert network.layer_attention.gamma.tolist() == network.channel_spatial_attention.gamma.tolist() == [0]
     layers = torch.randn(2, 3, 4, 5, 6)
     assert torch.equal(network.layer_attention(layers), layers.reshape(2, 12, 5, 6))

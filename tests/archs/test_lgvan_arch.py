@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from earn_plugin.archs.lgvan_arch import LGVAN, Attention, ChannelNorm, FeedForward, LocalGlobalAttention, StripConv
+from earn_plugin.archs.lgvan_arch import LEFN, LGCA, LGVAN, ChannelNorm, GatedAttention, StripConv
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -120,27 +120,27 @@ def test_strip_conv_is_the_authors_two_convs_where_they_work(kernel_size):
     assert torch.allclose(strip(x), depthwise(inner, strip.column, (0, pad)), rtol=0, atol=1e-12)
 
 
-def plain_gate(u: torch.Tensor, gate: LocalGlobalAttention) -> torch.Tensor:
+def plain_gate(u: torch.Tensor, gate: LGCA) -> torch.Tensor:
     x = pointwise(u, gate.proj_in)
     wide = depthwise(depthwise(x, gate.local, (2, 2)), gate.wide, (6, 6), dilation=3)
     return u * pointwise(wide + plain_strip(x, gate.strip5, 5) + plain_strip(x, gate.strip3, 3) + x, gate.proj_out)
 
 
-def plain_attention(x: torch.Tensor, part: Attention) -> torch.Tensor:
+def plain_attention(x: torch.Tensor, part: GatedAttention) -> torch.Tensor:
     inner = gelu(pointwise(plain_norm(x, part.norm), part.proj_in))
     return x + part.scale * pointwise(plain_gate(inner, part.gate), part.proj_out)
 
 
-def plain_feed_forward(x: torch.Tensor, part: FeedForward) -> torch.Tensor:
+def plain_feed_forward(x: torch.Tensor, part: LEFN) -> torch.Tensor:
     wide = pointwise(plain_norm(x, part.norm), part.expand)
     return x + part.scale * pointwise(gelu(depthwise(wide, part.depthwise, (1, 1)) + wide), part.reduce)
 
 
 PLAIN = {
     ChannelNorm: plain_norm,
-    LocalGlobalAttention: plain_gate,
-    Attention: plain_attention,
-    FeedForward: plain_feed_forward,
+    LGCA: plain_gate,
+    GatedAttention: plain_attention,
+    LEFN: plain_feed_forward,
 }
 
 

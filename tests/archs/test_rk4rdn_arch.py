@@ -9,7 +9,7 @@ from earn_plugin.archs.rk4rdn_arch import RK4RDN, RungeKuttaBlock
 
 def small(**arguments) -> RK4RDN:
     torch.manual_seed(0)
-    sizes = {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 2, 'num_layer': 3, 'reduction': 2}
+    sizes = {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 2, 'num_layer': 3, 'squeeze_factor': 2}
     return RK4RDN(**{**sizes, **arguments}).double()
 
 

@@ -62,14 +62,14 @@ def test_the_way_back_gives_the_same_file(golden, tmp_path, name):
 NETWORKS = {
     'A2N': [{'num_block': 1, 'upscale': s, 'variant': v} for s in (2, 3, 4) for v in ('A2N', 'A2N-M')],
     'LGVAN': [{'num_feat': 4, 'num_block': 2, 'upscale': s} for s in (2, 3, 4)],
-    'HAN': [{'num_feat': 8, 'num_group': 10, 'num_block': b, 'reduction': 4, 'upscale': 8} for b in (1, 3)],
+    'HAN': [{'num_feat': 8, 'num_group': 10, 'num_block': b, 'squeeze_factor': 4, 'upscale': 8} for b in (1, 3)],
     'RCAN': [
         {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_group': 2, 'num_block': b, 'squeeze_factor': 4}
         for b in (1, 2)
     ],
     'RNAN': [{'num_feat': 4, 'num_block': n, 'upscale': 3} for n in (2, 3, 5)],
     'EARN': [
-        {'num_feat': 8, 'num_block': 2, 'num_group': 2, 'reduction': 4, 'variant': 'released', 'use_skip': False},
+        {'num_feat': 8, 'num_block': 2, 'groups': 2, 'squeeze_factor': 4, 'variant': 'released', 'use_skip': False},
         {'num_feat': 16, 'num_block': 1, 'variant': 'released', 'use_asca': False, 'window_size': 5},
         {'num_feat': 16, 'num_block': 1, 'variant': 'released', 'use_local_attention': False},
     ],
@@ -289,7 +289,7 @@ def test_the_authors_have_no_such_network(tmp_path):
     torch.save({'params': network.state_dict(), 'arch': 'EDSR', 'arguments': arguments}, tmp_path / 'x.pth')
     with pytest.raises(UserError, match='no authors published checkpoints of EDSR; possible: A2N'):
         convert(tmp_path / 'x.pth', tmp_path / 'y.pth', {}, to_authors=True)
-    arguments = {'num_feat': 4, 'num_group': 3, 'num_block': 1, 'reduction': 2}
+    arguments = {'num_feat': 4, 'num_group': 3, 'num_block': 1, 'squeeze_factor': 2}
     network = build_network({'type': 'HAN', **arguments})
     torch.save({'params': network.state_dict(), 'arch': 'HAN', 'arguments': arguments}, tmp_path / 'x.pth')
     with pytest.raises(UserError, match='has no network with num_group 3, only with 10'):

@@ -173,9 +173,8 @@ def test_no_space_left_keeps_the_state_before(model, opt, monkeypatch):
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs a device that is full')
 def test_no_space_left_for_real(model, opt, monkeypatch):
     """What torch makes of a full disk while it writes its archive."""
-    from earn_plugin import atomic_files as files
-
-    monkeypatch.setattr(files.os, 'fdopen', lambda _, mode: Path('/dev/full').open(mode))  # noqa: SIM115
+    real = Path.open
+    monkeypatch.setattr(Path, 'open', lambda path, mode: real(Path('/dev/full'), 'wb'))
     with pytest.raises(UserError, match='no space left'):
         save(model, opt)
     assert list(Path(opt['path']['training_states']).iterdir()) == []
@@ -188,7 +187,7 @@ def test_network_files_describe_themselves_and_stock_basicsr_reads_them(model, o
     assert content['arch'] == 'EARN'
     assert content['scale'] == 2
     assert content['arguments']['num_feat'] == 16
-    assert content['arguments']['reduction'] == 16  # a default, too
+    assert content['arguments']['squeeze_factor'] == 16  # a default, too
     network = build_network({'type': content['arch'], **content['arguments']})
     network.load_state_dict(content['params_ema'])
     stock = {**copy.deepcopy(opt), 'model_type': 'SRModel'}

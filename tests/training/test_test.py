@@ -92,7 +92,7 @@ def test_a_network_file_of_another_network_is_told(options, tmp_path):
     assert 'Missing key' in printed
     (tmp_path / 'net.pth').write_bytes(b'not a network')
     printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
-    assert 'net.pth cannot be loaded: it is damaged, or no checkpoint' in printed
+    assert 'net.pth cannot be loaded: it is damaged, or not a checkpoint' in printed
     assert not (tmp_path / 'results').exists()
 
 

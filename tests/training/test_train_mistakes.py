@@ -76,7 +76,7 @@ BAD = {
     'batch': ({'datasets:train:batch_size_per_gpu': 50}, 1, 'a batch of 50 is larger than an epoch'),
     'option': ({'train:ema_decayy': 0.9}, 2, 'train.ema_decayy: is not known here; did you mean ema_decay?'),
     'folder': ({'datasets:train:dataroot_gt': 'gone'}, 2, 'datasets.train.dataroot_gt: gone does not exist'),
-    'network': ({'network_g:num_feat': 20}, 1, 'num_feat must be a multiple of 16 (reduction), got 20'),
+    'network': ({'network_g:num_feat': 20}, 1, 'num_feat must be a multiple of 16 (squeeze_factor), got 20'),
     'override': ({'trian:total_iter': 3}, 2, 'has no section trian; did you mean train?'),
 }
 
