@@ -1,9 +1,9 @@
-"""Files and folders that are either written whole or not there."""
+"""Files and folders that are written atomically: they exist with all of their content, or not at all."""
 
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,42 +12,38 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name once its content is on the disk; if writing fails, what was there stays.
+    """A file that takes its name once its content is on the disk; if writing fails, an earlier file is kept.
 
     Raises:
-        OSError: as writing does; nothing half-written is left.
+        OSError: writing failed; no partial file is left.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    temporary = _temporary_name(Path(path))
     try:
-        with os.fdopen(descriptor, 'wb') as file:
+        with temporary.open('xb') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync_folder(temporary.parent)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that takes its name once everything is in it; if that fails, it is not there.
+    """A folder that takes its name once everything is in it; after a failure it does not exist.
 
     Raises:
-        FileExistsError: there is something of that name already, or somebody else made it in the meantime.
+        FileExistsError: the path exists already, or another process created it in the meantime.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f'{path} exists')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    temporary = _temporary_name(path)
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         try:
             temporary.rename(path)
         except OSError:
@@ -61,20 +57,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed left half-written in a folder that no other process writes to."""
+    """Remove the partial files of a killed process from a folder that no other process writes to."""
     for path in Path(folder).iterdir():
         if path.is_file() and re.fullmatch(r'\..+\.\w{8}', path.name):  # as atomic_file names them
             path.unlink()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _temporary_name(path: Path) -> Path:
+    """A hidden name next to the path. What is created there has the permissions that the umask leaves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
+    """Make a rename survive a power cut, where the system supports it."""
     if os.name == 'posix':
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,17 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_file_appears_only_when_whole(tmp_path):
+def test_file_appears_only_when_complete(tmp_path):
     path = tmp_path / 'new' / 'file'
     with atomic_file(path) as file:
-        file.write(b'half')
+        file.write(b'first half')
         assert not path.exists()
-        file.write(b' whole')
-    assert path.read_bytes() == b'half whole'
+        file.write(b', second half')
+    assert path.read_bytes() == b'first half, second half'
     assert names(path.parent) == ['file']
 
 
-def test_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path):
+def test_failure_keeps_the_earlier_file_and_leaves_no_other(tmp_path):
     path = tmp_path / 'file'
     path.write_bytes(b'before')
     with pytest.raises(OSError, match='full'), atomic_file(path) as file:
@@ -29,34 +30,40 @@ def test_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path):
     assert names(tmp_path) == ['file']
 
 
-def test_file_has_the_usual_permissions(tmp_path):
+def test_permissions_are_the_usual_ones_and_the_umask_is_not_touched(tmp_path, monkeypatch):
+    """The umask belongs to the process: changing it for a moment would change the files of other threads."""
+    (tmp_path / 'plain').touch()
+    (tmp_path / 'plain_folder').mkdir()
+    monkeypatch.setattr(os, 'umask', lambda mask: pytest.fail('the umask was touched'))
     with atomic_file(tmp_path / 'file') as file:
         file.write(b'')
-    (tmp_path / 'plain').touch()
+    with atomic_folder(tmp_path / 'folder'):
+        pass
     assert (tmp_path / 'file').stat().st_mode == (tmp_path / 'plain').stat().st_mode
+    assert (tmp_path / 'folder').stat().st_mode == (tmp_path / 'plain_folder').stat().st_mode
 
 
-def test_folder_appears_only_when_whole(tmp_path):
+def test_folder_appears_only_when_complete(tmp_path):
     path = tmp_path / 'folder'
-    with atomic_folder(path) as made:
-        (made / 'a').touch()
+    with atomic_folder(path) as created:
+        (created / 'a').touch()
         assert not path.exists()
     assert names(path) == ['a']
     with pytest.raises(FileExistsError, match='folder'), atomic_folder(path):
         pass
 
 
-def test_failed_folder_is_not_there(tmp_path):
-    with pytest.raises(KeyError), atomic_folder(tmp_path / 'folder') as made:
-        (made / 'a').touch()
+def test_failed_folder_does_not_exist(tmp_path):
+    with pytest.raises(KeyError), atomic_folder(tmp_path / 'folder') as created:
+        (created / 'a').touch()
         raise KeyError
     assert names(tmp_path) == []
 
 
-def test_somebody_else_may_be_faster(tmp_path):
+def test_another_process_may_be_faster(tmp_path):
     path = tmp_path / 'folder'
-    with pytest.raises(FileExistsError), atomic_folder(path) as made:
-        (made / 'ours').touch()
+    with pytest.raises(FileExistsError), atomic_folder(path) as created:
+        (created / 'ours').touch()
         path.mkdir()
         (path / 'theirs').touch()
     assert names(tmp_path) == ['folder']
@@ -68,3 +75,11 @@ def test_leftovers_of_a_killed_process(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == ['.hidden', '.hidden.too', '5.state']
+
+
+def test_a_killed_process_leaves_what_is_removed(tmp_path):
+    writing = atomic_file(tmp_path / 'file')
+    writing.__enter__()
+    assert len(names(tmp_path)) == 1
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
