@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from earn_plugin.cli.network_commands import add_network_arguments, register_file, settings_of
+from earn_plugin.cli.network_commands import add_network_arguments, network_choice
 
 
 def add_commands(commands) -> None:
@@ -59,21 +59,12 @@ def run_attention(args: argparse.Namespace) -> None:
 
 
 def run_network(args: argparse.Namespace) -> None:
-    from earn_plugin.measure.speed import FORMS, benchmark_network
+    from earn_plugin.measure.speed import FORMS, Benchmark, benchmark_network
 
-    register_file(args)
-    benchmark_network(
-        args.network,
-        settings_of(args.set),
-        args.size,
-        args.batch,
-        args.repeats,
-        args.device,
-        args.forms or FORMS,
-        args.threads,
-        args.json,
-        args.arch,
+    benchmark = Benchmark(
+        args.size, args.batch, args.repeats, args.device, args.forms or FORMS, args.threads, args.json
     )
+    benchmark_network(network_choice(args, args.network), benchmark)
 
 
 def run_prepare(args: argparse.Namespace) -> None:

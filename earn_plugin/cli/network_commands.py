@@ -51,19 +51,13 @@ def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the netw
     command.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help=what)
 
 
-def register_file(args: argparse.Namespace) -> None:
+def network_choice(args: argparse.Namespace, model: str):
+    """Which network ``model`` and the arguments of ``add_network_arguments`` name; imports --arch-file."""
+    from earn_plugin.convert.networks import NetworkChoice, import_arch_file
+
     if args.arch_file:
-        from earn_plugin.convert.networks import import_arch_file
-
         import_arch_file(args.arch_file)
-
-
-def network_of(args: argparse.Namespace, what: str):
-    """The network that ``what`` and the arguments of ``add_network_arguments`` tell."""
-    from earn_plugin.convert.networks import NetworkChoice, find_network
-
-    register_file(args)
-    return find_network(NetworkChoice(what, settings_of(args.set), args.arch, args.fused))
+    return NetworkChoice(model, settings_of(args.set), args.arch, getattr(args, 'fused', False))
 
 
 def settings_of(entries: list[str], given: dict | None = None) -> dict:
@@ -89,9 +83,10 @@ def run_convert(args: argparse.Namespace) -> None:
 
 
 def run_complexity(args: argparse.Namespace) -> None:
-    from earn_plugin.measure.complexity import show
+    from earn_plugin.convert.networks import find_network
+    from earn_plugin.measure.complexity import print_complexity
 
-    show(network_of(args, args.network), tuple(args.size), args.device, args.json)
+    print_complexity(find_network(network_choice(args, args.network)), tuple(args.size), args.device, args.json)
 
 
 def run_list(args: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
 """basicsr ntire: from a checkpoint to a submission."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
-from earn_plugin.cli.network_commands import add_network_arguments, network_of, register_file, settings_of
+from earn_plugin.cli.network_commands import add_network_arguments, network_choice
 
 
 def add_commands(commands) -> None:
@@ -14,39 +15,50 @@ def add_commands(commands) -> None:
     add_zip(what)
 
 
+def add_network(command: argparse.ArgumentParser) -> None:
+    """The network, as all three commands take it."""
+    command.add_argument('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
+    add_network_arguments(command)
+    command.add_argument(
+        '--data-range',
+        '--data_range',
+        type=float,
+        choices=(1.0, 255.0),
+        default=1.0,
+        help="of the network's input; ours have 1",
+    )
+
+
 def add_validate(what) -> None:
     validate = what.add_parser('validate', help="measure a network as a year's organisers do")
     add_network(validate)
     add = validate.add_argument
     add('--year', type=int, required=True, choices=range(2022, 2027), metavar='YEAR', help='2022 to 2026')
-    add('--data-dir', '--data_dir', type=Path, required=True, metavar='DIR', help="holds the year's folders of images")
+    add('--data-dir', '--data_dir', type=Path, required=True, metavar='DIR', help="contains the year's image folders")
     add('--track', choices=('efficient', 'quality'), default='efficient', help='quality: PSNR on Y')
-    add('--include-test', '--include_test', action='store_true', help='the test set, too')
-    add('--hybrid-test', '--hybrid_test', action='store_true', help="2023's hybrid test set in place of both")
-    add('--ssim', action='store_true', help='SSIM, too')
-    add('--limit', type=int, metavar='N', help='the first N images of each set only')
-    add('--device', help='cpu, cuda, cuda:1, …; the GPU where there is one')
+    add('--include-test', '--include_test', action='store_true', help='also the test set')
+    add('--hybrid-test', '--hybrid_test', action='store_true', help="2023's hybrid test set instead of both")
+    add('--ssim', action='store_true', help='also SSIM')
+    add('--limit', type=int, metavar='N', help='only the first N images of each set')
+    add('--device', help='cpu, cuda, cuda:1, …; the GPU by default, where there is one')
     add('--name', help='in the results; by default the network, after the ID')
-    add('--model-id', '--model_id', type=int, metavar='ID', help='of the team: 7 makes 07_LGVAN')
+    add('--model-id', '--model_id', type=int, metavar='ID', help='of the team: 7 gives 07_LGVAN')
     add('--save-dir', '--save_dir', type=Path, metavar='DIR', help='save the images there, as NAME/valid/0801.png')
     add('--results-dir', type=Path, default=Path(), metavar='DIR', help='of results.json and results.txt')
     validate.set_defaults(run=run_validate)
 
 
 def run_validate(args: argparse.Namespace) -> None:
-    from earn_plugin.ntire.validate import validate
+    from earn_plugin.ntire.validate import Validation, validate
 
-    register_file(args)
-    names = ('arch', 'fused', 'data_range', 'track', 'include_test', 'hybrid_test', 'ssim', 'limit', 'device', 'name')
-    given = {name: getattr(args, name) for name in (*names, 'model_id', 'save_dir', 'results_dir')}
-    report = validate(args.model, args.year, args.data_dir, arguments=settings_of(args.set), **given)
-    print(report.text())
+    validation = Validation(**{field.name: getattr(args, field.name) for field in fields(Validation)})
+    print(validate(network_choice(args, args.model), validation))
     print(f'results.json and results.txt are in {args.results_dir}')
 
 
 def add_export(what) -> None:
     export = what.add_parser(
-        'export', help='write what the organisers take: one file of Python, flat weights, a branch in their script'
+        'export', help="write a submission: one Python file, flat weights, a branch in the organisers' script"
     )
     add_network(export)
     export.add_argument('--year', type=int, required=True, metavar='Y', help='of the challenge, 2022 to 2026')
@@ -58,63 +70,35 @@ def add_export(what) -> None:
     export.set_defaults(run=run_export)
 
 
+def run_export(args: argparse.Namespace) -> None:
+    from earn_plugin.ntire.export import export
+
+    given = {name: getattr(args, name) for name in ('year', 'name', 'track', 'data_range', 'out', 'repo')}
+    print(export(network_choice(args, args.model), team=args.team_id, **given))
+
+
 def add_zip(what) -> None:
-    upload = what.add_parser('zip', help='upscale the test images and pack them as the upload wants them')
+    upload = what.add_parser('zip', help='upscale the test images and pack them for the upload')
     add_network(upload)
     upload.add_argument('--lr-dir', type=Path, required=True, metavar='DIR', help='the LR images of the test set')
     upload.add_argument('--out', type=Path, required=True, metavar='FILE.zip')
     upload.add_argument('--names', choices=('lr', 'hr'), default='lr', help='0901x4.png, or 0901.png; lr by default')
-    upload.add_argument('--runtime', type=float, metavar='S', help='seconds an image; measured by default')
+    upload.add_argument('--runtime', type=float, metavar='S', help='seconds per image; measured by default')
     upload.add_argument(
-        '--extra-data', type=int, choices=(0, 1), default=0, help='whether it was trained on any; 0 by default'
+        '--extra-data', type=int, choices=(0, 1), default=0, help='whether the network was trained on any; 0 by default'
     )
     upload.add_argument('--description', default='', metavar='TEXT', help='the last line of readme.txt')
-    upload.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, …; the GPU where there is one')
+    upload.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, …; the GPU by default, where there is one')
     upload.set_defaults(run=run_zip)
 
 
-def add_network(command: argparse.ArgumentParser) -> None:
-    """The network, as all of them name it."""
-    command.add_argument('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
-    add_network_arguments(command)
-    command.add_argument(
-        '--data-range',
-        '--data_range',
-        type=float,
-        choices=(1.0, 255.0),
-        default=1.0,
-        help='what the network takes; ours take 1',
-    )
-
-
-def run_export(args: argparse.Namespace) -> None:
-    from earn_plugin.ntire.export import export
-
-    register_file(args)
-    print(
-        export(
-            args.model,
-            args.year,
-            args.team_id,
-            args.name,
-            settings_of(args.set),
-            args.track,
-            args.fused,
-            args.data_range,
-            args.out,
-            args.repo,
-            arch=args.arch,
-        )
-    )
-
-
 def run_zip(args: argparse.Namespace) -> None:
-    from earn_plugin.convert.networks import ENDINGS
-    from earn_plugin.measure.complexity import find_device
-    from earn_plugin.ntire.upload import Readme, pack
+    from earn_plugin.convert.networks import find_network
+    from earn_plugin.devices import find_device
+    from earn_plugin.ntire.upload import Upload, write_upload
 
-    found = network_of(args, args.model)
-    readme = Readme(args.runtime, bool(args.extra_data), args.description)
-    trained = args.model.endswith(ENDINGS)
-    device = find_device(args.device)
-    print(pack(found, args.lr_dir, args.out, readme, args.names, args.data_range, device, trained))
+    choice = network_choice(args, args.model)
+    given = {name: getattr(args, name) for name in ('lr_dir', 'out', 'names', 'data_range', 'runtime', 'description')}
+    device, extra_data = find_device(args.device), bool(args.extra_data)
+    upload = Upload(device=device, trained=choice.is_checkpoint, extra_data=extra_data, **given)
+    print(write_upload(find_network(choice), upload))

@@ -1,4 +1,4 @@
-"""What exported networks carry with them: functions that torch 1.13 lacks, and the quality track's main loop."""
+"""Functions that exported files include: attention for torch 1.13, and the main loop of the quality track."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-LOGITS = 2**26  # that are held at once
+LOGITS = 2**26  # that are in memory at a time
 
 
 def scaled_dot_product_attention(
@@ -25,18 +25,18 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(query·keyᵀ · scale + mask) · value: N×…×L×E, N×…×S×E, N×…×S×V → N×…×L×V.
 
-    Some queries after the other, so that the weights of L for S never take more than about 256 MiB.
+    In chunks of queries, so that the attention weights never take more than about 256 MiB.
 
     Args:
-        attn_mask: added to the logits, or where it is False (of bool) the weight is 0; it broadcasts to N×…×L×S.
-        dropout_p, is_causal: as torch has them; off, for neither has a place in inference.
+        attn_mask: added to the logits; or, if boolean, the weight is 0 where it is False. Broadcasts to N×…×L×S.
+        dropout_p, is_causal: not supported; for training only.
         scale: None for 1/√E.
 
     Raises:
-        ValueError: one of them is on.
+        ValueError: dropout_p or is_causal is set.
     """
     if dropout_p or is_causal:
-        raise ValueError('dropout_p and is_causal have no plain equivalent here: leave them off in inference')
+        raise ValueError('dropout_p and is_causal are not supported in inference; omit them')
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     rows = max(1, LOGITS // key.shape[:-1].numel())
     parts = []
@@ -52,7 +52,7 @@ def scaled_dot_product_attention(
 def upscale_folder(
     model: nn.Module, data_range: float, input_path: str, output_path: str, device: torch.device
 ) -> None:
-    """Upscale every PNG of a folder into another, by the same names; the network takes RGB in [0, data_range]."""
+    """Upscale every PNG of a folder into another under the same name; the network takes RGB in [0, data_range]."""
     Path(output_path).mkdir(parents=True, exist_ok=True)
     model = model.to(device).eval()
     for path in sorted(Path(input_path).glob('*.png')):

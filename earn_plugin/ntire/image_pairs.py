@@ -1,4 +1,4 @@
-"""A year's images, found in its layout."""
+"""The images of a year, found in its layout."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,50 +13,50 @@ class PairPaths(NamedTuple):
     hr: Path
 
 
-def find_pair_paths(
+def find_pairs(
     data_dir: Path, layouts: tuple[Layout, ...], split: str, limit: int | None
-) -> tuple[list[PairPaths], list]:
-    """The images of a split in order of their names, and notes.
+) -> tuple[list[PairPaths], list[str]]:
+    """The images of a split in order of their names, and warnings.
 
     Raises:
         UserError: a folder is missing or empty, or an image has no LR.
     """
     layout = next((layout for layout in layouts if (data_dir / layout.hr).is_dir()), layouts[0])
     hr, lr = data_dir / layout.hr, data_dir / layout.lr
-    expected = f'{layout.hr}/NAME.png and {layout.lr}/NAME{layout.suffix}.png'
+    expected = f'the {split} images are {layout.hr}/NAME.png and {layout.lr}/NAME{layout.suffix}.png in --data-dir'
     for folder in (hr, lr):
         if not folder.is_dir():
-            raise UserError(f'{folder} does not exist; under --data-dir the {split} images are {expected}')
+            raise UserError(f'{folder} does not exist; {expected}')
     try:
-        there = [path for path in images_in(hr) if path.suffix == '.png']
+        found = [path for path in images_in(hr) if path.suffix == '.png']
     except UserError:
-        there = []
-    images = [path for path in there if layout.belongs(path.stem)]
+        found = []
+    images = [path for path in found if layout.belongs(path.stem)]
     if not images:
         numbers = layout.numbers
-        named = f' named {numbers[0]:04}.png to {numbers[-1]:04}.png' if numbers and there else ''
-        raise UserError(f'{hr} has no PNG images{named}; under --data-dir the {split} images are {expected}')
+        named = f' named {numbers[0]:04}.png to {numbers[-1]:04}.png' if numbers and found else ''
+        raise UserError(f'{hr} has no PNG images{named}; {expected}')
     pairs = [PairPaths(lr / f'{path.stem}{layout.suffix}.png', path) for path in images]
-    notes = []
+    warnings = []
     if layout.images and len(pairs) != layout.images:
-        notes.append(f'{hr} has {len(pairs)} of the official {layout.images} images')
+        warnings.append(f'{hr} has {len(pairs)} of the official {layout.images} images')
     if limit is not None and limit < len(pairs):
-        notes.append(f'--limit: {limit} of the {len(pairs)} images of {split}')
+        warnings.append(f'--limit: {limit} of the {len(pairs)} images of {split}')
         pairs = pairs[:limit]
     missing = [pair.lr for pair in pairs if not pair.lr.is_file()]
     if missing:
-        raise UserError(f'{len(missing)} LR images of {hr} are missing, the first {missing[0]}')
-    return pairs, notes
+        raise UserError(f'{len(missing)} LR images of {hr} are missing, the first is {missing[0]}')
+    return pairs, warnings
 
 
-def path_notes(data_dir: str, year: Year, splits: tuple[str, ...]) -> list[str]:
-    """What the organisers' own script would make of the data's path: it replaces in the whole path."""
+def check_path(data_dir: str, year: Year, splits: tuple[str, ...]) -> list[str]:
+    """Warns of a path that the organisers' script would misread: it replaces parts of names in the whole path."""
     by_rule = any(layout.numbers is None for split in splits for layout in year.splits[split][:1])
     parts = [part for part in ('_HR', '.png') if part in data_dir]
     if not parts or not by_rule:
         return []
-    looked = data_dir.replace('_HR', '_LR').replace('.png', 'x4.png')
+    looked_in = data_dir.replace('_HR', '_LR').replace('.png', 'x4.png')
     return [
-        f'the path {data_dir} contains {" and ".join(parts)}: here it works, but the official script replaces that in '
-        f'the whole path and would look for the LR images in {looked}; rename the folder before you use that script'
+        f'the path {data_dir} contains {" and ".join(parts)}: this works here, but the official script would look for '
+        f'the LR images in {looked_in}; rename the folder before you use that script'
     ]

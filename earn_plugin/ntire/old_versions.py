@@ -1,121 +1,84 @@
-"""What an exported file must not use: the organisers run Python 3.9 and torch 1.13.
-
-The names are those that the modules of Python 3.13 and torch 2.13 have and those of 3.9 and 1.13.1 have not.
-"""
+"""What an exported file must not use: the organisers run Python 3.9 and torch 1.13."""
 
 import ast
 import re
 
 PYTHON = (3, 9)
-NEWER = {
+NEWER = {  # module → names that it has today and had not in Python 3.9 or torch 1.13; an empty one is new as a whole
     'builtins': 'BaseExceptionGroup ExceptionGroup aiter anext',
-    'collections.abc': 'Buffer',
-    'contextlib': 'AsyncContextDecorator aclosing chdir',
-    'copy': 'replace',
+    'contextlib': 'aclosing chdir',
     'dataclasses': 'KW_ONLY',
-    'datetime': 'UTC',
-    'enum': 'CONFORM CONTINUOUS EJECT EnumCheck EnumType FlagBoundary KEEP NAMED_FLAGS ReprEnum STRICT StrEnum UNIQUE '
-    'global_enum member nonmember property verify',
-    'inspect': 'get_annotations getmembers_static',
+    'enum': 'StrEnum member nonmember verify',
+    'inspect': 'get_annotations',
     'itertools': 'batched pairwise',
     'math': 'cbrt exp2 fma sumprod',
-    'operator': 'call',
-    'random': 'binomialvariate',
-    'statistics': 'correlation covariance kde kde_random linear_regression',
-    'sys': 'exception orig_argv stdlib_module_names',
     'tomllib': '',
-    'types': 'EllipsisType NoneType NotImplementedType UnionType get_original_bases',
-    'typing': 'Concatenate LiteralString Never NotRequired ParamSpec ReadOnly Required Self TypeAlias TypeAliasType '
-    'TypeGuard TypeIs TypeVarTuple Unpack assert_never assert_type dataclass_transform override reveal_type',
+    'types': 'EllipsisType NoneType UnionType',
+    'typing': 'Concatenate Never NotRequired ParamSpec Required Self TypeAlias TypeGuard Unpack assert_never override',
     'warnings': 'deprecated',
-    'torch': 'Event GradScaler OutOfMemoryError SymBool SymFloat SymInt accelerator compile compiler cond '
-    'empty_permuted export float8_e4m3fn float8_e5m2 func get_autocast_dtype get_default_device get_device_module mps '
-    'newaxis nonzero_static rms_norm set_autocast_dtype set_default_device signal sym_max sym_min uint16 uint32 uint64 '
-    'unravel_index vmap while_loop xpu',
-    'torch.amp': 'GradScaler custom_bwd custom_fwd is_autocast_available',
-    'torch.backends.cuda': 'SDPAParams can_use_efficient_attention can_use_flash_attention mem_efficient_sdp_enabled',
+    'torch': 'GradScaler compile compiler export func rms_norm set_default_device vmap',
+    'torch.amp': 'GradScaler custom_bwd custom_fwd',
     'torch.compiler': '',
     'torch.func': '',
-    'torch.library': 'custom_op register_autograd register_fake triton_op',
-    'torch.nn': 'Buffer CircularPad1d CircularPad2d CircularPad3d LPPool3d RMSNorm ZeroPad1d ZeroPad3d attention',
+    'torch.library': 'custom_op register_autograd register_fake',
+    'torch.nn': 'Buffer CircularPad1d CircularPad2d CircularPad3d RMSNorm ZeroPad1d ZeroPad3d attention',
     'torch.nn.attention': '',
-    'torch.nn.functional': 'grouped_mm lp_pool3d rms_norm scaled_dot_product_attention scaled_mm',
-    'torch.nn.utils': 'fuse_linear_bn_eval get_total_norm',
+    'torch.nn.functional': 'rms_norm scaled_dot_product_attention',
     'torch.nn.utils.parametrizations': 'weight_norm',
-    'torch.utils.checkpoint': 'CheckpointPolicy create_selective_checkpoint_contexts set_checkpoint_early_stop',
 }
-NEWER_OF_TENSORS = ('itemsize', 'nbytes', 'nonzero_static', 'untyped_storage', 'module_load', 'dim_order')
+NEWER_ON_TENSORS = ('itemsize', 'nbytes', 'nonzero_static', 'untyped_storage')
 NEWER_ARGUMENTS = {'zip': {'strict'}, 'dataclass': {'slots', 'kw_only'}}
 TYPES = {'int', 'float', 'str', 'bool', 'list', 'tuple', 'dict', 'set', 'None', 'Tensor'}
 
 
-def problems(text: str) -> list[str]:
-    """What in a file needs newer versions, a line each; none if nothing is found.
+def find_newer(text: str) -> list[str]:
+    """What in a file needs newer versions, one line each.
 
-    A table knows names, not what a variable holds, so methods are taken for those of tensors.
+    Names are looked up in a table, so attributes of variables are taken for those of tensors.
     """
     try:
         tree = ast.parse(text, feature_version=PYTHON)
     except SyntaxError as error:
-        line = (error.text or '').strip()
-        return [f'{error.msg}, which Python 3.9 cannot read, in `{line}`']
-    names = imported(tree)
-    annotations = {id(below) for node in annotations_of(tree) for below in ast.walk(node)}
+        return [f'{error.msg}, which Python 3.9 cannot read, in `{(error.text or "").strip()}`']
+    origins, unevaluated = {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            origins |= {alias.asname or alias.name: f'{node.module}.{alias.name}' for alias in node.names}
+        elif isinstance(node, ast.Import):
+            origins |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            origins |= {name: name for alias in node.names if (name := alias.name.partition('.')[0])}
+        for annotation in (getattr(node, 'annotation', None), getattr(node, 'returns', None)):
+            unevaluated |= {id(below) for below in ast.walk(annotation)} if annotation else set()
     found = {}
     for node in ast.walk(tree):
-        what = newer(node, names) if id(node) not in annotations else ''
+        what = '' if id(node) in unevaluated else _newer(node, origins)
         if what:
             line = text.split('\n')[node.lineno - 1].strip()
             found.setdefault(node.lineno, f'{what}, which Python 3.9 and torch 1.13 do not have, in `{line}`')
     return list(found.values())
 
 
-def newer(node: ast.AST, names: dict[str, str]) -> str:
-    if isinstance(node, ast.Attribute | ast.Name):
-        dotted = ast.unparse(node)
+def _newer(node: ast.AST, origins: dict[str, str]) -> str:
+    if isinstance(node, ast.Attribute | ast.Name) and re.fullmatch(r'[\w.]+', dotted := ast.unparse(node)):
         root, dot, rest = dotted.partition('.')
-        if re.fullmatch(r'[\w.]+', dotted):
-            dotted = names.get(root, f'builtins.{root}' if not dot else root) + dot + rest
-        if is_newer(dotted):
+        dotted = origins.get(root, f'builtins.{root}' if not dot else root) + dot + rest
+        if _is_newer(dotted):
             return dotted.removeprefix('builtins.')
-        if isinstance(node, ast.Attribute) and node.attr in NEWER_OF_TENSORS and root not in {'self', *names}:
+        if isinstance(node, ast.Attribute) and node.attr in NEWER_ON_TENSORS and root not in {'self', *origins}:
             return f'.{node.attr}'
     if isinstance(node, ast.ImportFrom | ast.Import):
         above = f'{node.module}.' if isinstance(node, ast.ImportFrom) else ''
-        return next((above + alias.name for alias in node.names if is_newer(above + alias.name)), '')
+        return next((above + alias.name for alias in node.names if _is_newer(above + alias.name)), '')
     if isinstance(node, ast.Call):
-        given = {keyword.arg for keyword in node.keywords}
         known = NEWER_ARGUMENTS.get(ast.unparse(node.func).rpartition('.')[2], set())
-        return ''.join(f'{ast.unparse(node.func)}({name}=…)' for name in sorted(given & known))
+        given = sorted(known & {keyword.arg for keyword in node.keywords})
+        return f'{ast.unparse(node.func)}({given[0]}=…)' if given else ''
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         sides = {re.sub(r'\[.*', '', ast.unparse(side), flags=re.DOTALL) for side in (node.left, node.right)}
         return ast.unparse(node) if sides & TYPES else ''
     return ''
 
 
-def is_newer(dotted: str) -> bool:
+def _is_newer(dotted: str) -> bool:
     above, _, last = dotted.rpartition('.')
-    return last in NEWER.get(above, '').split() or any(
-        module in NEWER and not NEWER[module] for module in (dotted, above)
-    )
-
-
-def imported(tree: ast.Module) -> dict[str, str]:
-    """Name in the file → what it is called where it comes from."""
-    names = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                top = alias.name.partition('.')[0]
-                names[alias.asname or top] = alias.name if alias.asname else top
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.asname or alias.name: f'{node.module}.{alias.name}' for alias in node.names}
-    return names
-
-
-def annotations_of(tree: ast.Module) -> list[ast.expr]:
-    """What is never evaluated under ``from __future__ import annotations``."""
-    found = []
-    for node in ast.walk(tree):
-        found += [getattr(node, 'annotation', None), getattr(node, 'returns', None)]
-    return [node for node in found if node is not None]
+    return last in NEWER.get(above, '').split() or '' in (NEWER.get(dotted), NEWER.get(above))

@@ -2,20 +2,22 @@
 
 import ast
 import difflib
+import io
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from earn_plugin.errors import UserError
-from earn_plugin.ntire.adapting import lines_of
 
 MARK = 'written by basicsr ntire export'
 WIDTH = 100  # of a call in the branch, before it is indented
 SCRIPTS = {'efficient': 'test_demo.py', 'quality': 'test.py'}
 
 
-class Submission(NamedTuple):
-    """Whose network it is, and what the organisers' rules make of that."""
+@dataclass(frozen=True)
+class Submission:
+    """A network with its team, and the names that follow from the organisers' rules."""
 
     year: int
     team: int
@@ -27,7 +29,7 @@ class Submission(NamedTuple):
 
     @property
     def module(self) -> str:
-        """A Python name: ``models.18_LGVAN`` would be none."""
+        """Starts with a letter, because ``models.18_LGVAN`` is not a Python name."""
         return f'team{self.team:02}_{self.name}'
 
     @property
@@ -46,7 +48,7 @@ class Submission(NamedTuple):
 
 
 def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') -> str:
-    """The lines that belong into ``select_model``, indented as they stand there."""
+    """The lines to insert into ``select_model``, indented as in the script."""
     path = ', '.join(map(repr, submission.weights.split('/')))
     lines = [f'# {submission.label}, {MARK}']
     if submission.track == 'efficient':
@@ -54,7 +56,7 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
             f'from models.{submission.module} import {submission.arch}',
             f'name, data_range = f"{{model_id:02}}_{submission.name}", {submission.data_range}',
             f'model_path = os.path.join({path})',
-            *wrap(f'model = {submission.arch}(', submission.arguments),
+            *wrap_call(f'model = {submission.arch}(', submission.arguments),
             'model.load_state_dict(torch.load(model_path), strict=True)',
         ]
     else:
@@ -68,8 +70,8 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
     return ''.join(f'{indent}{line}\n' for line in lines)
 
 
-def wrap(opening: str, arguments: dict[str, Any]) -> list[str]:
-    """A call, on as many lines as its arguments need, one below the other; none is broken, a string has spaces, too."""
+def wrap_call(opening: str, arguments: dict[str, Any]) -> list[str]:
+    """A call, on as many lines as its arguments need; no argument is broken, because a string may contain spaces."""
     given = [f'{name}={value!r}' for name, value in arguments.items()]
     lines = [opening]
     for text in [f'{argument}, ' for argument in given[:-1]] + given[-1:]:
@@ -83,40 +85,40 @@ def find_script(repo: Path, track: str) -> Path:
     """The organisers' script in their checkout: the one that selects the model.
 
     Raises:
-        UserError: there is none, or it cannot be told which.
+        UserError: there is none, or more than one.
     """
     if not repo.is_dir():
-        raise UserError(f"{repo} is no folder; --repo names a checkout of the organisers' repository")
+        raise UserError(f"{repo} is not a folder; --repo must be a checkout of the organisers' repository")
     found = [path for path in sorted(repo.glob('*.py')) if re.search(rb'^def select_model\(', path.read_bytes(), re.M)]
     named = [path for path in found if path.name == SCRIPTS[track]] or found
     if len(named) == 1:
         return named[0]
     raise UserError(
-        f"{repo} is no checkout of the organisers' repository: it has no script with a function select_model"
+        f"{repo} is not a checkout of the organisers' repository: it has no script with a function select_model"
         if not named
-        else f'{repo}: {", ".join(path.name for path in named)} all have a function select_model; move away all but one'
+        else f'{repo}: {", ".join(path.name for path in named)} all have a function select_model; keep only one'
     )
 
 
-def patched(path: Path, submission: Submission) -> str:
-    """The script's text with the branch; as it is if the branch is there already.
+def patch_script(path: Path, submission: Submission) -> str:
+    """The script's text with the branch; unchanged if it already has this branch.
 
     Raises:
-        UserError: somebody else's branch has that number, or there is no place for it.
+        UserError: another branch has that number, or there is no place for a branch.
     """
-    text = read(path)
+    text = read_script(path)
     function = select_model_in(path, text)
     ending = '\r\n' if '\r\n' in text else '\n'
-    lines = lines_of(text)
+    lines = list(io.StringIO(text, newline=''))  # as Python numbers them: splitlines splits at form feeds as well
     chain = chain_of(path, function)
     for node in chain:
         if submission.team not in numbers_in(node.test):
             continue
         last = node.body[-1].end_lineno
-        if MARK not in ''.join(lines[node.lineno - 1 : last]) and not is_kept_free(node):
+        if MARK not in ''.join(lines[node.lineno - 1 : last]) and not is_reserved(node):
             raise UserError(
                 f'{path}, line {node.lineno}: model_id {submission.team} is taken: '
-                f'{lines[node.lineno - 1].strip()}; remove that branch, or take the team id that you were given'
+                f'{lines[node.lineno - 1].strip()}; remove that branch, or use the team id that the organisers gave you'
             )
         indent, keyword = re.match(r'(\s*)((?:el)?if)', lines[node.lineno - 1]).groups()
         new = branch(submission, keyword, indent)
@@ -128,25 +130,25 @@ def patched(path: Path, submission: Submission) -> str:
     return ''.join([*lines[: place - 1], new.replace('\n', ending), *lines[place - 1 :]])
 
 
-def diff(path: Path, new: str) -> str:
-    """What changes, as patch shows it; empty if nothing does."""
-    old = read(path)
+def script_diff(path: Path, new: str) -> str:
+    """The change as a unified diff; empty if nothing changes."""
+    old = read_script(path)
     lines = difflib.unified_diff(
         old.splitlines(), new.splitlines(), f'a/{path.name}', f'b/{path.name}', lineterm='', n=3
     )
     return '\n'.join(lines)
 
 
-def read(path: Path) -> str:
-    """The text with its line endings as they are.
+def read_script(path: Path) -> str:
+    """The text with its own line endings.
 
     Raises:
-        UserError: it is not in UTF-8.
+        UserError: it is not UTF-8.
     """
     try:
         return path.read_bytes().decode('utf-8')
     except UnicodeDecodeError as error:
-        raise UserError(f'{path} is not in UTF-8 ({error}); take the script as the organisers publish it') from error
+        raise UserError(f'{path} is not UTF-8 ({error}); use the script as the organisers publish it') from error
 
 
 def select_model_in(path: Path, text: str) -> ast.FunctionDef:
@@ -156,39 +158,39 @@ def select_model_in(path: Path, text: str) -> ast.FunctionDef:
         line = (error.text or '').strip()
         if wrong := re.search(r'\bmodels\.(\d\w*)', line):
             raise UserError(
-                f'{path}, line {error.lineno}: models.{wrong[1]} is not a Python name, so no network of this script '
-                f'can be run; rename the file to team{wrong[1]}.py, and import models.team{wrong[1]}'
+                f'{path}, line {error.lineno}: models.{wrong[1]} is not a Python name, so this script cannot run; '
+                f'rename the file to team{wrong[1]}.py, and import models.team{wrong[1]}'
             ) from error
         raise UserError(f'{path}, line {error.lineno}: {error.msg}: {line}') from error
     return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == 'select_model')
 
 
 def chain_of(path: Path, function: ast.FunctionDef) -> list[ast.If]:
-    """The branches for the models: if, elif, …, of which the last has the else that refuses."""
+    """The branches for the models: if, elif, …; the last one has the else that raises."""
     for statement in function.body:
         chain = []
         while isinstance(statement, ast.If):
             chain.append(statement)
-            if any(refuses(below) for below in statement.orelse):
+            if any(raises_not_implemented(below) for below in statement.orelse):
                 return chain
             statement = statement.orelse[0] if len(statement.orelse) == 1 else None
     raise UserError(
-        f'{path}: select_model does not end its branches with `else: raise NotImplementedError(…)`, so there is no '
-        'place for another; take the script as the organisers publish it'
+        f'{path}: the branches of select_model do not end with `else: raise NotImplementedError(…)`, where another '
+        'one would go; use the script as the organisers publish it'
     )
 
 
-def refuses(statement: ast.stmt) -> bool:
+def raises_not_implemented(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Raise) and 'NotImplementedError' in ast.unparse(statement)
 
 
-def is_kept_free(node: ast.If) -> bool:
-    """Whether a branch does nothing yet: the organisers number teams that have still to submit."""
+def is_reserved(node: ast.If) -> bool:
+    """Whether a branch does nothing yet: the organisers reserve numbers for teams that have still to submit."""
     return len(numbers_in(node.test)) == 1 and all(isinstance(statement, ast.Pass) for statement in node.body)
 
 
 def numbers_in(test: ast.expr) -> set[int]:
-    """The numbers that ``model_id == 18`` or ``model_id in (18, 181)`` names; -1 is a baseline of 2022."""
+    """The numbers in ``model_id == 18`` or ``model_id in (18, 181)``; -1 is a baseline of 2022."""
     nodes = list(ast.walk(test))
     negative = [node.operand for node in nodes if isinstance(node, ast.UnaryOp)]
     found = [node for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int]

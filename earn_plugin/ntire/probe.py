@@ -1,9 +1,9 @@
 """Run an exported network as the organisers' script does, where neither BasicSR nor this package can be imported.
 
-A script of its own: ``python -I probe.py FOLDER WORK TEAM``. FOLDER is the submission; WORK has script.py, whose
-``select_model`` has the submission's branch, inputs.pt, lists of images N×3×H×W in [0, 1] by their precision, and, for
-the quality track, a folder of images. Writes into WORK: outputs.pt, times.json with the seconds that the first image
-and those after it took, and the folder ``upscaled``.
+A script of its own: ``python -I probe.py FOLDER WORK TEAM``. FOLDER is the submission; WORK contains script.py, whose
+``select_model`` has the submission's branch, inputs.pt (precision → images N×3×H×W in [0, 1]) and, for the quality
+track, a folder of images. Writes into WORK: outputs.pt, times.json with the seconds of the first and of later images,
+and the folder ``upscaled``.
 """
 
 import importlib.abc
@@ -15,18 +15,18 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-IMAGES = 4  # timed, the first among them
+IMAGES = 4  # timed, including the first
 
 
 class Absent(importlib.abc.MetaPathFinder):
-    """Makes the packages look as if they were not installed."""
+    """Imports of the two packages fail as if they were not installed."""
 
     def find_spec(self, name, path=None, target=None):
         if name.partition('.')[0] in ('basicsr', 'earn_plugin'):
             raise ModuleNotFoundError(f"No module named '{name}' on the organisers' machines", name=name)
 
 
-def main(folder: str, place: str, team: str) -> None:
+def run(folder: str, place: str, team: str) -> None:
     sys.meta_path.insert(0, Absent())
     sys.path.insert(0, folder)
     os.chdir(folder)
@@ -52,7 +52,7 @@ def main(folder: str, place: str, team: str) -> None:
             torch.cuda.synchronize()
 
     times = []
-    # laid out in memory as the official script has it
+    # in the memory layout of the official script
     image = torch.rand(64, 64, 3, device=device).permute(2, 0, 1)[None] * data_range
     for _ in range(IMAGES):
         wait()
@@ -63,12 +63,12 @@ def main(folder: str, place: str, team: str) -> None:
 
     model = model.to('cpu')
     outputs = {}
-    for kind, images in inputs.items():
+    for dtype, images in inputs.items():
         model = model.to(images[0].dtype)
-        outputs[kind] = [model(image * data_range) / data_range for image in images]
+        outputs[dtype] = [model(image * data_range) / data_range for image in images]
     torch.save(outputs, work / 'outputs.pt')
     (work / 'times.json').write_text(json.dumps({'device': device.type, 'seconds': times}))
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    run(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What each year of the NTIRE challenge on efficient super-resolution (×4) asks: data, counter, gate, score, baseline.
+"""What each year of the NTIRE challenge on efficient super-resolution (×4) requires: data, counter, gate, score.
 
 Source: the official repositories and reports of the years. The quality track is the ×4 image SR challenge.
 """
@@ -10,20 +10,20 @@ from earn_plugin.errors import UsageError
 
 
 class Layout(NamedTuple):
-    """Where a split's images are, under the data folder: HR/NAME.png and LR/NAME + suffix + .png."""
+    """Where a split's images are in the data folder: HR/NAME.png and LR/NAME + suffix + .png."""
 
     hr: str
     lr: str
     suffix: str
     numbers: range | None = None  # of the official images, where they are numbered: 0801.png, …
-    images: int = 0  # officially; 0 where that is not told
+    images: int = 0  # officially; 0 if not published
 
     def belongs(self, stem: str) -> bool:
         return self.numbers is None or (len(stem) == 4 and stem.isdecimal() and int(stem) in self.numbers)
 
 
 class Baseline(NamedTuple):
-    """Model 0 of a year; its figures are in the units of the official table, None where they are not told."""
+    """Model 0 of a year; its figures have the units of the official table, None if not published."""
 
     name: str
     runtime: float | None = None  # ms
@@ -37,13 +37,13 @@ class Year(NamedTuple):
     year: int
     track: str
     baseline: Baseline
-    splits: dict[str, tuple[Layout, ...]]  # valid, test, hybrid_test; the first layout that is there holds
+    splits: dict[str, tuple[Layout, ...]]  # valid, test, hybrid_test; the first layout that exists is used
     counter: str  # 'hooks' or 'fvcore'
-    gate: dict[str, float]  # dB of PSNR that a split asks for
+    gate: dict[str, float]  # split → required PSNR in dB
     weights: tuple[float, float, float] | None  # of runtime, FLOPs and parameters in the score
 
     def score(self, runtime: float, flops: float, params: float) -> list[float] | None:
-        """The parts of the score, to be added: w·exp(2·m/m_base); lower is better. None for a year without one.
+        """The terms of the score: w·exp(2·m/m_base); lower is better. None for a year without a score.
 
         Args:
             runtime, flops, params: in ms, G and M.
@@ -80,13 +80,13 @@ YEARS = {
 }
 
 
-def protocol(year: int, track: str = 'efficient') -> Year:
-    """What a year asks.
+def find_year(year: int, track: str = 'efficient') -> Year:
+    """What a year requires.
 
     Raises:
-        UsageError: names the years that are known.
+        UsageError: an unknown year; names those that are known.
     """
     if (track, year) not in YEARS:
         known = ', '.join(f'{y} ({t})' for t, y in YEARS)
-        raise UsageError(f'no protocol of {year}, {track} track; known: {known}')
+        raise UsageError(f'the protocol of {year}, {track} track, is not known; known: {known}')
     return Year(year, track, *YEARS[track, year])

@@ -1,4 +1,4 @@
-"""results.json, to which every run adds its network, and results.txt, its table: in the official form, key for key."""
+"""results.json, to which each run adds its network, and results.txt, its table: both in the official format."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ WITH_TEST = '{:20s}\t{:10s}\t{:10s}\t{:14s}\t{:14s}\t{:14s}\t{:10s}\t{:10s}\t{:8
 COUNTS = ('Params [M]', 'FLOPs [G]', 'Acts [M]', 'Mem [M]', 'Conv')
 
 
-def entry_of(split: str, runtime: list[float], psnr: list[float], ssim: list[float], memory: float) -> Entry:
-    """What the official script notes of a split. Runtimes are in ms and the first image is among them."""
+def split_entry(split: str, runtime: list[float], psnr: list[float], ssim: list[float], memory: float) -> Entry:
+    """What the official script records of a split. Runtimes are in ms and include the first image."""
     entry: Entry = {f'{split}_runtime': runtime, f'{split}_psnr': psnr}
     if ssim:
         entry[f'{split}_ssim'] = ssim
@@ -26,47 +26,43 @@ def entry_of(split: str, runtime: list[float], psnr: list[float], ssim: list[flo
     return entry
 
 
-def splits_of(entry: Entry) -> tuple[str, ...]:
+def splits_in(entry: Entry) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if f'{split}_ave_psnr' in entry)
 
 
-def read(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, Entry]:
-    """The runs so far, to which one of ``name`` on ``splits`` can be added.
+def read_results(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, Entry]:
+    """The earlier runs, to which one of ``name`` on ``splits`` can be added.
 
     Raises:
-        UserError: the file is not NTIRE's, or no table can hold its runs and this one: they are on other splits, or
-            lack figures.
+        UserError: the file is not NTIRE's, or its runs do not fit into one table with this one: they are on other
+            splits, or lack figures.
     """
     try:
         results = json.loads(path.read_text(encoding='utf-8'))
-        others = {other: splits_of(entry) for other, entry in results.items() if other != name}
+        others = {other: splits_in(entry) for other, entry in results.items() if other != name}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f'{path} is no results.json of NTIRE ({error}); move it away, or give --results-dir') from error
-    for other, theirs in others.items():
-        if theirs != splits:
+        raise UserError(f'{path} is not a results.json of NTIRE ({error}); move it, or use --results-dir') from error
+    for other, other_splits in others.items():
+        if other_splits != splits:
             raise UserError(
-                f'{path} has {other} on {spelled(theirs)}, and this run is on {spelled(splits)}: one table cannot hold '
-                'both (the official script can end in a KeyError there). Give this run the same --include-test and '
-                '--hybrid-test, or a folder of its own by --results-dir'
+                f'{path} has {other} on {" and ".join(other_splits) or "nothing"}, but this run is on '
+                f'{" and ".join(splits)}, and one table cannot hold both. Use the same --include-test and --hybrid-test, '
+                'or another folder by --results-dir'
             )
     if others:
-        table({other: results[other] for other in others})
+        results_table({other: results[other] for other in others})
     return results
 
 
-def spelled(splits: tuple[str, ...]) -> str:
-    return ' and '.join(splits) or 'nothing'
-
-
-def write(folder: Path, results: dict[str, Entry]) -> None:
+def write_results(folder: Path, results: dict[str, Entry]) -> None:
     """Write results.json and results.txt.
 
     Raises:
-        UserError: an entry lacks what the table shows, or a file cannot be written.
+        UserError: an entry lacks a figure of the table, or a file cannot be written.
     """
-    contents = {'results.json': json.dumps(results), 'results.txt': table(results)}
+    contents = {'results.json': json.dumps(results), 'results.txt': results_table(results)}
     for name, content in contents.items():
         try:
             with atomic_file(folder / name) as file:
@@ -75,9 +71,9 @@ def write(folder: Path, results: dict[str, Entry]) -> None:
             raise UserError(f'cannot write {folder / name}: {error}') from error
 
 
-def table(results: dict[str, Entry]) -> str:
-    """The official table; all entries have the same splits."""
-    splits = splits_of(next(iter(results.values())))
+def results_table(results: dict[str, Entry]) -> str:
+    """The official table; all entries must have the same splits."""
+    splits = splits_in(next(iter(results.values())))
     if 'test' in splits:
         times = ('Val Time [ms]', 'Test Time [ms]', 'Ave Time [ms]')
         text = WITH_TEST.format('Model', 'Val PSNR', 'Test PSNR', *times, *COUNTS)
@@ -85,13 +81,13 @@ def table(results: dict[str, Entry]) -> str:
         text = WITHOUT_TEST.format('Model', 'Val PSNR', 'Val Time [ms]', *COUNTS)
     for name, entry in results.items():
         try:
-            text += row(name, entry, splits)
+            text += _row(name, entry, splits)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f'results.json: {name} has no usable {error}; remove it, or run it again') from error
+            raise UserError(f'results.json: {name} has no valid {error}; remove the entry, or run it again') from error
     return text
 
 
-def row(name: str, entry: Entry, splits: tuple[str, ...]) -> str:
+def _row(name: str, entry: Entry, splits: tuple[str, ...]) -> str:
     main = splits[0]
     psnr, time = f'{entry[f"{main}_ave_psnr"]:2.2f}', f'{entry[f"{main}_ave_runtime"]:3.2f}'
     counts = (

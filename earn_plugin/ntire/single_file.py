@@ -1,358 +1,256 @@
-"""The source of a class as one file: all that it uses of its own module and of others, in an order that works."""
+"""A network as one self-contained file: its module and those that it imports, joined, without what it does not use."""
 
 import ast
-import builtins
-import importlib
 import importlib.util
+import re
 import symtable
 import sys
+from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
 
 from earn_plugin.errors import UserError
-from earn_plugin.ntire.adapting import EQUIVALENTS, adapted
 
-PROMISED = ('torch', 'numpy', 'cv2')  # what the organisers' own scripts import, beside Python's modules
+ALLOWED = ('torch', 'numpy', 'cv2')  # what the organisers' own scripts import, in addition to the standard library
 OURS = ('earn_plugin', 'basicsr')
-PLAIN = 'earn_plugin.ntire.exported_helpers'
+HELPERS = 'earn_plugin.ntire.exported_helpers'
+FUSED_ATTENTION = 'scaled_dot_product_attention'  # which torch 1.13 lacks: the plain one of HELPERS takes its place
 
 
-class Extracted(NamedTuple):
-    """A class with all that it needs, as text, and the modules that it is from, in their order there."""
+def single_file(cls: type, *helpers: str) -> str:
+    """The source of a class and of all that it uses, which runs without BasicSR and without this package.
 
-    text: str
-    modules: list[str]
-
-
-def extract(cls: type, *functions: str) -> Extracted:
-    """One class as self-contained source, in the words in which it was written.
+    Definitions keep their text, with their comments. Registration is dropped, and torch's fused attention becomes the
+    plain one, which torch 1.13 can run and fvcore can count.
 
     Args:
-        functions: of ``plain``, to come along before it.
+        helpers: functions of ``exported_helpers`` to include.
 
     Raises:
-        UserError: it needs something that cannot be brought along, named with the line that asks for it.
+        UserError: it uses something that cannot be included; names the line.
     """
-    collector = Collector(cls.__module__)
-    for name in functions:
-        collector.follow(collector.module(cls.__module__), PLAIN, name)
-    collector.add(cls.__module__, cls.__name__)
-    return collector.result()
+    joiner = _Joiner(cls.__module__)
+    for name in helpers:
+        joiner.follow(joiner.home, HELPERS, name)
+    joiner.add(joiner.home, cls.__name__)
+    return joiner.text()
 
 
-class Module:
-    """The top level of a module: its text, adapted, and which of its statements make which names."""
+class _Module:
+    """The top-level statements of a module, by the names that they define or change."""
 
     def __init__(self, name: str):
-        self.name = name
-        self.path = path_of(name)
-        self.text = adapted(self.path.read_text(encoding='utf-8'))
-        self.lines = self.text.split('\n')
-        self.statements = ast.parse(self.text).body
-        self.is_package = self.path.name == '__init__.py'
-        self.makers: dict[str, list[ast.stmt]] = {}
+        self.name, self.path = name, source_path(name)
+        if self.path is None:
+            raise UserError(f'{name} has no Python source, so it cannot be included in the exported file')
+        text = self.path.read_text(encoding='utf-8')
+        self.lines = text.split('\n')
+        self.statements = ast.parse(text).body
+        self.definitions: dict[str, list[ast.stmt]] = defaultdict(list)
         for statement in self.statements:
-            if not is_main_guard(statement):
-                for made in made_by(self.segment(statement)):
-                    self.makers.setdefault(made, []).append(statement)
+            if not (isinstance(statement, ast.If) and ast.unparse(statement.test).startswith('__name__ ==')):
+                for defined in names_defined(self.source(statement)):
+                    self.definitions[defined].append(statement)
         for statement in self.statements:
-            for name in touched_by(statement):
-                makers = self.makers.get(name, [])
-                if statement not in makers and not any(isinstance(m, ast.Import | ast.ImportFrom) for m in makers):
-                    makers.append(statement)
+            for changed in names_changed(statement) & self.definitions.keys():
+                before = self.definitions[changed]
+                if statement not in before and not any(isinstance(s, ast.Import | ast.ImportFrom) for s in before):
+                    before.append(statement)
 
-    def segment(self, statement: ast.stmt) -> str:
-        """The statement's lines, with its decorators and the comments right above it."""
-        first = min([statement.lineno, *(d.lineno for d in getattr(statement, 'decorator_list', []))])
+    def source(self, statement: ast.stmt) -> str:
+        """The lines of a statement with the comments right above it, without registration."""
+        decorators = getattr(statement, 'decorator_list', [])
+        first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
+        dropped = [range(d.lineno, d.end_lineno + 1) for d in decorators if '.register' in ast.unparse(d)]
         while first > 1 and self.lines[first - 2].startswith('#') and not self.lines[first - 2].startswith('#!'):
             first -= 1
-        return '\n'.join(self.lines[first - 1 : statement.end_lineno])
+        numbers = range(first, statement.end_lineno + 1)
+        text = '\n'.join(self.lines[n - 1] for n in numbers if not any(n in lines for lines in dropped))
+        return re.sub(rf'\b(torch\.nn\.|nn\.)?(F|functional)\.{FUSED_ATTENTION}\b', FUSED_ATTENTION, text)
 
     def origin(self, statement: ast.ImportFrom) -> str:
         """The absolute name of the module that a statement imports from."""
-        if not statement.level:
-            return statement.module or ''
-        package = self.name.split('.') if self.is_package else self.name.split('.')[:-1]
-        above = package[: len(package) - statement.level + 1]
-        return '.'.join([*above, *filter(None, [statement.module])])
+        package = self.name if self.path.name == '__init__.py' else self.name.rpartition('.')[0]
+        return importlib.util.resolve_name('.' * statement.level + (statement.module or ''), package)
 
-    def where(self, node: ast.AST) -> str:
-        return f'{self.path}, line {original_line(self, node)}'
+    def line(self, node: ast.AST) -> str:
+        return f'{self.path}, line {node.lineno}'
 
 
-class Collector:
-    """What was found to be needed, so far."""
+class _Joiner:
+    """Collects statements, starting from what is asked for, and joins them in an order that works."""
 
     def __init__(self, home: str):
-        self.home = home
-        self.modules: dict[str, Module] = {}
-        self.wanted: dict[str, set[int]] = {}  # module → statements
-        self.aliases: dict[str, list[str]] = {}  # module → new = old
-        self.imports: set[str] = set()
-        self.origins: dict[str, str] = {}  # name in the output → what it stands for
-        self.needs: dict[str, list[str]] = {}  # module → modules that must stand before it
+        self.modules: dict[str, _Module] = {}
+        self.home = self.module(home)
+        self.kept: dict[str, set[int]] = defaultdict(set)  # module → indices of statements
+        self.aliases: dict[str, dict[str, str]] = defaultdict(dict)  # module → new name → name
+        self.imports: dict[str, set[str]] = defaultdict(set)  # 'from X import' → names; 'import X' → nothing
+        self.meanings: dict[str, str] = {}  # name in the file → what it stands for
+        self.needs: dict[str, list[str]] = defaultdict(list)  # module → modules that must stand before it
 
-    def add(self, module_name: str, name: str) -> None:
-        """Take along what a module calls ``name``, and all that this needs."""
-        module = self.module(module_name)
-        makers = module.makers.get(name, [])
-        if not makers:
-            if name in EQUIVALENTS:
-                self.follow(module, PLAIN, name)
-                return
-            starred = next((s for s in module.statements if is_star(s)), None)
-            if starred is not None:
-                raise UserError(
-                    f'{module.where(starred)}: the network uses {name}, and `import *` does not tell whether it '
-                    'comes from there; import it by name'
-                )
-            raise UserError(f'{module.path}: {name} is used and nowhere made')
-        for statement in makers:
+    def module(self, name: str) -> _Module:
+        if name not in self.modules:
+            self.modules[name] = _Module(name)
+        return self.modules[name]
+
+    def add(self, module: _Module, name: str) -> None:
+        """Include what a module calls ``name``, and all that this uses."""
+        for statement in module.definitions.get(name, []):
+            index = module.statements.index(statement)
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 self.add_import(module, statement, name)
-            else:
+            elif index not in self.kept[module.name]:
+                self.kept[module.name].add(index)
                 self.add_statement(module, statement)
 
-    def follow(self, module: Module, origin: str, name: str) -> None:
-        self.needs.setdefault(module.name, []).append(origin)
-        self.add(origin, name)
-
-    def add_statement(self, module: Module, statement: ast.stmt) -> None:
-        index = module.statements.index(statement)
-        if index in self.wanted.setdefault(module.name, set()):
-            return
-        self.wanted[module.name].add(index)
-        for made in made_by(module.segment(statement)):
-            self.claim(module, statement, made, f'{module.name}.{made}')
+    def add_statement(self, module: _Module, statement: ast.stmt) -> None:
+        source = module.source(statement)
+        for defined in names_defined(source):
+            self.claim(module, statement, defined, f'{module.name}.{defined}')
         for node in ast.walk(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                self.check_inner_import(module, node)
-        sure, perhaps = used_by(module.segment(statement))
-        for needed in sorted(sure | perhaps):
-            known = needed in module.makers
-            if known or (needed in sure and not hasattr(builtins, needed) and not needed.startswith('__')):
-                self.add(module.name, needed)
-
-    def add_import(self, module: Module, statement: ast.Import | ast.ImportFrom, name: str) -> None:
-        alias = next(a for a in statement.names if (a.asname or a.name.partition('.')[0]) == name)
-        if isinstance(statement, ast.Import):
-            if not is_promised(alias.name):
-                raise UserError(self.refusal(module, statement, alias.name, 'as a whole'))
-            if alias.asname is None:
-                self.claim(module, statement, name, name)
-                self.imports.add(f'import {alias.name}')
+                origins = [module.origin(node)] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                for origin in origins:
+                    if not is_allowed(origin):
+                        raise UserError(self.refusal(module, node, origin, 'inside other code'))
+        stars = [s for s in module.statements if isinstance(s, ast.ImportFrom) and s.names[0].name == '*']
+        for used in sorted(names_used(source)):
+            if used in module.definitions:
+                self.add(module, used)
+            elif used == FUSED_ATTENTION:
+                self.follow(module, HELPERS, used)
             else:
-                self.keep(module, statement, alias.name, alias.asname)
+                for star in stars:
+                    self.add_import(module, star, used)
+
+    def add_import(self, module: _Module, statement: ast.Import | ast.ImportFrom, name: str) -> None:
+        alias = next((a for a in statement.names if (a.asname or a.name.partition('.')[0]) == name), ast.alias(name))
+        if isinstance(statement, ast.Import):
+            if not is_allowed(alias.name):
+                raise UserError(self.refusal(module, statement, alias.name, 'as a whole'))
+            self.claim(module, statement, name, alias.name if alias.asname else name)
+            self.imports[f'import {alias.name}' + (f' as {name}' if alias.asname else '')]
             return
-        origin = module.origin(statement)
-        if alias.name in EQUIVALENTS and origin == 'torch.nn.functional':
-            origin = PLAIN
-        if is_promised(origin):
-            self.keep(module, statement, f'{origin}.{alias.name}', name)
-        elif not self.is_followed(origin):
+        origin, is_star = module.origin(statement), statement.names[0].name == '*'
+        if is_allowed(origin) and alias.name != FUSED_ATTENTION:
+            self.claim(module, statement, '*' if is_star else name, f'{origin}.{alias.name}')
+            imported = alias.name + (f' as {name}' if name != alias.name else '')
+            self.imports[f'from {origin} import'].add('*' if is_star else imported)
+        elif is_allowed(origin):
+            self.follow(module, HELPERS, FUSED_ATTENTION)
+            self.rename(module, statement, FUSED_ATTENTION, name)
+        elif not self.is_own(origin):
             raise UserError(self.refusal(module, statement, origin))
         elif origin.endswith('.registry'):
             raise UserError(
-                f'{module.where(statement)}: the network asks the registry for its parts when it is built; import and '
-                'name them'
+                f'{module.line(statement)}: the network asks the registry for its parts when it is built; import them '
+                'by name'
             )
-        elif alias.name not in self.module(origin).makers and is_module(f'{origin}.{alias.name}'):
-            raise UserError(self.refusal(module, statement, f'{origin}.{alias.name}', 'as a whole'))
-        else:
+        elif alias.name in self.module(origin).definitions:
             self.follow(module, origin, alias.name)
-            if alias.name != name:
-                self.claim(module, statement, name, f'{origin}.{alias.name}')
-                line = f'{name} = {alias.name}'
-                if line not in self.aliases.setdefault(module.name, []):
-                    self.aliases[module.name].append(line)
+            self.rename(module, statement, alias.name, name)
+        elif source_path(f'{origin}.{alias.name}') and not is_star:
+            raise UserError(self.refusal(module, statement, f'{origin}.{alias.name}', 'as a whole'))
 
-    def keep(self, module: Module, statement: ast.stmt, dotted: str, name: str) -> None:
-        """An import that stays, always in the same form."""
-        self.claim(module, statement, name, dotted)
-        above, _, last = dotted.rpartition('.')
-        line = f'from {above} import {last}' if above else f'import {last}'
-        self.imports.add(line + (f' as {name}' if name != last else ''))
+    def follow(self, module: _Module, origin: str, name: str) -> None:
+        self.needs[module.name].append(origin)
+        self.add(self.module(origin), name)
 
-    def claim(self, module: Module, statement: ast.stmt, name: str, origin: str) -> None:
-        """Note what a name of the output stands for.
+    def rename(self, module: _Module, statement: ast.stmt, name: str, new: str) -> None:
+        if new != name:
+            self.claim(module, statement, new, f'{name} as {new}')
+            self.aliases[module.name][new] = name
 
-        Raises:
-            UserError: it stands for something else already.
-        """
-        before = self.origins.setdefault(name, origin)
-        if before != origin:
+    def claim(self, module: _Module, statement: ast.stmt, name: str, meaning: str) -> None:
+        before = self.meanings.setdefault(name, meaning)
+        if before != meaning and name != '*':
             raise UserError(
-                f'{module.where(statement)}: {name} is {origin} here and {before} elsewhere, and one file has room for '
-                'one of them; rename one'
+                f'{module.line(statement)}: {name} is {meaning} here and {before} elsewhere, but the exported file can '
+                'hold only one of them; rename one'
             )
 
-    def check_inner_import(self, module: Module, node: ast.Import | ast.ImportFrom) -> None:
-        names = [module.origin(node)] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-        for name in names:
-            if not is_promised(name):
-                raise UserError(self.refusal(module, node, name, 'inside other code'))
-
-    def refusal(self, module: Module, node: ast.AST, imported: str, how: str = '') -> str:
-        if self.is_followed(imported):
+    def refusal(self, module: _Module, node: ast.AST, imported: str, how: str = '') -> str:
+        if self.is_own(imported):
             return (
-                f'{module.where(node)}: {imported} is imported {how}; import what the network uses of it by name, at '
-                f"the file's top: from {imported} import …"
+                f'{module.line(node)}: {imported} is imported {how}; import what the network uses by name, at the top '
+                f'of the file: from {imported} import …'
             )
         return (
-            f"{module.where(node)}: {imported} is imported, which the organisers' machines may not have: a submission "
-            f'is one file of Python, {", ".join(PROMISED[:-1])} and {PROMISED[-1]}. Write what the network uses of '
-            f'{imported} into {module.path.name} or into a file beside it'
+            f"{module.line(node)}: {imported} is imported, which the organisers' machines may not have: a submission "
+            f'is one file that uses the standard library, {", ".join(ALLOWED[:-1])} and {ALLOWED[-1]}. Write what the '
+            f'network uses of {imported} into {module.path.name} or into a file next to it'
         )
 
-    def is_followed(self, name: str) -> bool:
-        """Whether a module's source may be taken along: ours, BasicSR's, or of the network's own project."""
-        top = name.partition('.')[0]
-        if top in OURS or top == self.home.partition('.')[0]:
-            return True
-        path = path_of(name, required=False)
-        if path is None:
-            return False
-        root = path_of(self.home).parents[self.home.count('.') + self.module(self.home).is_package]
+    def is_own(self, name: str) -> bool:
+        """Whether the source of a module may be included: ours, BasicSR's, or of the network's own project."""
+        top, path = name.partition('.')[0], source_path(name)
+        if path is None or top in (*OURS, self.home.name.partition('.')[0]):
+            return path is not None
+        depth = self.home.name.count('.') + (self.home.path.name == '__init__.py')
         installed = {'site-packages', 'dist-packages'} & set(path.parts)
-        return not installed and path.is_relative_to(root)
+        return not installed and path.is_relative_to(self.home.path.parents[depth])
 
-    def module(self, name: str) -> Module:
-        if name not in self.modules:
-            self.modules[name] = Module(name)
-        return self.modules[name]
+    def ordered(self, name: str, seen: set[str]) -> list[str]:
+        """A module after those that it needs."""
+        seen.add(name)
+        before = [above for needed in self.needs[name] if needed not in seen for above in self.ordered(needed, seen)]
+        return [*before, name]
 
-    def in_order(self, name: str, before: list[str]) -> list[str]:
-        """The modules that one needs, each after those that it needs itself, and the module."""
-        if name not in before:
-            before.append(name)
-            placed = [below for needed in self.needs.get(name, []) for below in self.in_order(needed, before)]
-            return [*placed, name]
-        return []
-
-    def result(self) -> Extracted:
-        order = self.in_order(self.home, [])
-        parts = ['from __future__ import annotations', '\n'.join(sorted_imports(self.imports))]
-        for name in order:
+    def text(self) -> str:
+        imports = [line if not names else f'{line} {", ".join(sorted(names))}' for line, names in self.imports.items()]
+        imports.sort(key=lambda line: (line.split()[1].partition('.')[0] in ALLOWED, line.startswith('from'), line))
+        parts = ['from __future__ import annotations\n' + ''.join(f'\n{line}' for line in imports)]
+        for name in self.ordered(self.home.name, set()):
             module = self.modules[name]
-            parts += ['\n'.join(self.aliases[name])] if name in self.aliases else []
-            parts += [module.segment(module.statements[index]) for index in sorted(self.wanted.get(name, []))]
-        text = '\n\n\n'.join(part for part in parts if part).replace('annotations\n\n\n', 'annotations\n\n', 1)
-        return Extracted(text + '\n', order)
+            parts += ['\n'.join(f'{new} = {old}' for new, old in self.aliases[name].items())]
+            parts += [module.source(module.statements[index]) for index in sorted(self.kept[name])]
+        return '\n\n\n'.join(filter(None, parts)) + '\n'
 
 
-def made_by(text: str) -> set[str]:
-    """The names that a top-level statement makes."""
-    symbols = symtable.symtable(text, 'segment', 'exec').get_symbols()
+def names_defined(source: str) -> set[str]:
+    """The names that a top-level statement defines or imports, also within its branches."""
+    symbols = symtable.symtable(source, 'statement', 'exec').get_symbols()
     return {s.get_name() for s in symbols if s.is_assigned() or s.is_imported() or s.is_namespace()}
 
 
-def touched_by(statement: ast.stmt) -> set[str]:
+def names_used(source: str) -> set[str]:
+    """The names that a top-level statement takes from its module, at once or when its functions run."""
+    tables, used = [symtable.symtable(source, 'statement', 'exec')], set()
+    while tables:
+        table = tables.pop()
+        inside_function = table.get_type() == 'function'
+        used |= {
+            s.get_name() for s in table.get_symbols() if s.is_referenced() and (s.is_global() or not inside_function)
+        }
+        tables += table.get_children()
+    return used
+
+
+def names_changed(statement: ast.stmt) -> set[str]:
     """The names whose values a top-level statement may change: ``a.b = …``, ``a[b] = …``, ``a.b(…)``."""
     targets = [statement.target] if isinstance(statement, ast.AugAssign) else getattr(statement, 'targets', [])
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         targets = [statement.value.func]
-    return {root_of(target) for target in targets if isinstance(target, ast.Attribute | ast.Subscript)} - {''}
+    names = set()
+    for target in targets:
+        while isinstance(target, ast.Attribute | ast.Subscript):
+            target = target.value
+        names |= {target.id} if isinstance(target, ast.Name) else set()
+    return names
 
 
-def used_by(text: str) -> tuple[set[str], set[str]]:
-    """The names that a top-level statement takes from its module, at once or when its functions run.
-
-    Returns:
-        Those that it does take, and those that a class may take before it makes its own.
-    """
-    table = symtable.symtable(text, 'segment', 'exec')
-    sure = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
-    perhaps: set[str] = set()
-    below = table.get_children()
-    while below:
-        inner = below.pop()
-        referenced = [s for s in inner.get_symbols() if s.is_referenced()]
-        sure |= {s.get_name() for s in referenced if s.is_global()}
-        if inner.get_type() == 'class':
-            perhaps |= {s.get_name() for s in referenced}
-        below += inner.get_children()
-    return sure, perhaps
-
-
-def root_of(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ''
-
-
-def is_star(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.ImportFrom) and statement.names[0].name == '*'
-
-
-def is_main_guard(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and ast.unparse(statement.test).startswith('__name__ ==')
-
-
-def is_promised(module: str) -> bool:
+def is_allowed(module: str) -> bool:
     top = module.partition('.')[0]
-    return top in PROMISED or top in sys.stdlib_module_names
+    return top in ALLOWED or top in sys.stdlib_module_names
 
 
-def is_module(name: str) -> bool:
-    return path_of(name, required=False) is not None
-
-
-def path_of(name: str, required: bool = True) -> Path | None:
-    """The file of a module.
-
-    Raises:
-        UserError: it has none that can be read, and one is required.
-    """
+def source_path(name: str) -> Path | None:
+    """The Python file of a module, if it has one."""
     file = getattr(sys.modules.get(name), '__file__', None)
     if file is None:
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
-            spec = None
+            return None
         file = spec.origin if spec else None
-    if file is not None and file.endswith('.py') and Path(file).is_file():
-        return Path(file).resolve()
-    if required:
-        raise UserError(f'{name} has no source that could be taken along')
-    return None
-
-
-def original_line(module: Module, node: ast.AST) -> int:
-    """Where the line of the adapted text stands in the file."""
-    line = module.lines[node.lineno - 1]
-    written = module.path.read_text(encoding='utf-8').split('\n')
-    return written.index(line) + 1 if line in written else node.lineno
-
-
-def sorted_imports(lines: set[str]) -> list[str]:
-    """Python's own first, a blank line, then the others; what comes from one module in one line."""
-    joined: dict[str, list[str]] = {}
-    for line in sorted(lines):
-        source, _, name = line.partition(' import ') if line.startswith('from') else (line, '', '')
-        joined.setdefault(source, []).append(name)
-    own, others = [], []
-    for source, names in sorted(joined.items(), key=lambda item: (item[0].startswith('from'), item[0])):
-        line = f'{source} import {", ".join(sorted(names))}' if source.startswith('from') else source
-        (others if source.split()[1].partition('.')[0] in PROMISED else own).append(line)
-    return [*own, *([''] if own and others else []), *others]
-
-
-def register(path: Path) -> None:
-    """Import a file that registers networks, as a module of the package that it stands in, if it stands in one.
-
-    Raises:
-        UserError: there is none, or importing it fails.
-    """
-    if not path.is_file() or path.suffix != '.py':
-        raise UserError(f'--arch-file {path} is no file of Python')
-    path = path.resolve()
-    parts = [path.stem]
-    folder = path.parent
-    while (folder / '__init__.py').exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    sys.path.insert(0, str(folder))
-    try:
-        importlib.import_module('.'.join(parts))
-    except Exception as error:  # whatever the file does
-        raise UserError(f'--arch-file {path} cannot be imported: {type(error).__name__}: {error}') from error
+    return Path(file).resolve() if file and file.endswith('.py') and Path(file).is_file() else None

@@ -1,12 +1,13 @@
-"""The upload: the upscaled test images and readme.txt, flat in a zip, read back before it is called done."""
+"""The upload: the upscaled test images and readme.txt, flat in a zip, read back before it gets its name."""
 
 import math
 import shutil
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -17,112 +18,118 @@ from earn_plugin.atomic_files import atomic_file
 from earn_plugin.convert.networks import FoundNetwork
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
-from earn_plugin.ntire.export import check_data_range, check_scale
-from earn_plugin.ntire.official_run import read_bgr, timed, to_image, to_tensor
+from earn_plugin.ntire.network_checks import check_data_range, check_scale
+from earn_plugin.ntire.official_run import read_bgr, time_pass, to_image, to_tensor
 
-IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
-class Readme(NamedTuple):
-    """What readme.txt tells; a runtime of None is measured."""
+@dataclass(frozen=True)
+class Upload:
+    """What to write.
 
-    runtime: float | None = None  # seconds an image
+    Args:
+        lr_dir: the LR test images.
+        out: the zip.
+        names: 'lr' for the names of the LR files, 'hr' for those without x4: 0901x4.png → 0901.png.
+        data_range: of the network's input and output.
+        trained: whether the weights are trained, so that a wrong data range can be seen in the output.
+        runtime: seconds per image for readme.txt; None to measure it.
+        extra_data: whether the network was trained on extra data, for readme.txt.
+        description: the last line of readme.txt.
+
+    Raises:
+        UsageError: an output that is not a zip, or values that readme.txt cannot have.
+    """
+
+    lr_dir: Path
+    out: Path
+    device: torch.device
+    names: str = 'lr'
+    data_range: float = 1.0
+    trained: bool = True
+    runtime: float | None = None
     extra_data: bool = False
     description: str = ''
 
-    def text(self, device: torch.device) -> str:
+    def __post_init__(self):
+        if self.out.suffix != '.zip':
+            raise UsageError(f'--out {self.out}: the upload is a zip; name it FILE.zip')
+        if '\n' in self.description:
+            raise UsageError('--description must be one line: the scorer reads the fourth line of readme.txt')
+        if self.runtime is not None and not 0 < self.runtime < math.inf:
+            raise UsageError(f'--runtime must be the seconds per image, such as 0.008, got {self.runtime:g}')
+
+    def readme(self, runtime: float) -> str:
         """Four lines, in the order in which the scorer reads them."""
         return (
-            f'runtime per image [s] : {self.runtime:.4f}\n'
-            f'CPU[1] / GPU[0] : {int(device.type == "cpu")}\n'
+            f'runtime per image [s] : {runtime:.4f}\n'
+            f'CPU[1] / GPU[0] : {int(self.device.type == "cpu")}\n'
             f'Extra Data [1] / No Extra Data [0] : {int(self.extra_data)}\n'
             f'Other description : {self.description}\n'
         )
 
 
-def pack(
-    found: FoundNetwork,
-    lr_dir: Path,
-    out: Path,
-    readme: Readme,
-    names: str,
-    data_range: float,
-    device: torch.device,
-    trained: bool = True,
-) -> str:
-    """Upscale a folder of LR images and write the upload; returns what was done.
-
-    Args:
-        names: 'lr' for the names of the LR files, 'hr' for those without x4: 0901x4.png → 0901.png.
-        data_range: what the network takes and gives.
-        trained: whether its weights can tell a wrong data range.
+def write_upload(found: FoundNetwork, upload: Upload) -> str:
+    """Upscale a folder of LR images and write the zip; returns what was done.
 
     Raises:
-        UserError: the network does not fit, an image cannot be read, or the zip is not what it has to be.
+        UserError: the network does not fit, an image cannot be read, or the zip is not as it must be.
     """
-    if out.suffix != '.zip':
-        raise UsageError(f'--out {out}: the upload is a zip; name it FILE.zip')
-    if '\n' in readme.description:
-        raise UsageError('--description has more than one line, and the scorer reads the fourth line of readme.txt')
-    if readme.runtime is not None and not 0 < readme.runtime < math.inf:
-        raise UsageError(f'--runtime {readme.runtime:g}: give the seconds of an image, such as 0.008')
     network = found.network.float()
-    check_scale(network, data_range)
-    if trained:
-        check_data_range(network, data_range)
-    images = targets(lr_dir, names)
+    check_scale(network, upload.data_range)
+    if upload.trained:
+        check_data_range(network, upload.data_range)
+    images = names_in_zip(upload.lr_dir, upload.names)
     sizes, times = {}, []
-    network.to(device)
+    network.to(upload.device)
     try:
-        with atomic_file(out) as file, tempfile.TemporaryFile() as packed:
-            with zipfile.ZipFile(packed, 'w') as archive, torch.no_grad():  # PNGs are small already
+        with atomic_file(upload.out) as file, tempfile.TemporaryFile() as packed:
+            with zipfile.ZipFile(packed, 'w') as archive, torch.no_grad():  # PNGs are compressed already
                 for path, name in tqdm(images.items(), unit='image', disable=None):
                     image = read_bgr(path)
-                    output, milliseconds = timed(network, to_tensor(image, data_range, device), path)
+                    x = to_tensor(image, upload.data_range, upload.device)
+                    output, milliseconds = time_pass(network, x, path)
                     times.append(milliseconds / 1000)
                     sizes[name] = SCALE * image.shape[0], SCALE * image.shape[1]
-                    archive.writestr(name, cv2.imencode('.png', to_image(output, data_range))[1].tobytes())
-                told = readme if readme.runtime is not None else readme._replace(runtime=mean(times))
-                archive.writestr('readme.txt', told.text(device))
+                    archive.writestr(name, cv2.imencode('.png', to_image(output, upload.data_range))[1].tobytes())
+                readme = upload.readme(upload.runtime or mean(times))
+                archive.writestr('readme.txt', readme)
             verify(packed, sizes)
             packed.seek(0)
             shutil.copyfileobj(packed, file)
     except OSError as error:
-        raise UserError(f'cannot write {out}: {error}') from error
-    measured = (
-        f'{mean(times):.4f} s an image on {device.type}, the first {times[0]:.4f} s, the median {median(times):.4f} s'
-    )
-    return '\n'.join(
-        [
-            f'{found.arch}, {found.form}, on {len(images)} images of {lr_dir}: {measured}',
-            f'{out}: {len(sizes)} PNGs and readme.txt, read back: number, names and sizes are as they have to be',
-            told.text(device).rstrip(),
-        ]
+        raise UserError(f'cannot write {upload.out}: {error}') from error
+    where, first = upload.device.type, f'the first {times[0]:.4f} s, the median {median(times):.4f} s'
+    return (
+        f'{found.arch}, {found.form}, on {len(images)} images of {upload.lr_dir}: {mean(times):.4f} s per image on '
+        f'{where}, {first}\n'
+        f'{upload.out}: {len(sizes)} PNGs and readme.txt, verified: number, names and sizes\n{readme.rstrip()}'
     )
 
 
-def targets(lr_dir: Path, names: str) -> dict[Path, str]:
+def names_in_zip(lr_dir: Path, names: str) -> dict[Path, str]:
     """LR image → its name in the upload.
 
     Raises:
-        UserError: there are none, or two would have one name.
+        UserError: there are none, or two would have the same name.
     """
     if not lr_dir.is_dir():
-        raise UserError(f'{lr_dir} is no folder; --lr-dir names the one with the LR test images')
+        raise UserError(f'{lr_dir} is not a folder; --lr-dir must contain the LR test images')
     found = {}
     for path in sorted(lr_dir.iterdir()):
-        if path.suffix.lower() in IMAGES and not path.name.startswith('.'):
+        if path.suffix.lower() in ENDINGS and not path.name.startswith('.'):
             stem = path.stem.removesuffix(f'x{SCALE}') if names == 'hr' else path.stem
             if f'{stem}.png' in found.values():
-                raise UserError(f'{lr_dir}: two images would be {stem}.png in the upload, {path.name} is one')
+                raise UserError(f'{lr_dir}: two images would be {stem}.png in the upload, one of them is {path.name}')
             found[path] = f'{stem}.png'
     if not found:
-        raise UserError(f'{lr_dir} has no images ({", ".join(IMAGES)}); --lr-dir names the folder that has them itself')
+        raise UserError(f'{lr_dir} has no images ({", ".join(ENDINGS)}); --lr-dir must contain the images themselves')
     return found
 
 
 def verify(packed: BinaryIO, sizes: dict[str, tuple[int, int]]) -> None:
-    """Read a zip as the scorer does.
+    """Read the zip as the scorer does.
 
     Raises:
         UserError: it is not flat, a name or a size is wrong, or it is damaged.
@@ -132,14 +139,14 @@ def verify(packed: BinaryIO, sizes: dict[str, tuple[int, int]]) -> None:
         expected = [*sizes, 'readme.txt']
         if sorted(names) != sorted(expected):
             odd = sorted(set(names) ^ set(expected)) or sorted(name for name in names if names.count(name) > 1)
-            raise UserError(f'the zip has not the files that it has to have: see {", ".join(odd[:3])}')
+            raise UserError(f'the zip does not have the expected files: see {", ".join(odd[:3])}')
         for name, size in sizes.items():
             content = np.frombuffer(archive.read(name), np.uint8)  # zipfile compares the checksum
             image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
             shape = getattr(image, 'shape', None)
             if shape != (*size, 3):
-                raise UserError(f'{name} in the zip is {shape}, and has to be {(*size, 3)}')
+                raise UserError(f'{name} in the zip must be {(*size, 3)}, got {shape}')
         lines = archive.read('readme.txt').decode().splitlines()
         starts = ('runtime per image [s] : ', 'CPU[1] / GPU[0] : ', 'Extra Data [1]', 'Other description : ')
         if len(lines) != len(starts) or not all(map(str.startswith, lines, starts)):
-            raise UserError('readme.txt in the zip has not its four lines')
+            raise UserError('readme.txt in the zip does not have its four lines')

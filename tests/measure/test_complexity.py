@@ -1,5 +1,6 @@
 import json
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from earn_plugin import cli
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.measure import complexity
-from earn_plugin.measure.complexity import count, measure
+from earn_plugin.measure.complexity import count_complexity, measure_complexity
 from tests.helpers import ntire_baselines as baselines
 from tests.helpers import ntire_formulas as formulas
 
@@ -46,7 +47,7 @@ def found(network: nn.Module) -> FoundNetwork:
 
 
 def test_lgvan_has_the_official_figures():
-    counted = measure(find_network(NetworkChoice('LGVAN')), device=CPU)
+    counted = measure_complexity(find_network(NetworkChoice('LGVAN')), device=CPU)
     assert counted.params == 118_243
     assert counted.hooks == 9_057_572_992
     assert counted.fvcore == 9_036_601_472
@@ -55,20 +56,20 @@ def test_lgvan_has_the_official_figures():
 
 
 def test_imdn_has_the_official_figures():
-    counted = measure(found(baselines.IMDN()), device=META)
+    counted = measure_complexity(found(baselines.IMDN()), device=META)
     assert (counted.params, counted.hooks) == (893_936, 58_531_512_320)
     assert (counted.activations, counted.convs) == (154_140_672, 43)
 
 
 def test_rfdn_has_the_official_figures():
-    counted = measure(found(baselines.RFDN()), device=CPU)
+    counted = measure_complexity(found(baselines.RFDN()), device=CPU)
     assert (counted.params, counted.hooks, counted.fvcore) == (433_448, 27_102_622_560, 27_046_231_296)
     assert (counted.activations, counted.convs) == (112_034_240, 64)
 
 
 @pytest.mark.parametrize('name', FULL)
 def test_full_size_networks_equal_the_formula(name):
-    counted, by_hand = measure(find_network(NetworkChoice(name)), device=META), FULL[name](256, 256)
+    counted, by_hand = measure_complexity(find_network(NetworkChoice(name)), device=META), FULL[name](256, 256)
     assert (counted.hooks, counted.activations, counted.convs) == (
         by_hand.multiply_adds,
         by_hand.activations,
@@ -78,7 +79,7 @@ def test_full_size_networks_equal_the_formula(name):
 
 @pytest.mark.parametrize(('name', 'arguments', 'formula'), SMALL, ids=[name for name, _, _ in SMALL])
 def test_small_networks_equal_the_formula_on_the_cpu(name, arguments, formula):
-    counted, by_hand = measure(find_network(NetworkChoice(name, arguments)), (13, 10), CPU), formula(13, 10)
+    counted, by_hand = measure_complexity(find_network(NetworkChoice(name, arguments)), (13, 10), CPU), formula(13, 10)
     assert (counted.hooks, counted.activations, counted.convs) == (
         by_hand.multiply_adds,
         by_hand.activations,
@@ -105,30 +106,30 @@ class Zoo(nn.Module):
 
 
 def test_every_kind_of_module():
-    counted = measure(found(Zoo()), (4, 5), CPU)
+    counted = measure_complexity(found(Zoo()), (4, 5), CPU)
     conv, up, element = 3 * 3 * 4 * 4 * 5, 2 * 2 * 4 * 3 * 8 * 10, 6 * 8 * 10
     assert counted.hooks == 2 * conv + up + (2 + 1) * element + 5 * element + 6 * 6
     assert (counted.activations, counted.convs) == (2 * 4 * 4 * 5 + 6 * 8 * 10, 3)
-    assert counted.unseen_by_hooks == {'gelu': 1, 'convolution': 1, 'sigmoid': 1}
-    assert counted.multiply_adds_unseen_by_hooks == 6 * 2 * 8 * 7
+    assert counted.uncounted_by_hooks == {'gelu': 1, 'convolution': 1, 'sigmoid': 1}
+    assert counted.multiply_adds_uncounted_by_hooks == 6 * 2 * 8 * 7
 
 
-def test_fvcore_sees_functions_and_names_what_it_takes_for_nothing():
-    counted = measure(found(Zoo()), (4, 5), CPU)
+def test_fvcore_sees_functions_and_names_what_it_does_not_count():
+    counted = measure_complexity(found(Zoo()), (4, 5), CPU)
     convs = 2 * 3 * 3 * 4 * 4 * 5 + 2 * 2 * 4 * 3 * 4 * 5 + 6 * 2 * 8 * 7  # the transposed one at its input's pixels
     assert counted.fvcore == convs + (2 + 1) * 6 * 8 * 10 + 6 * 8 * 5 * 7
-    assert {'relu', 'prelu', 'elu', 'leaky_relu', 'gelu', 'sigmoid'} <= counted.unseen_by_fvcore.keys()
+    assert {'relu', 'prelu', 'elu', 'leaky_relu', 'gelu', 'sigmoid'} <= counted.uncounted_by_fvcore.keys()
 
 
 def test_fused_attention_is_named():
-    counted = measure(
+    counted = measure_complexity(
         find_network(NetworkChoice('RK4RDN', {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'order': 1})),
         (8, 6),
         CPU,
     )
-    assert counted.unseen_by_fvcore['scaled_dot_product_attention'] == 1
-    assert any('scaled_dot_product' in name for name in counted.unseen_by_hooks)
-    assert counted.multiply_adds_unseen_by_hooks == 2 * 48 * 48 * 8
+    assert counted.uncounted_by_fvcore['scaled_dot_product_attention'] == 1
+    assert any('scaled_dot_product' in name for name in counted.uncounted_by_hooks)
+    assert counted.multiply_adds_uncounted_by_hooks == 2 * 48 * 48 * 8
 
 
 def test_peak_memory_is_of_tensors_and_weights():
@@ -136,40 +137,31 @@ def test_peak_memory_is_of_tensors_and_weights():
         def forward(self, x):
             return x + 1
 
-    counted = measure(found(Two()), (256, 256), CPU)
+    counted = measure_complexity(found(Two()), (256, 256), CPU)
     assert counted.memory == 2 * 3 * 256 * 256 * 4 / 2**20
     assert 'of tensors' in counted.memory_is
 
 
 def test_networks_of_basicsr():
-    counted = measure(find_network(NetworkChoice('MSRResNet', {'num_feat': 8, 'num_block': 2})), (9, 7), CPU)
+    counted = measure_complexity(find_network(NetworkChoice('MSRResNet', {'num_feat': 8, 'num_block': 2})), (9, 7), CPU)
     body = (1 * 3 * 8 + 4 * 8 * 8) * 9 * 63  # MSRResNet's LeakyReLU and ReLU are modules: 1 an element
     tail = 8 * 32 * 9 * 63 + 8 * 32 * 9 * 63 * 4 + (8 * 8 + 8 * 3) * 9 * 63 * 16
     activations = 8 * 63 * (1 + 2 + 4 + 16 + 16)
     assert counted.hooks == body + tail + activations
-    assert 'upsample_bilinear2d' in counted.unseen_by_hooks
+    assert 'upsample_bilinear2d' in counted.uncounted_by_hooks
 
 
 def test_hooks_are_gone_afterwards():
     subject = find_network(NetworkChoice('A2N', {'num_feat': 8, 'num_block': 1}))
-    assert measure(subject, (5, 5), CPU) == measure(subject, (5, 5), CPU)
+    assert measure_complexity(subject, (5, 5), CPU) == measure_complexity(subject, (5, 5), CPU)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in subject.network.modules())
 
 
 def test_what_a_network_does_not_take():
     with pytest.raises(UserError, match=r'MSRResNet cannot be run on an input of 1×4×8×8 on cpu: .*--size'):
-        measure(find_network(NetworkChoice('MSRResNet', {'num_block': 1})), (4, 8, 8), CPU)
+        measure_complexity(find_network(NetworkChoice('MSRResNet', {'num_block': 1})), (4, 8, 8), CPU)
     with pytest.raises(UsageError, match='H W'):
-        measure(find_network(NetworkChoice('MSRResNet', {'num_block': 1})), (0, 8), CPU)
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert complexity.find_device(None) == CPU
-    with pytest.raises(UserError, match='no CUDA device'):
-        complexity.find_device('cuda')
-    with pytest.raises(UsageError, match='quantum is no device'):
-        complexity.find_device('quantum')
+        measure_complexity(find_network(NetworkChoice('MSRResNet', {'num_block': 1})), (0, 8), CPU)
 
 
 def test_the_command(capsys):
@@ -194,9 +186,9 @@ FIGURES = ('params', 'hooks', 'fvcore', 'activations', 'convs')
 @pytest.mark.parametrize(('name', 'arguments'), [(name, arguments) for name, arguments, _ in SMALL])
 def test_counted_at_less_expense(name, arguments):
     subject = find_network(NetworkChoice(name, arguments))
-    counted, measured = count(subject, (11, 14), CPU), measure(subject, (11, 14), CPU)
+    counted, measured = count_complexity(subject, (11, 14), CPU), measure_complexity(subject, (11, 14), CPU)
     assert [getattr(counted, figure) for figure in FIGURES] == [getattr(measured, figure) for figure in FIGURES]
-    assert counted.unseen_by_fvcore == measured.unseen_by_fvcore
+    assert counted.uncounted_by_fvcore == measured.uncounted_by_fvcore
     assert next(subject.network.parameters()).device == CPU
 
 
@@ -207,10 +199,10 @@ def test_a_network_that_asks_for_values_is_counted_by_computing():
 
     subject = found(Asks(3, 4, 3))
     with pytest.raises(UserError, match='try another --device'):
-        measure(subject, (6, 5), META)
+        measure_complexity(subject, (6, 5), META)
     subject = found(Asks(3, 4, 3))
-    assert count(subject, (6, 5), CPU).hooks == 4 * 3 * 9 * 4 * 3
-    assert count(subject, (6, 5), CPU, fvcore=False).fvcore is None
+    assert count_complexity(subject, (6, 5), CPU).hooks == 4 * 3 * 9 * 4 * 3
+    assert count_complexity(subject, (6, 5), CPU, fvcore=False).fvcore is None
 
 
 @pytest.mark.parametrize('given', [{}, {'attn_mask': torch.zeros(7, 5)}])
@@ -227,8 +219,9 @@ def test_fused_attention_is_not_computed_for_fvcore(monkeypatch, given):
             return self.last(F.scaled_dot_product_attention(query, key, key[..., :4], scale=1.0, **given))
 
     network, x = Attends(), torch.rand(1, 2, 2, 7, 3)
-    total, unseen = complexity.count_fvcore(network, x)
-    monkeypatch.setattr(complexity, 'UncomputedAttention', nullcontext)
-    assert complexity.count_fvcore(network, x) == (total, unseen)
+    total, uncounted, attention = complexity.count_fvcore(network, x)
+    assert attention == 2 * 7 * 5 * (6 + 4)
+    monkeypatch.setattr(complexity, 'FusedAttentionCounter', lambda: nullcontext(SimpleNamespace(multiply_adds=0)))
+    assert complexity.count_fvcore(network, x) == (total, uncounted, 0)
     assert total == 2 * 7 * 3 * 6 + 2 * 5 * 3 * 6 + 2 * 7 * 4 * 2
-    assert unseen['scaled_dot_product_attention'] == 1
+    assert uncounted['scaled_dot_product_attention'] == 1

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from earn_plugin import cli
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.measure import speed as benchmark
-from earn_plugin.measure.speed import Form, benchmark_network
+from earn_plugin.measure import speed
+from earn_plugin.measure.speed import Benchmark, Form, benchmark_network
 from tests.helpers.command import command
 
 SMALL = {'num_feat': 4, 'num_block': 1}
+LGVAN = NetworkChoice('LGVAN', SMALL)
 EAGER = ('trained', 'channels_last', 'bf16', 'fused', 'fused+bf16+channels_last')
 
 
@@ -36,7 +38,7 @@ def test_each_form_is_what_its_name_says():
 
 
 def test_table_and_json(capsys, tmp_path):
-    benchmark_network('LGVAN', SMALL, (7, 5), 2, 3, 'cpu', EAGER, file=tmp_path / 'x.json')
+    benchmark_network(LGVAN, Benchmark((7, 5), 2, 3, 'cpu', EAGER, json=tmp_path / 'x.json'))
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == 'LGVAN(num_feat=4, num_block=1), 2×3×7×5'
     assert re.search(rf'., {torch.get_num_threads()} threads?, torch {re.escape(torch.__version__)}$', printed[1])
@@ -60,7 +62,7 @@ def test_table_and_json(capsys, tmp_path):
     assert content['forms'][2]['peak_memory_bytes'] < 0.6 * first['peak_memory_bytes']
 
 
-def test_forms_run_by_turns(monkeypatch):
+def test_forms_run_interleaved(monkeypatch):
     order = []
 
     class Noted(Form):
@@ -68,14 +70,12 @@ def test_forms_run_by_turns(monkeypatch):
             order.append('+'.join(self.parts))
             return super().__call__()
 
-    monkeypatch.setattr(benchmark, 'Form', Noted)
-    benchmark.measure_network(
-        find_network(NetworkChoice('LGVAN', SMALL)), ['trained', 'fused'], torch.rand(1, 3, 4, 4), 2
-    )
+    monkeypatch.setattr(speed, 'Form', Noted)
+    speed.measure_forms(find_network(NetworkChoice('LGVAN', SMALL)), ['trained', 'fused'], torch.rand(1, 3, 4, 4), 2)
     assert order == ['trained'] * 2 + ['fused'] * 2 + ['trained', 'fused'] * 3
 
 
-def test_what_cannot_run_is_told_in_its_row(capsys, monkeypatch, tmp_path):
+def test_what_cannot_run_is_reported_in_its_row(capsys, monkeypatch, tmp_path):
     class NoCompiler(Exception):
         pass
 
@@ -83,21 +83,21 @@ def test_what_cannot_run_is_told_in_its_row(capsys, monkeypatch, tmp_path):
         raise NoCompiler('g++ is not here\nmore')
 
     monkeypatch.setattr(torch, 'compile', fail)
-    settings = {'upscale': 2, 'num_block': 1, 'num_feat': 8}
-    benchmark_network('A2N', settings, (4, 4), 1, 1, 'cpu', file=tmp_path / 'x.json')
+    choice = NetworkChoice('A2N', {'upscale': 2, 'num_block': 1, 'num_feat': 8})
+    benchmark_network(choice, Benchmark((4, 4), 1, 1, 'cpu', json=tmp_path / 'x.json'))
     printed = capsys.readouterr().out
     assert 'compiled                NoCompiler: g++ is not here\n' in printed
-    assert 'fused form          A2N has no fused form; those that have one: ' in printed
+    assert 'fused form              A2N has no fused form' in printed
     rows = json.loads((tmp_path / 'x.json').read_text())['forms']
-    assert [row['form'] for row in rows if 'note' in row] == ['fused', 'fused+bf16', 'compiled']
+    assert [row['form'] for row in rows if 'failure' in row] == ['fused', 'fused+bf16', 'compiled']
 
 
-def test_a_checkpoint_of_the_inference_form(capsys, tmp_path):
+def test_a_checkpoint_of_the_fused_form(capsys, tmp_path):
     found = find_network(NetworkChoice('LGVAN', SMALL, fused=True))
     torch.save(
         {'params': found.network.state_dict(), 'arch': 'LGVAN', 'arguments': found.arguments}, tmp_path / 'net.pth'
     )
-    benchmark_network(str(tmp_path / 'net.pth'), {}, (4, 4), 1, 1, 'cpu', ['trained', 'fused'])
+    benchmark_network(NetworkChoice(str(tmp_path / 'net.pth')), Benchmark((4, 4), 1, 1, 'cpu', ['trained', 'fused']))
     printed = capsys.readouterr().out
     assert 'training form           there is only the fused form' in printed
     assert printed.splitlines()[-1].endswith('1.00')
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_does_not_tell_its_network(capsys, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ('given', 'told'),
+    ('given', 'message'),
     [
         ({'size': (0, 4)}, 'must be at least 1'),
         ({'repeats': 0}, 'must be at least 1'),
@@ -130,20 +130,31 @@ def test_a_checkpoint_that_does_not_tell_its_network(capsys, tmp_path, monkeypat
         ({'forms': ['bf61']}, "no form 'bf61'; possible: trained, fused, channels_last, bf16, compiled"),
     ],
 )
-def test_wrong_arguments(given, told):
-    with pytest.raises(UsageError, match=told):
-        benchmark_network('LGVAN', SMALL, device='cpu', **given)
+def test_wrong_arguments(given, message):
+    with pytest.raises(UsageError, match=message):
+        Benchmark(**given)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
 def test_no_gpu():
-    with pytest.raises(UsageError, match='no CUDA device'):
-        benchmark_network('LGVAN', SMALL, device='cuda')
+    with pytest.raises(UserError, match='no CUDA device'):
+        benchmark_network(LGVAN, Benchmark(device='cuda'))
 
 
 def test_nothing_runs():
     with pytest.raises(UserError, match='no form of A2N runs: A2N has no fused form'):
-        benchmark_network('A2N', {'upscale': 2, 'num_block': 1}, (4, 4), 1, 1, 'cpu', ['fused'])
+        benchmark_network(
+            NetworkChoice('A2N', {'upscale': 2, 'num_block': 1}), Benchmark((4, 4), 1, 1, 'cpu', ['fused'])
+        )
+
+
+def test_channels_last_with_weights_of_five_dimensions():
+    found = find_network(NetworkChoice('HAN', {'num_feat': 16, 'num_group': 1, 'num_block': 1}))
+    x = torch.rand(1, 3, 6, 5)
+    form = Form(found, 'channels_last', x)
+    assert form.network.channel_spatial_attention.conv.weight.dim() == 5
+    assert form.network.conv_first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(form(), found.network(x), rtol=0, atol=1e-5)
 
 
 def test_a_network_that_fails_in_its_own_way():
@@ -152,12 +163,12 @@ def test_a_network_that_fails_in_its_own_way():
             return {}['missing']
 
     with pytest.raises(UserError, match="no form of Own runs: KeyError: 'missing'"):
-        benchmark.measure_network(FoundNetwork(Own(), 'Own', {}), ['trained'], torch.rand(1, 3, 4, 4), 1)
+        speed.measure_forms(FoundNetwork(Own(), 'Own', {}), ['trained'], torch.rand(1, 3, 4, 4), 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_on_a_gpu(capsys):
-    benchmark_network('LGVAN', SMALL, (16, 16), 1, 2, 'cuda', EAGER)
+    benchmark_network(LGVAN, Benchmark((16, 16), 1, 2, 'cuda', EAGER))
     assert torch.cuda.get_device_name() in capsys.readouterr().out
 
 
@@ -167,3 +178,22 @@ def test_the_command(tmp_path):
     assert 'fused form' in printed
     assert len(json.loads((tmp_path / 'x.json').read_text())['forms']) == 2
     assert "no form 'fast'" in command('benchmark', 'network', 'LGVAN', '--forms', 'fast', cwd=tmp_path, expect=2)
+
+
+def test_interleaved_medians(monkeypatch):
+    """By a clock that only the runs and what follows them move; the first round is not counted."""
+    now, order = 0, []
+    seconds = {'a': [90, 1, 5, 2], 'b': [90, 4, 3, 7]}
+
+    def run(name):
+        nonlocal now
+        now += seconds[name][order.count(name)]
+        order.append(name)
+
+    def after():
+        nonlocal now
+        now += 1000
+
+    monkeypatch.setattr(speed.time, 'perf_counter', lambda: now)
+    assert speed.interleaved_medians({name: partial(run, name) for name in seconds}, 3, after) == {'a': 2, 'b': 4}
+    assert ''.join(order) == 'ab' * 4

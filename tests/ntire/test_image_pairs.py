@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from earn_plugin.errors import UserError
-from earn_plugin.ntire.image_pairs import find_pair_paths, path_notes
-from earn_plugin.ntire.protocol import protocol
+from earn_plugin.ntire.image_pairs import check_path, find_pairs
+from earn_plugin.ntire.protocol import find_year
 from tests.helpers.ntire_trees import write_tree
 
 LAYOUT_OF = [
@@ -19,22 +19,24 @@ LAYOUT_OF = [
 
 
 def pairs_of(root, year, split, limit=None, track='efficient'):
-    return find_pair_paths(root, protocol(year, track).splits[split], split, limit)
+    return find_pairs(root, find_year(year, track).splits[split], split, limit)
 
 
 @pytest.mark.parametrize(('year', 'split', 'layout'), LAYOUT_OF)
 def test_the_layout_of_each_year(tmp_path, year, split, layout):
-    pairs, notes = pairs_of(write_tree(tmp_path, layout), year, split)
+    pairs, warnings = pairs_of(write_tree(tmp_path, layout), year, split)
     assert len(pairs) == 3
     assert all(pair.lr.is_file() for pair in pairs)
     assert [pair.hr for pair in pairs] == sorted(pair.hr for pair in pairs)
-    assert any('3 of the official' in note for note in notes) == (layout.startswith('DIV2K') or split == 'valid')
+    assert any('3 of the official' in warning for warning in warnings) == (
+        layout.startswith('DIV2K') or split == 'valid'
+    )
 
 
 def test_a_limit(tmp_path):
-    pairs, notes = pairs_of(write_tree(tmp_path, 'mixed_test'), 2026, 'test', limit=2)
+    pairs, warnings = pairs_of(write_tree(tmp_path, 'mixed_test'), 2026, 'test', limit=2)
     assert [pair.hr.name for pair in pairs] == ['000001.png', '000002.png']
-    assert notes == ['--limit: 2 of the 3 images of test']
+    assert warnings == ['--limit: 2 of the 3 images of test']
 
 
 def test_quality_takes_the_layout_that_is_there(tmp_path):
@@ -58,17 +60,16 @@ def test_an_empty_data_folder(tmp_path):
 def test_missing_lr_images(tmp_path):
     write_tree(tmp_path, 'mixed_valid')
     (tmp_path / 'DIV2K_LSDIR_valid_LR/000002x4.png').unlink()
-    with pytest.raises(UserError, match=r'1 LR images of .* the first .*000002x4\.png'):
+    with pytest.raises(UserError, match=r'1 LR images of .* the first is .*000002x4\.png'):
         pairs_of(tmp_path, 2024, 'valid')
 
 
 def test_paths_that_break_the_official_script():
-    notes = path_notes('/a/photos_HR/x', protocol(2026), ('valid',))
-    assert len(notes) == 1
-    assert '/a/photos_LR/x' in notes[0]
-    assert path_notes('/a/b.png/x', protocol(2023), ('hybrid_test',))
-    assert not path_notes('/a/photos_HR/x', protocol(2022), ('valid',))  # its script has no such rule
-    assert not path_notes('/a/photos/x', protocol(2026), ('valid',))
+    (warning,) = check_path('/a/photos_HR/x', find_year(2026), ('valid',))
+    assert '/a/photos_LR/x' in warning
+    assert check_path('/a/b.png/x', find_year(2023), ('hybrid_test',))
+    assert not check_path('/a/photos_HR/x', find_year(2022), ('valid',))  # its script has no such rule
+    assert not check_path('/a/photos/x', find_year(2026), ('valid',))
 
 
 def test_the_names_of_2024_in_its_first_scripts(tmp_path):

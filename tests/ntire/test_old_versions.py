@@ -6,8 +6,8 @@ import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from earn_plugin.ntire.old_versions import NEWER, NEWER_OF_TENSORS, is_newer, problems
-from earn_plugin.ntire.single_file import extract
+from earn_plugin.ntire.old_versions import NEWER, NEWER_ON_TENSORS, find_newer
+from earn_plugin.ntire.single_file import single_file
 from tests.helpers.ntire_scripts import OURS
 
 
@@ -32,7 +32,7 @@ from tests.helpers.ntire_scripts import OURS
     ],
 )
 def test_what_is_newer_is_told(text, what):
-    (problem,) = problems(text)
+    (problem,) = find_newer(text)
     assert what in problem
     assert 'Python 3.9' in problem
 
@@ -48,7 +48,7 @@ def test_what_is_old_enough_is_not():
         self.itemsize = self.nbytes = 1
         return torch.nn.functional.gelu(nn.Conv2d(1, 1, 1)(x)) | mask | math.prod(y)
     """
-    assert problems(text.replace('\n    ', '\n')) == []
+    assert find_newer(text.replace('\n    ', '\n')) == []
 
 
 def test_the_table_holds_names_that_torch_has():
@@ -57,14 +57,12 @@ def test_the_table_holds_names_that_torch_has():
         if module.startswith('torch'):
             there = __import__(module, fromlist=['x'])
             assert all(hasattr(there, name) for name in names.split()), module
-    assert all(hasattr(torch.Tensor, name) for name in NEWER_OF_TENSORS)
-    assert is_newer('torch.compile')
-    assert not is_newer('torch.cat')
+    assert all(hasattr(torch.Tensor, name) for name in NEWER_ON_TENSORS)
 
 
 @pytest.mark.parametrize('arch', OURS)
 def test_our_networks_are_old_enough(arch):
-    assert problems(extract(ARCH_REGISTRY.get(arch)).text) == []
+    assert find_newer(single_file(ARCH_REGISTRY.get(arch))) == []
 
 
 def run(*arguments) -> bool:
@@ -77,7 +75,7 @@ def test_python39_reads_our_networks(tmp_path):
     if python is None:
         pytest.skip('there is no Python 3.9 here')
     for arch in OURS:
-        (tmp_path / f'{arch}.py').write_text(extract(ARCH_REGISTRY.get(arch)).text, encoding='utf-8')
+        (tmp_path / f'{arch}.py').write_text(single_file(ARCH_REGISTRY.get(arch)), encoding='utf-8')
     subprocess.run([python, '-m', 'py_compile', *tmp_path.glob('*.py')], check=True)
 
 
@@ -110,7 +108,7 @@ def test_torch113_gives_the_same(tmp_path):
                 parameter.add_(0.05 * torch.randn_like(parameter))
             case = {'arguments': arguments, 'weights': network.state_dict(), 'input': x, 'output': network(x)}
         torch.save(case, tmp_path / f'{arch}.pt')
-        (tmp_path / f'{arch}.py').write_text(extract(type(network)).text, encoding='utf-8')
+        (tmp_path / f'{arch}.py').write_text(single_file(type(network)), encoding='utf-8')
     (tmp_path / 'run.py').write_text(OLD.format(arches=list(OURS)))
     done = subprocess.run([python, 'run.py'], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

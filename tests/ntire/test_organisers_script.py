@@ -1,9 +1,10 @@
 import ast
+from dataclasses import replace
 
 import pytest
 
 from earn_plugin.errors import UserError
-from earn_plugin.ntire.organisers_script import Submission, branch, diff, find_script, patched
+from earn_plugin.ntire.organisers_script import Submission, branch, find_script, patch_script, script_diff
 from tests.helpers.ntire_scripts import make_repo
 
 YEARS = (2022, 2023, 2024, 2025, 2026)
@@ -11,7 +12,7 @@ SUBMISSION = Submission(2024, 18, 'LGVAN', 'LGVAN', {'num_feat': 8, 'upscale': 4
 
 
 def patch(path, submission=SUBMISSION) -> str:
-    new = patched(path, submission)
+    new = patch_script(path, submission)
     path.write_bytes(new.encode())
     return new
 
@@ -24,8 +25,8 @@ def test_the_branch_stands_before_the_refusal_and_nothing_else_changes(tmp_path,
     ast.parse(after)
     assert after.replace(branch(SUBMISSION), '') == before
     assert f'{branch(SUBMISSION)}    else:\n        raise NotImplementedError' in after
-    assert patched(path, SUBMISSION) == after
-    assert diff(path, after) == ''
+    assert patch_script(path, SUBMISSION) == after
+    assert script_diff(path, after) == ''
 
 
 def test_the_branch_in_full():
@@ -42,7 +43,7 @@ def test_the_branch_in_full():
 
 def test_many_arguments_go_on_lines_of_their_own():
     arguments = {f'argument_{n}': (0.4488, 'a b', None) for n in range(9)}
-    text = branch(SUBMISSION._replace(arguments=arguments))
+    text = branch(replace(SUBMISSION, arguments=arguments))
     assert max(map(len, text.splitlines())) <= 120
     (call,) = (
         node for node in ast.walk(ast.parse('if 0: pass\n' + text.replace('\n    ', '\n')[4:])) if is_lgvan(node)
@@ -57,13 +58,13 @@ def is_lgvan(node: ast.AST) -> bool:
 @pytest.mark.parametrize('length', range(1, 120, 7))
 def test_no_argument_is_broken(length):
     arguments = {'x' * length: 1, 'note': 'a b  c', 'act': 'leaky relu', 'mean': (0.5, 0.25), 'scale': None}
-    tree = ast.parse('if 0: pass\n' + branch(SUBMISSION._replace(arguments=arguments)).replace('\n    ', '\n')[4:])
+    tree = ast.parse('if 0: pass\n' + branch(replace(SUBMISSION, arguments=arguments)).replace('\n    ', '\n')[4:])
     (call,) = (node for node in ast.walk(tree) if is_lgvan(node))
     assert {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords} == arguments
 
 
 def test_no_arguments():
-    assert 'model = LGVAN()\n' in branch(SUBMISSION._replace(arguments={}))
+    assert 'model = LGVAN()\n' in branch(replace(SUBMISSION, arguments={}))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_script_as_an_editor_left_it(tmp_path, change):
     chain = ast.unparse(selects)
     assert chain.index('model_id == 1000') < chain.index('model_id == 18') < chain.index('NotImplementedError')
     assert patch(path) == after
-    assert patched(path, SUBMISSION._replace(name='Other')).count('model_id == 18') == 1
+    assert patch_script(path, replace(SUBMISSION, name='Other')).count('model_id == 18') == 1
 
 
 def test_a_script_in_another_encoding(tmp_path):
@@ -93,30 +94,30 @@ def test_a_script_in_another_encoding(tmp_path):
     path.with_name('other.py').write_bytes(b'# \xe8')
     assert find_script(path.parent, 'efficient') == path
     path.write_bytes(path.read_bytes().replace(b'# a number', b'# \xe8'))
-    with pytest.raises(UserError, match=r'test_demo\.py is not in UTF-8'):
-        patched(find_script(path.parent, 'efficient'), SUBMISSION)
+    with pytest.raises(UserError, match=r'test_demo\.py is not UTF-8'):
+        patch_script(find_script(path.parent, 'efficient'), SUBMISSION)
 
 
 def test_ones_own_branch_is_replaced_and_anothers_is_not(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2025), 'efficient')
     patch(path)
-    new = SUBMISSION._replace(arguments={'num_feat': 32}, data_range=255.0, name='LGVAN2')
+    new = replace(SUBMISSION, arguments={'num_feat': 32}, data_range=255.0, name='LGVAN2')
     text = patch(path, new)
     assert text.count('model_id == 18') == 1
     assert 'num_feat=32' in text
     assert 'num_feat=8' not in text
-    patch(path, new._replace(team=19))
+    patch(path, replace(new, team=19))
     assert [path.read_text().count(f'model_id == {team}:') for team in (18, 19, 1000)] == [1, 1, 1]
 
     path.write_text(path.read_text().replace('written by basicsr', 'by hand, without basicsr'))
     with pytest.raises(UserError, match=r'test_demo\.py, line \d+: model_id 18 is taken: elif model_id == 18:'):
-        patched(path, new)
+        patch_script(path, new)
 
 
 def test_the_baseline_is_anothers(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2024), 'efficient')
     with pytest.raises(UserError, match='model_id 0 is taken'):
-        patched(path, SUBMISSION._replace(team=0))
+        patch_script(path, replace(SUBMISSION, team=0))
 
 
 def test_line_endings_stay(tmp_path):
@@ -124,12 +125,12 @@ def test_line_endings_stay(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'\n', b'\r\n'))
     patch(path)
     assert path.read_bytes().count(b'\n') == path.read_bytes().count(b'\r\n')
-    assert patched(path, SUBMISSION).encode() == path.read_bytes()
+    assert patch_script(path, SUBMISSION).encode() == path.read_bytes()
 
 
 def test_the_diff_is_one_of_patch(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2026), 'efficient')
-    lines = diff(path, patched(path, SUBMISSION)).splitlines()
+    lines = script_diff(path, patch_script(path, SUBMISSION)).splitlines()
     assert lines[:2] == ['--- a/test_demo.py', '+++ b/test_demo.py']
     assert [line for line in lines[2:] if line.startswith('-')] == []
     assert ['+' + line for line in branch(SUBMISSION).splitlines()] == [line for line in lines[2:] if line[0] == '+']
@@ -139,14 +140,14 @@ def test_a_name_that_is_none(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2024), 'efficient')
     path.write_text(path.read_text().replace('models.team00_RLFN', 'models.33_HAT'))
     with pytest.raises(UserError, match=r'models\.33_HAT is not a Python name.*rename the file to team33_HAT\.py'):
-        patched(path, SUBMISSION)
+        patch_script(path, SUBMISSION)
 
 
 def test_a_script_without_a_place(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2024), 'efficient')
     path.write_text(path.read_text().replace('raise NotImplementedError', 'raise ValueError'))
-    with pytest.raises(UserError, match='no place for another'):
-        patched(path, SUBMISSION)
+    with pytest.raises(UserError, match='do not end with'):
+        patch_script(path, SUBMISSION)
 
 
 def test_which_script(tmp_path):
@@ -157,25 +158,25 @@ def test_which_script(tmp_path):
     (repo / 'test_demo.py').rename(repo / 'mine.py')
     with pytest.raises(UserError, match=r'mine\.py, older\.py all have a function select_model'):
         find_script(repo, 'efficient')
-    with pytest.raises(UserError, match='no checkout'):
+    with pytest.raises(UserError, match='not a checkout'):
         find_script(repo / 'models', 'efficient')
-    with pytest.raises(UserError, match='is no folder'):
+    with pytest.raises(UserError, match='is not a folder'):
         find_script(repo / 'none', 'efficient')
 
 
 def test_quality(tmp_path):
-    submission = SUBMISSION._replace(track='quality', year=2025)
+    submission = replace(SUBMISSION, track='quality', year=2025)
     path = find_script(make_repo(tmp_path / 'repo', 2025, 'quality'), 'quality')
     text = patch(path, submission)
     assert 'from models.team18_LGVAN import main' in text
     assert "os.path.join('model_zoo', 'team18_lgvan', 'team18_lgvan.pth')" in text
-    assert patched(path, submission) == text
+    assert patch_script(path, submission) == text
 
 
 def test_a_negative_number_is_no_teams(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2022), 'efficient')
     path.write_text(path.read_text().replace('model_id == 1000', 'model_id == -18'))
-    assert f'{branch(SUBMISSION)}    else:' in patched(path, SUBMISSION)
+    assert f'{branch(SUBMISSION)}    else:' in patch_script(path, SUBMISSION)
 
 
 def test_a_branch_that_waits_for_the_team_is_taken(tmp_path):
@@ -183,4 +184,4 @@ def test_a_branch_that_waits_for_the_team_is_taken(tmp_path):
     before = path.read_text().replace('model_id == 1000', 'model_id == 18')
     path.write_text(before)
     assert patch(path) == before.replace('    elif model_id == 18:\n        pass\n', branch(SUBMISSION))
-    assert patched(path, SUBMISSION) == path.read_text()
+    assert patch_script(path, SUBMISSION) == path.read_text()

@@ -3,27 +3,27 @@ import math
 import pytest
 
 from earn_plugin.errors import UsageError
-from earn_plugin.ntire.protocol import protocol
+from earn_plugin.ntire.protocol import find_year
 
 
 @pytest.mark.parametrize('year', [2024, 2025, 2026])
 def test_the_baseline_scores_e_squared(year):
-    asked = protocol(year)
+    asked = find_year(year)
     base = asked.baseline
     assert sum(asked.score(base.runtime, base.flops, base.params)) == pytest.approx(math.e**2, rel=1e-12)
 
 
 def test_a_score_by_hand():
     # 2026: .8·exp(2·3.87/7.74) + .1·exp(2·9.83/9.83) + .1·exp(0)
-    assert sum(protocol(2026).score(3.87, 9.83, 0)) == pytest.approx(0.8 * math.e + 0.1 * math.e**2 + 0.1, rel=1e-12)
-    assert protocol(2023).score(1, 1, 1) is None
+    assert sum(find_year(2026).score(3.87, 9.83, 0)) == pytest.approx(0.8 * math.e + 0.1 * math.e**2 + 0.1, rel=1e-12)
+    assert find_year(2023).score(1, 1, 1) is None
 
 
 def test_a_runtime_beyond_all_measure_is_no_overflow():
-    assert protocol(2026).score(1e6, 1, 1)[0] > 1e300
+    assert find_year(2026).score(1e6, 1, 1)[0] > 1e300
 
 
 @pytest.mark.parametrize(('year', 'track'), [(2021, 'efficient'), (2022, 'quality')])
 def test_years_without_a_protocol(year, track):
     with pytest.raises(UsageError, match=r'known: 2022 \(efficient\)'):
-        protocol(year, track)
+        find_year(year, track)

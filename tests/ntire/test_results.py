@@ -11,7 +11,7 @@ COUNTS = {'activations': 332.392832, 'num_conv': 122, 'flops': 9.036601472, 'num
 def entry(*splits, ssim=()):
     merged = {}
     for number, split in enumerate(splits):
-        merged |= results.entry_of(split, [30.0 + number, 10.0], [28.0, 27.0 + number], list(ssim), 1234.567)
+        merged |= results.split_entry(split, [30.0 + number, 10.0], [28.0, 27.0 + number], list(ssim), 1234.567)
     return merged | COUNTS
 
 
@@ -26,14 +26,14 @@ def test_keys_of_an_entry():
 
 
 def test_the_table_without_the_test_set():
-    assert results.table({'18_LGVAN': entry('valid')}) == (
+    assert results.results_table({'18_LGVAN': entry('valid')}) == (
         'Model               \tVal PSNR  \tVal Time [ms] \tParams [M]\tFLOPs [G] \tActs [M]\tMem [M] \tConv    \n'
         '18_LGVAN            \t27.50     \t20.00         \t0.118     \t9.04      \t332.39  \t1234.57 \t 122    \n'
     )
 
 
 def test_the_table_with_the_test_set():
-    assert results.table({'18_LGVAN': entry('valid', 'test')}) == (
+    assert results.results_table({'18_LGVAN': entry('valid', 'test')}) == (
         'Model               \tVal PSNR  \tTest PSNR \tVal Time [ms] \tTest Time [ms]\tAve Time [ms] \tParams [M]\t'
         'FLOPs [G] \tActs [M]\tMem [M] \tConv    \n'
         '18_LGVAN            \t27.50     \t28.00     \t20.00         \t20.50         \t20.25         \t0.118     \t'
@@ -44,8 +44,8 @@ def test_the_table_with_the_test_set():
 def test_runs_accumulate_and_a_name_is_replaced(tmp_path):
     path = tmp_path / 'results.json'
     for name, number in (('a', 1), ('b', 2), ('a', 3)):
-        so_far = results.read(path, name, ('valid',))
-        results.write(tmp_path, {**so_far, name: entry('valid') | {'num_conv': number}})
+        so_far = results.read_results(path, name, ('valid',))
+        results.write_results(tmp_path, {**so_far, name: entry('valid') | {'num_conv': number}})
     written = json.loads(path.read_text())
     assert {name: e['num_conv'] for name, e in written.items()} == {'a': 3, 'b': 2}
     assert [line.split('\t')[0].strip() for line in (tmp_path / 'results.txt').read_text().splitlines()] == [
@@ -54,25 +54,25 @@ def test_runs_accumulate_and_a_name_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('theirs', 'ours'), [(['valid'], ('valid', 'test')), (['valid', 'test'], ('valid',)), (['hybrid_test'], ('valid',))]
+    ('before', 'now'), [(['valid'], ('valid', 'test')), (['valid', 'test'], ('valid',)), (['hybrid_test'], ('valid',))]
 )
-def test_runs_on_other_sets_do_not_mix(tmp_path, theirs, ours):
-    results.write(tmp_path, {'a': entry(*theirs)})
+def test_runs_on_other_sets_do_not_mix(tmp_path, before, now):
+    results.write_results(tmp_path, {'a': entry(*before)})
     with pytest.raises(UserError, match=r'has a on .*--include-test'):
-        results.read(tmp_path / 'results.json', 'b', ours)
-    assert results.read(tmp_path / 'results.json', 'a', ours)  # it alone is there, and will be replaced
+        results.read_results(tmp_path / 'results.json', 'b', now)
+    assert results.read_results(tmp_path / 'results.json', 'a', now)  # it alone is there, and will be replaced
 
 
 @pytest.mark.parametrize('content', ['{', '[]', '{"a": 3}'])
 def test_another_results_json(tmp_path, content):
     (tmp_path / 'results.json').write_text(content)
-    with pytest.raises(UserError, match=r'no results\.json of NTIRE'):
-        results.read(tmp_path / 'results.json', 'b', ('valid',))
+    with pytest.raises(UserError, match=r'is not a results\.json of NTIRE'):
+        results.read_results(tmp_path / 'results.json', 'b', ('valid',))
 
 
 def test_an_entry_that_lacks_something(tmp_path):
     broken = entry('valid')
     del broken['num_conv']
-    with pytest.raises(UserError, match=r'a has no usable .*num_conv'):
-        results.write(tmp_path, {'a': broken})
+    with pytest.raises(UserError, match=r'a has no valid .*num_conv'):
+        results.write_results(tmp_path, {'a': broken})
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
-"""A submission that was spoilt after it was exported is found out, each time by its own reason."""
+"""What is changed in a submission after its export is found, each time with its own message."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,12 @@ from torch import nn
 
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
 from earn_plugin.errors import UserError
-from earn_plugin.measure.complexity import measure
+from earn_plugin.measure.complexity import measure_complexity
 from earn_plugin.ntire import export as exporting
-from earn_plugin.ntire.export import code, export, weights_of, write
+from earn_plugin.ntire.export import export, serialised_weights, source_file, write_file
 from earn_plugin.ntire.organisers_script import Submission
-from earn_plugin.ntire.self_check import build, check, check_counts, check_outputs, check_weights
-from earn_plugin.ntire.standalone import Extra
+from earn_plugin.ntire.self_check import build_exported, check_counts, check_outputs, check_submission, check_weights
+from tests.helpers.ntire_scripts import make_repo
 
 ARGUMENTS = {'num_feat': 8, 'num_block': 1}
 SUBMISSION = Submission(2024, 18, 'Net', 'LGVAN', ARGUMENTS, 1.0)
@@ -28,10 +29,9 @@ def network() -> nn.Module:
 
 @pytest.fixture
 def exported(tmp_path, network) -> Path:
-    write(tmp_path / SUBMISSION.weights, weights_of(network))
-    write(
-        tmp_path / SUBMISSION.code, code(SUBMISSION, type(network), FoundNetwork(network, 'LGVAN', ARGUMENTS)).encode()
-    )
+    found = FoundNetwork(network, 'LGVAN', ARGUMENTS)
+    write_file(tmp_path / SUBMISSION.weights, serialised_weights(network))
+    write_file(tmp_path / SUBMISSION.code, source_file(SUBMISSION, type(network), found).encode())
     return tmp_path
 
 
@@ -43,24 +43,23 @@ def spoil(folder: Path, old: str, new: str) -> None:
 
 
 def test_what_is_right_passes(exported, network):
-    checked = check(exported, SUBMISSION, network)
-    assert checked.extra == Extra()
-    assert any('outputs equal ours to' in line for line in checked.lines)
-    assert any('the first image of 64×64 takes' in line for line in checked.lines)
+    lines = check_submission(exported, SUBMISSION, network)
+    assert any('outputs equal ours to' in line for line in lines)
+    assert any('the first image of 64×64 takes' in line for line in lines)
     assert next(network.parameters()).dtype == torch.float32
     assert [path.name for path in exported.rglob('*') if 'cache' in path.name] == []
 
 
 def test_another_function(exported, network):
     spoil(exported, 'out = self.conv_last(', 'out = 1.00001 * self.conv_last(')
-    with pytest.raises(UserError, match='does not do what the network does: outputs differ by'):
+    with pytest.raises(UserError, match='does not compute what the network computes: outputs differ by'):
         check_outputs(exported, SUBMISSION, network)
 
 
 def test_a_wrong_data_range(exported, network):
     """The network itself would run in [0, 255] without a word; the file in the script's hands does, too."""
     spoil(exported, 'shallow = self.conv_first(x)', 'shallow = self.conv_first(x / 255)')
-    with pytest.raises(UserError, match='does not do what the network does'):
+    with pytest.raises(UserError, match='does not compute what the network computes'):
         check_outputs(exported, SUBMISSION, network)
 
 
@@ -76,7 +75,7 @@ def test_a_wrong_data_range(exported, network):
 def test_an_import_or_a_name_of_today(exported, network, line, message):
     spoil(exported, 'import torch\n', f'import torch\n{line}\n')
     with pytest.raises(UserError, match=message):
-        check(exported, SUBMISSION, network)
+        check_submission(exported, SUBMISSION, network)
 
 
 def test_an_import_in_hiding(exported, network):
@@ -89,7 +88,7 @@ def test_an_import_in_hiding(exported, network):
 def test_nested_weights(exported, network):
     torch.save({'params': network.state_dict()}, exported / SUBMISSION.weights)
     with pytest.raises(UserError, match=r'team18_net\.pth is nested: it has params'):
-        check(exported, SUBMISSION, network)
+        check_submission(exported, SUBMISSION, network)
 
 
 def test_weights_of_another_network(exported, network):
@@ -106,7 +105,7 @@ def test_other_figures(exported, network):
 
 
 class TwoForms(nn.Module):
-    """Two convs as trained, one in the fused form."""
+    """Two convs in the training form, one in the fused form."""
 
     def __init__(self, fused: bool = False):
         super().__init__()
@@ -133,52 +132,50 @@ def two_forms():
 
 
 def test_weights_of_the_other_form(two_forms, tmp_path):
-    submission = SUBMISSION._replace(arch='TwoForms', arguments={'fused': True})
+    submission = replace(SUBMISSION, arch='TwoForms', arguments={'fused': True})
     torch.save(TwoForms().state_dict(), tmp_path / 'net.pth')
-    with pytest.raises(UserError, match=r'has the weights of the form as trained.*of the form inference.*--fused'):
+    with pytest.raises(UserError, match=r'has the weights of the training form.* the fused form.*--fused'):
         check_weights(tmp_path / 'net.pth', submission, TwoForms(fused=True))
     torch.save(TwoForms(fused=True).state_dict(), tmp_path / 'net.pth')
-    with pytest.raises(UserError, match=r'has the weights of the form inference.*of the form as trained'):
-        check_weights(tmp_path / 'net.pth', submission._replace(arguments={}), TwoForms())
+    with pytest.raises(UserError, match=r'has the weights of the fused form.* the training form'):
+        check_weights(tmp_path / 'net.pth', replace(submission, arguments={}), TwoForms())
 
 
-def test_the_inference_form_is_exported_on_demand(two_forms, tmp_path):
+def test_the_fused_form_is_exported_on_demand(two_forms, tmp_path):
     network = TwoForms()
     torch.save({'params': network.state_dict(), 'arch': 'TwoForms', 'arguments': {}, 'scale': 4}, tmp_path / 'net.pth')
-    report = export(str(tmp_path / 'net.pth'), 2024, 7, 'Net', fused=True, out=tmp_path / 'fused', size=(16, 16))
+    settings = {'year': 2024, 'team': 7, 'name': 'Net', 'size': (16, 16)}
+    report = export(NetworkChoice(str(tmp_path / 'net.pth'), fused=True), out=tmp_path / 'fused', **settings)
     assert 'TwoForms, fused form' in report
     weights = torch.load(tmp_path / 'fused/model_zoo/team07_net.pth', weights_only=True)
     assert list(weights) == ['conv.weight']
     assert 'TwoForms(fused=True)' in (tmp_path / 'fused/select_model.txt').read_text()
-    report = export(str(tmp_path / 'net.pth'), 2024, 7, 'Net', out=tmp_path / 'trained', size=(16, 16))
-    assert '--fused exports that' in report
+    report = export(NetworkChoice(str(tmp_path / 'net.pth')), out=tmp_path / 'trained', **settings)
+    assert '--fused exports it' in report
 
 
 def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch):
     """Neither in the folder of exports nor in the organisers' checkout."""
-    from tests.helpers.ntire_scripts import make_repo
-
     repo = make_repo(tmp_path / 'repo', 2024)
     before = {path: path.read_bytes() for path in repo.rglob('*') if path.is_file()}
-    monkeypatch.setattr(exporting, 'weights_of', lambda network: weights_of(nn.Conv2d(1, 1, 1)))
+    monkeypatch.setattr(exporting, 'serialised_weights', lambda network: serialised_weights(nn.Conv2d(1, 1, 1)))
     with pytest.raises(UserError, match='does not fit the network'):
-        export('LGVAN', 2024, 18, 'Net', ARGUMENTS, out=tmp_path / 'made', repo=repo)
+        choice = NetworkChoice('LGVAN', ARGUMENTS)
+        export(choice, year=2024, team=18, name='Net', out=tmp_path / 'made', repo=repo)
     assert not (tmp_path / 'made').exists()
     assert [path.name for path in tmp_path.iterdir()] == ['repo']
     assert {path: path.read_bytes() for path in repo.rglob('*') if path.is_file()} == before
 
 
-def test_what_fvcore_counts_beside_ours_is_told_for_any_size(tmp_path):
-    """Attention, fused here and plain in the file: two matrix products for each pair of pixels."""
+def test_attention_that_is_plain_in_the_file_is_counted(tmp_path):
+    """By fvcore, which does not count the fused attention of the network: two matrix products between all pixels."""
     arguments = {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'num_layer': 1, 'order': 1}
     found = find_network(NetworkChoice('RK4RDN', arguments))
-    submission = SUBMISSION._replace(arch='RK4RDN', arguments=arguments)
-    write(tmp_path / submission.weights, weights_of(found.network))
-    write(tmp_path / submission.code, code(submission, type(found.network), found).encode())
-    extra = check_counts(tmp_path, submission, found.network)
-    assert extra == Extra(0, 2 * 8)
-    size = (29, 31)
-    counted = [
-        measure(FoundNetwork(net, 'RK4RDN', arguments), size).fvcore for net in (build(tmp_path, submission), found[0])
-    ]
-    assert counted[0] - counted[1] == extra(*size)
+    submission = replace(SUBMISSION, arch='RK4RDN', arguments=arguments)
+    write_file(tmp_path / submission.weights, serialised_weights(found.network))
+    write_file(tmp_path / submission.code, source_file(submission, type(found.network), found).encode())
+    check_counts(tmp_path, submission, found.network)
+    counted = measure_complexity(found, (29, 31))
+    exported = measure_complexity(replace(found, network=build_exported(tmp_path, submission)), (29, 31))
+    assert exported.fvcore == counted.exported_fvcore
+    assert counted.fused_attention == 2 * 8 * (29 * 31) ** 2

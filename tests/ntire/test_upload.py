@@ -1,6 +1,7 @@
 import io
 import os
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from earn_plugin.convert.networks import NetworkChoice, find_network
 from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.ntire.official_run import to_image, to_tensor
-from earn_plugin.ntire.upload import Readme, pack, targets, verify
+from earn_plugin.ntire.upload import Upload, names_in_zip, verify, write_upload
 from tests.helpers.images import photograph
 
 CPU = torch.device('cpu')
@@ -38,8 +39,9 @@ def network():
 def test_the_upload(tmp_path, lr_dir, names):
     out = tmp_path / 'made/upload.zip'
     found = network()
-    report = pack(found, lr_dir, out, Readme(0.008, True, 'LGVAN, 4 features'), names, 1.0, CPU, trained=False)
-    assert '3 PNGs and readme.txt, read back' in report
+    readme = {'runtime': 0.008, 'extra_data': True, 'description': 'LGVAN, 4 features'}
+    report = write_upload(found, Upload(lr_dir, out, CPU, names, trained=False, **readme))
+    assert '3 PNGs and readme.txt, verified' in report
     with zipfile.ZipFile(out) as archive:
         suffix = '' if names == 'hr' else 'x4'
         assert archive.namelist() == [*(f'{number:04}{suffix}.png' for number in (901, 902, 903)), 'readme.txt']
@@ -64,36 +66,36 @@ def test_from_the_command_line(tmp_path, lr_dir, capsys):
     with zipfile.ZipFile(tmp_path / 'x.zip') as archive:
         runtime = float(archive.read('readme.txt').split()[5])
     assert 0 < runtime < 10
-    assert f'{runtime:.4f} s an image on cpu' in printed
+    assert f'{runtime:.4f} s per image on cpu' in printed
     assert cli.main([*words, '--out', 'x.tar']) == 2
     assert capsys.readouterr().err.startswith('basicsr ntire zip: --out x.tar: the upload is a zip')
 
 
 def test_two_images_of_one_name(lr_dir):
     os.link(lr_dir / '0901x4.png', lr_dir / '0901.png')
-    assert len(targets(lr_dir, 'lr')) == 4
+    assert len(names_in_zip(lr_dir, 'lr')) == 4
     with pytest.raises(UserError, match=r'two images would be 0901\.png'):
-        targets(lr_dir, 'hr')
+        names_in_zip(lr_dir, 'hr')
 
 
 def test_no_images(tmp_path):
     with pytest.raises(UserError, match='has no images'):
-        targets(tmp_path, 'lr')
-    with pytest.raises(UserError, match='is no folder'):
-        targets(tmp_path / 'none', 'lr')
+        names_in_zip(tmp_path, 'lr')
+    with pytest.raises(UserError, match='is not a folder'):
+        names_in_zip(tmp_path / 'none', 'lr')
 
 
 def test_a_damaged_image_leaves_nothing(tmp_path, lr_dir):
     (lr_dir / '0902x4.png').write_bytes(b'no image')
     out = tmp_path / 'made/upload.zip'
     with pytest.raises(UserError, match=r'0902x4\.png cannot be decoded'):
-        pack(network(), lr_dir, out, Readme(), 'lr', 1.0, CPU, trained=False)
+        write_upload(network(), Upload(lr_dir, out, CPU, trained=False))
     assert list(out.parent.iterdir()) == []
 
 
 def test_a_description_of_two_lines(tmp_path, lr_dir):
-    with pytest.raises(UsageError, match='more than one line'):
-        pack(network(), lr_dir, tmp_path / 'x.zip', Readme(description='a\nb'), 'lr', 1.0, CPU)
+    with pytest.raises(UsageError, match='--description must be one line'):
+        Upload(lr_dir, tmp_path / 'x.zip', CPU, description='a\nb')
 
 
 def zipped(files: dict[str, bytes]) -> io.BytesIO:
@@ -106,7 +108,11 @@ def zipped(files: dict[str, bytes]) -> io.BytesIO:
 
 def zip_with(changes: dict) -> io.BytesIO:
     """An upload of one image, 8×12, in which some files are others, or missing where they are None."""
-    files = {'a.png': photograph(8, 12), 'readme.txt': Readme(1.0).text(CPU).encode(), **changes}
+    files = {
+        'a.png': photograph(8, 12),
+        'readme.txt': Upload(Path(), Path('x.zip'), CPU).readme(1.0).encode(),
+        **changes,
+    }
     return zipped(
         {
             name: cv2.imencode('.png', content)[1].tobytes() if isinstance(content, np.ndarray) else content
@@ -125,9 +131,9 @@ def test_what_is_right_in_a_zip_is_not_refused():
     [
         ({'sub/b.png': b''}, r'see sub/b\.png'),
         ({'a.png': None}, r'see a\.png'),
-        ({'a.png': photograph(8, 9)}, r'a\.png in the zip is \(8, 9, 3\), and has to be \(8, 12, 3\)'),
-        ({'a.png': photograph(8, 12)[..., 0]}, r'a\.png in the zip is \(8, 12\)'),
-        ({'a.png': b'damaged'}, r'a\.png in the zip is None'),
+        ({'a.png': photograph(8, 9)}, r'a\.png in the zip must be \(8, 12, 3\), got \(8, 9, 3\)'),
+        ({'a.png': photograph(8, 12)[..., 0]}, r'a\.png in the zip .* got \(8, 12\)'),
+        ({'a.png': b'damaged'}, r'a\.png in the zip .* got None'),
         ({'readme.txt': b'runtime per image [s] : 1\n'}, 'four lines'),
     ],
 )
@@ -138,7 +144,7 @@ def test_what_is_wrong_in_a_zip_is_found(changes, message):
 
 def test_a_grey_image_goes_through_as_three_channels(tmp_path, lr_dir):
     cv2.imwrite(str(lr_dir / '0902x4.png'), photograph(9, 7)[..., 0])
-    pack(network(), lr_dir, tmp_path / 'x.zip', Readme(), 'lr', 1.0, CPU, trained=False)
+    write_upload(network(), Upload(lr_dir, tmp_path / 'x.zip', CPU, trained=False))
     with zipfile.ZipFile(tmp_path / 'x.zip') as archive:
         image = cv2.imdecode(np.frombuffer(archive.read('0902x4.png'), np.uint8), cv2.IMREAD_UNCHANGED)
     assert image.shape == (36, 28, 3)
@@ -147,10 +153,10 @@ def test_a_grey_image_goes_through_as_three_channels(tmp_path, lr_dir):
 def test_an_image_of_16_bits(tmp_path, lr_dir):
     cv2.imwrite(str(lr_dir / '0902x4.png'), photograph(9, 7).astype(np.uint16) * 257)
     with pytest.raises(UserError, match=r'0902x4\.png has 16 bits'):
-        pack(network(), lr_dir, tmp_path / 'x.zip', Readme(), 'lr', 1.0, CPU, trained=False)
+        write_upload(network(), Upload(lr_dir, tmp_path / 'x.zip', CPU, trained=False))
 
 
 @pytest.mark.parametrize('runtime', [-1.0, 0.0, float('nan'), float('inf')])
 def test_a_runtime_that_is_none(tmp_path, lr_dir, runtime):
-    with pytest.raises(UsageError, match='give the seconds of an image'):
-        pack(network(), lr_dir, tmp_path / 'x.zip', Readme(runtime), 'lr', 1.0, CPU)
+    with pytest.raises(UsageError, match='seconds per image'):
+        Upload(lr_dir, tmp_path / 'x.zip', CPU, runtime=runtime)

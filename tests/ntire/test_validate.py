@@ -2,6 +2,7 @@ import json
 import math
 import sys
 import weakref
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,21 +10,29 @@ import pytest
 import torch
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils.registry import ARCH_REGISTRY
+from torch.nn import functional as F
 
 from earn_plugin import cli
-from earn_plugin.convert import weight_files as weights
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
+from earn_plugin.convert.weight_files import write_weights
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.ntire import official_run as running
-from earn_plugin.ntire.image_pairs import find_pair_paths
-from earn_plugin.ntire.official_run import Settings
-from earn_plugin.ntire.protocol import protocol
-from earn_plugin.ntire.validate import validate
+from earn_plugin.ntire.image_pairs import find_pairs
+from earn_plugin.ntire.official_run import RunSettings
+from earn_plugin.ntire.protocol import find_year
+from earn_plugin.ntire.validate import Validation, validate
 from tests.helpers import ntire_formulas as formulas
 from tests.helpers.command import command
 from tests.helpers.ntire_trees import write_tree
 
 TINY = {'num_feat': 8, 'num_block': 1}
+LGVAN = NetworkChoice('LGVAN', TINY)
+
+
+def run(network, year, data_dir, **settings):
+    if 'save_dir' in settings:
+        settings['save_dir'] = Path(settings['save_dir'])
+    return validate(network, Validation(year, Path(data_dir), **{'device': 'cpu', **settings}))
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def by_hand(network, lr, hr, data_range=1.0):
 def test_each_year(here, found, year, layouts, flags):
     for layout in layouts:
         write_tree(here / 'data', layout)
-    report = validate(found, year, 'data', ssim=True, device='cpu', model_id=7, **flags)
+    report = run(found, year, 'data', ssim=True, model_id=7, **flags)
     splits = ['hybrid_test'] if year == 2023 else ['valid', 'test'][: len(layouts)]
     written = json.loads((here / 'results.json').read_text())
     assert list(written) == ['07_LGVAN']
@@ -102,12 +111,12 @@ def test_each_year(here, found, year, layouts, flags):
     columns = (here / 'results.txt').read_text().splitlines()[1].split('\t')
     assert columns[0] == '07_LGVAN            '
     assert len(columns) == (11 if 'include_test' in flags else 8)
-    assert 'training form' in report.text()
+    assert 'training form' in str(report)
 
 
 def test_the_table_on_the_screen(here, found, data):
-    report = validate(found, 2026, data, device='cpu', limit=2)
-    text = report.text()
+    report = run(found, 2026, data, limit=2)
+    text = str(report)
     times = report.entry['valid_runtime']
     rows = {line[:36].strip(): line[36:].split() for line in text.splitlines()[2:]}
     assert 'SPAN (baseline)' in text.splitlines()[1]
@@ -123,7 +132,7 @@ def test_the_table_on_the_screen(here, found, data):
 
 
 def test_the_quality_track_measures_y(here, found, data):
-    report = validate(found, 2025, data, track='quality', device='cpu', limit=1)
+    report = run(found, 2025, data, track='quality', limit=1)
     image, target = by_hand(
         found.network, data / 'DIV2K_LSDIR_valid_LR/000001x4.png', data / 'DIV2K_LSDIR_valid_HR/000001.png'
     )
@@ -149,29 +158,27 @@ class Nearest(torch.nn.Module):
 @pytest.mark.parametrize(('own', 'given'), [(1.0, 255.0), (255.0, 1.0)])
 def test_a_wrong_data_range(data, capsys, own, given):
     network = FoundNetwork(Nearest(own), 'Nearest', {})
-    right, wrong = (validate(network, 2024, data, data_range=r, device='cpu', limit=2) for r in (own, given))
-    figures = tuple(run.entry['valid_psnr'][0] for run in (right, wrong))
+    right, wrong = (run(network, 2024, data, data_range=r, limit=2) for r in (own, given))
+    figures = tuple(report.entry['valid_psnr'][0] for report in (right, wrong))
     told = '000001.png: {1:.2f} dB with data range {3:g}, {0:.2f} dB with {2:g}; try --data-range {2:g}'
     warning = 'the data range looks wrong. ' + told.format(*figures, own, given)
-    assert warning in wrong.notes
+    assert warning in wrong.warnings
     assert capsys.readouterr().err.count(f'warning: {warning}\n') == 1
     assert (
         '000001.png: {0:.2f} dB with data range {2:g}, {1:.2f} dB with {3:g}'.format(*figures, own, given)
-        in right.notes
+        in right.warnings
     )
 
 
 def test_a_network_of_another_scale(data):
-    with pytest.raises(
-        UserError, match=r'NTIRE is ×4, and this network made 1×3×24×22 of .*, where 1×3×48×44 is wanted'
-    ):
-        validate(FoundNetwork(Nearest(scale=2), 'Nearest', {}), 2024, data, device='cpu')
+    with pytest.raises(UserError, match=r'NTIRE is ×4: .* must be 1×3×48×44, got 1×3×24×22'):
+        run(FoundNetwork(Nearest(scale=2), 'Nearest', {}), 2024, data)
 
 
 def test_a_network_that_fails(data):
     network = torch.nn.Sequential(torch.nn.Conv2d(4, 48, 1), torch.nn.PixelShuffle(4))
-    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\) cannot go through: .*channels'):
-        validate(FoundNetwork(network, 'Sequential', {}), 2024, data, device='cpu')
+    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\): .*channels'):
+        run(FoundNetwork(network, 'Sequential', {}), 2024, data)
 
 
 def test_a_network_that_fails_in_its_own_way(data):
@@ -179,20 +186,20 @@ def test_a_network_that_fails_in_its_own_way(data):
         def forward(self, x):
             assert x.shape[2] % 16 == 0, 'multiples of 16'
 
-    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\) cannot go through: AssertionError: multiples of 16'):
-        validate(FoundNetwork(Own(), 'Own', {}), 2024, data, device='cpu')
+    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\): AssertionError: multiples of 16'):
+        run(FoundNetwork(Own(), 'Own', {}), 2024, data)
 
 
 def test_images_too_small_to_be_measured(found, data):
     for path in data.rglob('000001*.png'):
         cv2.imwrite(str(path), np.zeros((4, 5, 3) if 'x4' in path.name else (16, 20, 3), np.uint8))
-    with pytest.raises(UserError, match=r'000001\.png is 16×20, and metrics need 19×19'):
-        validate(found, 2024, data, ssim=True, device='cpu')
+    with pytest.raises(UserError, match=r'000001\.png is 16×20.* 19×19'):
+        run(found, 2024, data, ssim=True)
 
 
 def test_a_device_that_is_not_here(found, data):
-    with pytest.raises(UserError, match=r'torch cannot use xla here .*; leave --device out'):
-        validate(found, 2024, data, device='xla')
+    with pytest.raises(UserError, match=r'torch cannot use xla here'):
+        run(found, 2024, data, device='xla')
 
 
 def test_images_are_laid_out_as_in_the_official_script():
@@ -203,18 +210,24 @@ def test_images_are_laid_out_as_in_the_official_script():
     assert x.stride() == official.stride()
 
 
-def test_flops_of_what_cannot_be_exported(data):
-    class Local(torch.nn.Upsample):
-        pass
+def test_flops_of_fused_attention_are_those_of_an_export(data):
+    """Plain there: two matrix products between the 32×32 pooled pixels of 3 features each."""
 
-    report = validate(FoundNetwork(Local(scale_factor=4), 'Local', {}), 2026, data, device='cpu')
-    assert any('cannot be exported: ' in note for note in report.notes)
+    class Pooled(torch.nn.Upsample):
+        def forward(self, x):
+            tokens = F.avg_pool2d(x, 8, ceil_mode=True).flatten(2).mT
+            tokens = F.scaled_dot_product_attention(tokens, tokens, tokens, dropout_p=0.0)
+            return super().forward(x + tokens.mean(1)[..., None, None])
+
+    report = run(FoundNetwork(Pooled(scale_factor=4), 'Pooled', {}), 2026, data)
+    assert report.entry['flops'] >= 2 * 3 * (32 * 32) ** 2 / 1e9
+    assert any('0.0063 G of attention' in warning for warning in report.warnings)
 
 
 def test_grey_images_have_three_equal_channels(found, data):
     for path in data.rglob('000001*.png'):
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
-    report = validate(found, 2024, data, device='cpu', limit=1)
+    report = run(found, 2024, data, limit=1)
     lr, hr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png', data / 'DIV2K_LSDIR_valid_HR/000001.png'
     assert report.entry['valid_psnr'] == [pytest.approx(calculate_psnr(*by_hand(found.network, lr, hr), 4), abs=1e-12)]
 
@@ -223,42 +236,42 @@ def test_images_of_16_bits(found, data):
     lr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png'
     cv2.imwrite(str(lr), cv2.imread(str(lr)).astype(np.uint16) * 257)
     with pytest.raises(UserError, match=r'000001x4\.png has 16 bits'):
-        validate(found, 2024, data, device='cpu')
+        run(found, 2024, data)
 
 
 def test_lr_images_of_another_scale(here, found, data):
     lr = data / 'DIV2K_LSDIR_valid_LR/000001x4.png'
     cv2.imwrite(str(lr), cv2.imread(str(lr))[:-1])
-    with pytest.raises(UserError, match=r'48×44, and four times .* is 44×44'):
-        validate(found, 2024, data, device='cpu')
+    with pytest.raises(UserError, match=r'48×44, but four times .* is 44×44'):
+        run(found, 2024, data)
 
 
 def test_a_nested_checkpoint_works_and_is_told(here, data, found):
-    weights.write(here / 'net.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
-    report = validate('net.pth', 2024, data, device='cpu', limit=1)
-    assert any(note.startswith('net.pth has its weights nested in params;') for note in report.notes)
-    again = validate(found, 2024, data, device='cpu', limit=1)
+    write_weights(here / 'net.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
+    report = run(NetworkChoice('net.pth'), 2024, data, limit=1)
+    assert any(warning.startswith('net.pth has its weights nested in params') for warning in report.warnings)
+    again = run(found, 2024, data, limit=1)
     assert again.entry['valid_psnr'] == report.entry['valid_psnr']
-    assert 'the earlier run of LGVAN in results.json is replaced' in again.notes
+    assert 'the earlier run of LGVAN in results.json is replaced' in again.warnings
 
 
 def test_untrained_weights_are_told(data):
-    report = validate('LGVAN', 2024, data, arguments=TINY, device='cpu', limit=1)
-    assert any(note.startswith('no checkpoint:') for note in report.notes)
+    report = run(LGVAN, 2024, data, limit=1)
+    assert any('initial weights' in warning for warning in report.warnings)
 
 
 def test_no_inference_form(data):
     with pytest.raises(UserError, match='A2N has no fused form'):
-        validate('A2N', 2024, data, arguments=TINY, fused=True, device='cpu')
+        run(NetworkChoice('A2N', TINY, fused=True), 2024, data)
 
 
 def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkeypatch):
     write_tree(data, 'mixed_test')
-    validate(found, 2024, data, device='cpu', limit=1)
+    run(found, 2024, data, limit=1)
     before = (here / 'results.json').read_bytes()
-    monkeypatch.setattr(running, 'timed', None)  # nothing is computed before this is known
-    with pytest.raises(UserError, match='LGVAN on valid, and this run is on valid and test'):
-        validate(found, 2024, data, device='cpu', name='other', include_test=True)
+    monkeypatch.setattr(running, 'time_pass', None)  # nothing is computed before this is known
+    with pytest.raises(UserError, match='LGVAN on valid, but this run is on valid and test'):
+        run(found, 2024, data, name='other', include_test=True)
     assert (here / 'results.json').read_bytes() == before
 
 
@@ -266,7 +279,7 @@ def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkey
     ('year', 'flags', 'message'),
     [
         (2024, {'hybrid_test': True}, '2024 has no hybrid test set'),
-        (2023, {'hybrid_test': True, 'include_test': True}, 'leave --include-test out'),
+        (2023, {'hybrid_test': True, 'include_test': True}, 'omit --include-test'),
         (2024, {'data_range': 2}, '1 or 255, got 2'),
         (2024, {'limit': 0}, 'at least 1'),
         (2024, {'device': 'meta'}, 'computes nothing'),
@@ -274,7 +287,7 @@ def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkey
 )
 def test_flags_that_make_no_sense(found, data, year, flags, message):
     with pytest.raises(UsageError, match=message):
-        validate(found, year, data, **{'device': 'cpu', **flags})
+        run(found, year, data, **flags)
 
 
 def test_the_command(here, data, capsys):
@@ -298,45 +311,43 @@ def test_no_output_stays_in_the_memory_of_the_next_image(found, data):
             outputs.append(weakref.ref(out))
             return out
 
-    pairs = find_pair_paths(data, protocol(2026).splits['valid'], 'valid', None)[0]
-    running.run_split(
-        Watched(), pairs, 'valid', Settings(torch.device('cpu'), 1.0, 'efficient', False, False), None, []
-    )
+    pairs = find_pairs(data, find_year(2026).splits['valid'], 'valid', None)[0]
+    running.run_split(Watched(), pairs, 'valid', RunSettings(torch.device('cpu'), 1.0, 'efficient', False, False))
     assert alive == [0] * 4  # three images, the first one with both ranges
 
 
 def test_images_that_cannot_be_saved(here, found, data):
     (here / 'file').touch()
     with pytest.raises(UserError, match='cannot write file/LGVAN/valid/'):
-        validate(found, 2026, data, device='cpu', save_dir='file')
+        run(found, 2026, data, save_dir='file')
 
 
 def test_a_run_that_no_table_can_hold_is_told_before(here, found, data, monkeypatch):
     (here / 'results.json').write_text('{"other": {"valid_ave_psnr": 30.0}}')
-    monkeypatch.setattr(running, 'timed', None)  # nothing runs
-    with pytest.raises(UserError, match="other has no usable 'valid_ave_runtime'"):
-        validate(found, 2026, data, device='cpu')
+    monkeypatch.setattr(running, 'time_pass', None)  # nothing runs
+    with pytest.raises(UserError, match="other has no valid 'valid_ave_runtime'"):
+        run(found, 2026, data)
 
 
 def test_long_titles_keep_the_columns(here, found):
     write_tree(here / 'data', 'hybrid_test')
-    lines = validate(found, 2023, 'data', device='cpu', limit=1, hybrid_test=True).text().splitlines()
+    lines = str(run(found, 2023, 'data', limit=1, hybrid_test=True)).splitlines()
     table = [line for line in lines[1:] if not line.startswith('note')]
     assert len({len(line) for line in table}) == 1
 
 
 def test_a_checkpoint_that_does_not_tell_its_network(here, found, data):
     torch.save(found.network.state_dict(), 'flat.pth')
-    report = validate('flat.pth', 2026, data, arch='LGVAN', arguments=TINY, device='cpu', limit=1)
-    expected = validate(found, 2026, data, device='cpu', limit=1)
+    report = run(NetworkChoice('flat.pth', TINY, 'LGVAN'), 2026, data, limit=1)
+    expected = run(found, 2026, data, limit=1)
     assert report.entry['valid_psnr'] == expected.entry['valid_psnr']
-    with pytest.raises(UsageError, match='Nope is no registered network'):
-        validate('flat.pth', 2026, data, arch='Nope')
-    with pytest.raises(UsageError, match='LGVAN is no checkpoint'):
-        validate('LGVAN', 2026, data, arch='EARN')
-    weights.write(here / 'told.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
-    with pytest.raises(UserError, match=r'told\.pth is of LGVAN, not of EARN'):
-        validate('told.pth', 2026, data, arch='EARN')
+    with pytest.raises(UserError, match='Nope is not registered'):
+        run(NetworkChoice('flat.pth', arch='Nope'), 2026, data)
+    with pytest.raises(UsageError, match='LGVAN is not a checkpoint'):
+        run(NetworkChoice('LGVAN', arch='EARN'), 2026, data)
+    write_weights(here / 'ours.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
+    with pytest.raises(UserError, match=r'ours\.pth .*LGVAN.*EARN'):
+        run(NetworkChoice('ours.pth', arch='EARN'), 2026, data)
 
 
 def test_a_network_by_its_file(here, data, capsys, monkeypatch):

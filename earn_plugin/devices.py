@@ -1,0 +1,39 @@
+"""The device that a command computes on."""
+
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+from earn_plugin.errors import UsageError, UserError, reason_of
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; for None the GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device, or torch cannot use it.
+    """
+    try:
+        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except RuntimeError:
+        raise UsageError(f'{name} is not a device; possible: cpu, cuda, cuda:1, …') from None
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise UserError('there is no CUDA device that torch can use (see `basicsr doctor`); omit --device')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ModuleNotFoundError) as error:
+        raise UserError(f'torch cannot use {device} here ({reason_of(error)}); omit --device') from error
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """The name of the GPU, or of the processor with the number of torch's threads."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path('/proc/cpuinfo')  # platform.processor() is empty on Linux
+    found = re.search(r'^model name\s*: (.+)$', cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    name = found[1] if found else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f'{name}, {threads} thread{"s" if threads > 1 else ""}'
