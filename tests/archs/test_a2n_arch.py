@@ -22,7 +22,7 @@ def small(**arguments) -> A2N:
         ('A2N-M', 4, 842_659),
     ],
 )
-def test_has_the_papers_parameters(variant, upscale, count):
+def test_has_the_papers_parameter_count(variant, upscale, count):
     assert sum(p.numel() for p in A2N(upscale=upscale, variant=variant).parameters()) == count
 
 
@@ -37,7 +37,7 @@ def plain_weights(block: AttentionInAttentionBlock, entered: torch.Tensor) -> to
 
 
 def plain_block(block: AttentionInAttentionBlock, x: torch.Tensor, weights=None) -> torch.Tensor:
-    """Section 3.2 and 3.3 from convs; ``weights`` replaces the block's own."""
+    """Sections 3.2 and 3.3 from convs; ``weights`` replaces the block's own."""
     branch, pad = block.attention, block.non_attention.kernel_size[0] // 2
     entered = lrelu(F.conv2d(x, block.conv_first.weight))
     mask = lrelu(F.conv2d(entered, branch.conv_mask1.weight, padding=1))
@@ -67,21 +67,21 @@ def test_inside_a_block_only_the_conv_before_the_sigmoid_has_a_bias():
 @pytest.mark.parametrize(
     ('branch_weights', 'values'), [('attention', (1, 0)), ('non_attention', (0, 1)), ('equal', (0.5, 0.5))]
 )
-def test_fixed_weights_replace_the_learned_ones(branch_weights, values):
+def test_fixed_weights_replace_the_dynamic_ones(branch_weights, values):
     network = small(branch_weights=branch_weights)
     x = torch.randn(3, 8, 4, 5, dtype=torch.float64)
     weights = torch.tensor([values] * 3, dtype=torch.float64)
     block = network.body[1]
     assert torch.allclose(block(x), plain_block(block, x, weights), rtol=0, atol=1e-12)
     assert network.weights_per_block(torch.rand(3, 3, 4, 5, dtype=torch.float64)).tolist() == [[list(values)] * 3] * 3
-    # neither has a layer for them, and the state dict is a part of the learned variant's
+    # the state dict is a subset of the dynamic variant's
     assert set(network.state_dict()) == {name for name in small().state_dict() if '.dynamic_attention.' not in name}
 
 
-def test_branch_weights_are_those_that_the_blocks_use():
+def test_weights_per_block_are_those_that_the_blocks_use():
     network = small()
     for block in network.body:
-        block.dynamic_attention[2].weight.data *= 100  # far from one half, whatever the images
+        block.dynamic_attention[2].weight.data *= 100  # far from one half for any image
     images = torch.rand(2, 3, 6, 5, dtype=torch.float64)
     features, expected = network.conv_first(images * 255), []
     for block in network.body:
@@ -91,36 +91,4 @@ def test_branch_weights_are_those_that_the_blocks_use():
     assert weights.shape == (2, 3, 2)
     assert torch.allclose(weights, torch.stack(expected, 1), rtol=0, atol=1e-12)
     assert torch.allclose(weights.sum(2), torch.ones(2, 3, dtype=torch.float64))
-    assert (weights[0] - weights[1]).abs().max() > 1e-6  # each image has its own
-
-
-@pytest.mark.parametrize(('upscale', 'steps'), [(2, [2]), (3, [3]), (4, [2, 2])])
-def test_network_equals_the_papers_formula(upscale, steps):
-    network = small(upscale=upscale)
-    images = torch.rand(2, 3, 5, 4, dtype=torch.float64)
-    x = images * 255
-    shallow = network.conv_first(x)
-    out = shallow
-    for block in network.body:
-        out = plain_block(block, out)
-    out = network.conv_after_body(out) + shallow
-    assert len(network.upsample) == len(steps)
-    for part, step in zip(network.upsample, steps, strict=True):
-        out = part.conv1(out.repeat_interleave(step, 2).repeat_interleave(step, 3))
-        out = lrelu(part.conv2(lrelu(out * part.attention(out).sigmoid())))
-    skip = F.interpolate(x, scale_factor=upscale, mode='bilinear', align_corners=False)
-    expected = (network.conv_last(out) + skip) / 255
-    assert torch.allclose(network(images), expected, rtol=0, atol=1e-12)
-
-
-def test_tail_has_its_own_width():
-    network = A2N(upscale=4)
-    convs = [m for m in network.upsample.modules() if isinstance(m, nn.Conv2d)]
-    assert [(conv.in_channels, conv.out_channels, conv.kernel_size[0]) for conv in convs] == [
-        (40, 24, 3),
-        (24, 24, 1),
-        (24, 24, 3),
-        (24, 24, 3),
-        (24, 24, 1),
-        (24, 24, 3),
-    ]
+    assert (weights[0] - weights[1]).abs().max() > 1e-6  # each image has its own weights

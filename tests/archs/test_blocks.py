@@ -5,7 +5,7 @@ from earn_plugin.archs import blocks
 
 
 @pytest.mark.parametrize('upscale', [2, 3, 4, 8])
-def test_upsampler_has_the_scale(upscale):
+def test_upsampler_scales_each_side(upscale):
     out = blocks.Upsampler(upscale, 6)(torch.rand(2, 6, 3, 5))
     assert out.shape == (2, 6, 3 * upscale, 5 * upscale)
 
@@ -26,26 +26,9 @@ def test_residual_block_is_conv_relu_conv_and_skip():
     assert torch.equal(block(x), plain.clamp(min=0))
 
 
-def test_mean_shift_has_the_originals_float32_values():
+def test_mean_shift_has_the_authors_float32_values():
     shift = blocks.MeanShift((0.4488, 0.4371, 0.4040), 255.0).double()
     assert shift.mean.flatten().tolist() == [114.44400024414062, 111.46049499511719, 103.02000427246094]
     x = torch.rand(1, 3, 2, 2, dtype=torch.float64)
     assert torch.allclose(shift.undo(shift(x)), x, atol=1e-15)
     assert not shift.state_dict()
-
-
-@pytest.mark.parametrize('value', [0, -1, 2.0, True, '3', None])
-def test_check_positive_names_argument_and_value(value):
-    with pytest.raises(ValueError, match=r'num_feat must be a whole number of at least 1, got '):
-        blocks.check_positive(num_feat=value)
-
-
-def test_checks_name_what_fits():
-    with pytest.raises(ValueError, match='upscale must be one of 2, 3, 4, got 5'):
-        blocks.check_choice((2, 3, 4), upscale=5)
-    with pytest.raises(ValueError, match='got True'):
-        blocks.check_choice((1, 2), upscale=True)
-    with pytest.raises(ValueError, match=r'num_feat must be a multiple of 16 \(the reduction\), got 30; try 32'):
-        blocks.check_multiple(16, 'the reduction', num_feat=30)
-    with pytest.raises(ValueError, match=r'num_in_ch must equal the number of values in rgb_mean \(3\), got 4'):
-        blocks.check_channels(4, 3, (0.1, 0.2, 0.3))

@@ -18,7 +18,7 @@ def conv_count(inputs: int, outputs: int, kernel_size: int) -> int:
 
 
 @pytest.mark.parametrize(('mode', 'projections'), [('gaussian', 1), ('embedded', 3)])
-def test_has_rcans_parameters_and_those_of_the_spatial_attention(mode, projections):
+def test_has_the_parameters_of_rcan_and_of_the_spatial_attention(mode, projections):
     spatial = projections * conv_count(64, 32, 1) + conv_count(32, 64, 1)
     channel = conv_count(64, 4, 1) + conv_count(4, 64, 1)
     conv = conv_count(64, 64, 3)
@@ -51,7 +51,7 @@ def plain_unit(x, unit, mode):
 def test_network_equals_the_plain_formula(upscale, steps, mode):
     network = small(upscale=upscale, non_local_mode=mode)
     images = torch.rand(2, 3, 5, 4, dtype=torch.float64)
-    mean = torch.tensor((0.4488, 0.4371, 0.4040)).double()[:, None, None]  # a float32 number, as everywhere
+    mean = torch.tensor((0.4488, 0.4371, 0.4040)).double()[:, None, None]  # rounded to float32, as in the network
     shallow = out = network.conv_first(images - mean)
     for group in network.body:
         inner = out

@@ -6,11 +6,11 @@ from earn_plugin.archs.earn_arch import EARN
 
 
 @pytest.mark.parametrize(('upscale', 'count'), [(2, 2_033_731), (3, 2_218_371), (4, 2_181_443)])
-def test_has_the_papers_parameters(upscale, count):
+def test_has_the_papers_parameter_count(upscale, count):
     assert sum(p.numel() for p in EARN(upscale=upscale).parameters()) == count
 
 
-def test_released_variant_has_the_authors_parameters():
+def test_released_variant_has_the_authors_parameter_count():
     assert sum(p.numel() for p in EARN(variant='released').parameters()) == 2_728_499
 
 
@@ -20,7 +20,7 @@ def small(**arguments):
 
 
 def test_paper_form_is_equations_3_and_4():
-    """The block from its parts, in the paper's order."""
+    """The block computed from its parts, in the paper's order."""
     block = small().double().body[0]
     x = torch.randn(1, 16, 6, 8, dtype=torch.float64)
     asca, pa = block.attention
@@ -34,7 +34,7 @@ def test_paper_form_is_equations_3_and_4():
 
 @pytest.mark.parametrize('variant', ['paper', 'released'])
 def test_ablations(variant):
-    """Each takes away what Table 2 says, and nothing else."""
+    """Each removes the parts that Table 2 names, and no others."""
     names = {name.split('.', 2)[2] for name in small(variant=variant).state_dict() if name.startswith('body.0.')}
 
     def left(**arguments):
@@ -44,7 +44,7 @@ def test_ablations(variant):
     assert left(use_skip=False) == names
     assert left(use_local_attention=False) == {n for n in names if not n.startswith('mask.attention')}
     without_asca = left(use_asca=False)
-    if variant == 'released':  # its two residual blocks go with ASCA
+    if variant == 'released':  # its two residual blocks are removed with ASCA
         assert without_asca == {n for n in names if not n.startswith('attention.')}
     else:  # pixel attention stays
         assert without_asca == {n.replace('.1.', '.0.', 1) for n in names if n.startswith('attention.1')} | {
@@ -52,7 +52,7 @@ def test_ablations(variant):
         }
 
 
-def test_without_skips_neither_blocks_nor_whole_have_one():
+def test_without_skips_neither_the_blocks_nor_the_network_has_one():
     network = small(use_skip=False).double()
     x = torch.rand(1, 3, 4, 4, dtype=torch.float64)
     features = network.conv_first(network.shift(x))

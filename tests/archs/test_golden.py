@@ -1,4 +1,4 @@
-"""Each network, built by its arguments, gives what the authors' own gives for the same weights."""
+"""Each network, built by its arguments, has the output of the authors' network with the same weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""LGVAN's fused form beside the form that its authors wrote."""
+"""LGVAN's fused form against its authors' form."""
 
 import itertools
 
@@ -44,7 +44,7 @@ def test_equals_the_authors_form_with_all_its_features():
 
 
 def test_in_float32_it_is_as_exact_as_the_authors_form():
-    """Within a few roundings of the exact values, 2⁻²⁴ each, which the authors' form in float32 is, too."""
+    """Within a few roundings of the exact values, 2⁻²⁴ each, as is the authors' form in float32."""
     network = trained(num_feat=32, num_block=9)
     exact, fused = trained(num_feat=32, num_block=9).double(), network.fuse()
     for size in [(1, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 1), (8, 7), (17, 31), (64, 48)]:
@@ -55,7 +55,7 @@ def test_in_float32_it_is_as_exact_as_the_authors_form():
         assert errors[0] < 2 * errors[1] + 2**-24, size
 
 
-def test_bands_join_without_a_seam(monkeypatch):
+def test_bands_do_not_change_the_result(monkeypatch):
     network = trained(upscale=3).double()
     x = torch.rand(2, 3, 200, 6, dtype=torch.float64)
     monkeypatch.setattr(Bands, 'band_bytes', 1)
@@ -67,7 +67,7 @@ def test_bands_join_without_a_seam(monkeypatch):
 
 
 @pytest.mark.filterwarnings('ignore:.torch.jit:DeprecationWarning', 'ignore::torch.jit.TracerWarning')
-def test_a_trace_has_no_bands_and_serves_other_sizes(monkeypatch):
+def test_a_trace_has_no_bands_and_works_for_other_sizes(monkeypatch):
     monkeypatch.setattr(Bands, 'band_bytes', 1)
     fused = trained().fuse()
     traced = torch.jit.trace(fused, torch.rand(1, 3, 90, 7), check_trace=False)
@@ -77,7 +77,7 @@ def test_a_trace_has_no_bands_and_serves_other_sizes(monkeypatch):
     assert error(traced(x), fused(x)) < 1e-6
 
 
-def test_any_memory_format_does():
+def test_any_memory_format_works():
     network = trained().double()
     x = torch.rand(2, 3, 6, 7, dtype=torch.float64)
     expected = as_published(network, x)
@@ -89,7 +89,7 @@ def test_any_memory_format_does():
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
 def test_weights_are_rounded_once(dtype):
-    """Sums and products of weights in float64, then one rounding."""
+    """Sums and products of weights are computed in float64, then rounded once."""
     network = trained().to(dtype)
     expected = network.double().fuse().state_dict()
     fused = network.to(dtype).fuse()
@@ -98,7 +98,7 @@ def test_weights_are_rounded_once(dtype):
         assert torch.equal(value, expected[name].to(dtype)), name
 
 
-def test_the_trained_network_stays_as_it_is():
+def test_fuse_does_not_change_the_network():
     network = trained().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     fused = network.fuse()
@@ -109,7 +109,7 @@ def test_the_trained_network_stays_as_it_is():
     assert fused.fuse() is fused
 
 
-def test_it_is_built_again_by_its_arguments():
+def test_the_fused_form_is_built_again_by_its_arguments():
     network = trained(num_in_ch=4, num_out_ch=4, upscale=3)
     fused = network.fuse()
     other = LGVAN(num_in_ch=4, num_out_ch=4, num_feat=8, num_block=2, upscale=3, fused=True).eval()
@@ -118,8 +118,8 @@ def test_it_is_built_again_by_its_arguments():
     assert torch.equal(other(x), fused(x))
 
 
-def test_it_has_fewer_convs():
-    """At 3×256×256. On the meta device nothing is cut into bands, so that a count is of the network alone."""
+def test_costs_of_the_fused_form():
+    """At 3×256×256. On the meta device there are no bands, so a count is of the network alone."""
     network, outputs, multiply_adds = LGVAN(fused=True).to('meta'), [], []
 
     def count(conv, inputs, output):
@@ -130,7 +130,7 @@ def test_it_has_fewer_convs():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     network(torch.empty(1, 3, 256, 256, device='meta'))
-    # of each block's gate four strip convs are gone; one conv and two narrow columns of 32×256 each take their place
+    # one conv and two narrow columns of 32×256 each replace the four strip convs of each block's gate
     plane = 256 * 256
     block = plane * (4 * 32 * 32 + 3 * 32 * 25 + 4 * 32 * 32 + 64 * 9) + 2 * 256 * 32 * 9
     rest = plane * (27 * 32 + 16 * 32 * 9 + 32 * 512 + 16 * 32 * 3 * 9)

@@ -1,4 +1,4 @@
-"""The non-local attention against its plain form, which stores the weights of all pixels for all pixels."""
+"""The non-local attention against its plain form, which materialises the attention matrix."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def output_and_gradients(module, forward, x: Tensor) -> list[Tensor]:
     x = x.clone().requires_grad_()
     module.zero_grad()
     out = forward(x)
-    # a loss under which every value has a weight of its own
+    # a loss in which every value has its own weight
     (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
     return [out.detach(), x.grad, *(parameter.grad for parameter in module.parameters())]
 
@@ -51,7 +51,7 @@ def assert_equals_plain(mode: str, over: str, num_feat: int, shape: tuple[int, i
     assert len(ours) == (10 if mode == 'embedded' else 6)
     for one, other in zip(ours, expected, strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
-    with torch.no_grad():  # another path for the queries
+    with torch.no_grad():  # without gradients the queries are computed differently
         assert torch.allclose(module(x), expected[0], rtol=1e-10, atol=1e-10)
 
 
@@ -64,12 +64,12 @@ def test_output_and_gradients_equal_the_plain_form(mode, over, shape):
 @pytest.mark.parametrize('mode', NonLocalAttention.modes)
 @pytest.mark.parametrize('values', [1, 2 * 35, 4 * 2 * 35, 34 * 2 * 35])
 def test_chunks_of_keys_change_nothing(mode, values, monkeypatch):
-    """One key at a time, also where more are asked for than there is room; four; all but one."""
+    """One key at a time, the least possible; four; all but one."""
     monkeypatch.setitem(attention.CHUNK, 'cpu', values)
     assert_equals_plain(mode, 'queries', 8, (2, 5, 7))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     mode_and_over=st.sampled_from(MODES),
     num_feat=st.sampled_from([2, 4, 6, 16]),
@@ -83,7 +83,7 @@ def test_any_size_and_any_chunks_equal_the_plain_form(mode_and_over, num_feat, s
         assert_equals_plain(*mode_and_over, num_feat, shape, scale)
 
 
-def test_starts_as_the_identity_where_the_projection_starts_at_zero():
+def test_zero_init_starts_as_the_identity():
     module = NonLocalAttention(8, 'embedded', 'queries', zero_init=True)
     x = torch.randn(2, 8, 5, 7)
     assert torch.equal(module(x), x)
@@ -92,8 +92,8 @@ def test_starts_as_the_identity_where_the_projection_starts_at_zero():
 
 @pytest.mark.parametrize('half', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('function', [attention.attention_over_keys, attention.attention_over_queries])
-def test_half_precision_is_weighed_in_float32(function, half):
-    """Also dot products beyond 65504, float16's largest number."""
+def test_half_precision_is_computed_in_float32(function, half):
+    """Also dot products above 65504, the largest number of float16."""
     torch.manual_seed(0)
     for size in (1, 200):
         rows = [(torch.randn(2, 8, 6, 5) * size).to(half) for _ in range(3)]
@@ -103,7 +103,7 @@ def test_half_precision_is_weighed_in_float32(function, half):
 
 
 class Largest(TorchDispatchMode):
-    """Records the operators and the size of the largest tensor that any of them makes."""
+    """Records the operators and the size of the largest tensor that any of them returns."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ class Largest(TorchDispatchMode):
 
 
 @every_mode
-def test_no_tensor_holds_the_weights_of_all_pixels_for_all_pixels(mode, over, monkeypatch):
+def test_no_tensor_holds_the_attention_matrix(mode, over, monkeypatch):
     pixels, num_feat = 64 * 64, 8
     monkeypatch.setitem(attention.CHUNK, 'cpu', 2**17)
     module = NonLocalAttention(num_feat, mode, over)
@@ -131,14 +131,14 @@ def test_no_tensor_holds_the_weights_of_all_pixels_for_all_pixels(mode, over, mo
         module(x).sum().backward()
     for seen in (inference, training):
         assert seen.numel <= max(2**17, num_feat * pixels) < pixels**2 / 100
-    # the fused kernel keeps its block of weights to itself; the form named math would store them all
+    # the fused kernel does not materialise the weights; the one named math would
     flash = {name for name in training.operators if 'flash_attention' in name}
     assert len(flash) == (2 if over == 'keys' else 0), training.operators  # forward and backward
     assert not any('attention_math' in name for name in training.operators)
 
 
-def test_the_plain_form_would_be_noticed():
-    """The probe sees what the fused kernel avoids."""
+def test_the_plain_form_is_detected():
+    """The recorder sees what the fused kernel avoids."""
     module = NonLocalAttention(8)
     with Largest() as seen, torch.no_grad():
         plain(module, torch.randn(1, 8, 16, 16), 'gaussian', 'keys')
@@ -146,14 +146,14 @@ def test_the_plain_form_would_be_noticed():
 
 
 @pytest.mark.parametrize('batch', [1, 2])
-def test_the_result_lies_in_memory_as_an_image(batch):
-    """A transposed one of a single image makes torch.compile read beside the tensor."""
+def test_the_result_is_contiguous(batch):
+    """For a transposed result of a single image torch.compile reads out of bounds."""
     assert NonLocalAttention(8).eval()(torch.rand(batch, 8, 3, 5)).is_contiguous()
 
 
 @pytest.mark.parametrize('trained', [None, 0, 1, 2])
-def test_weights_are_made_again_for_gradients_alone(monkeypatch, trained):
-    """What makes them again leaves memory in pieces, in an official run as in a count, where nobody wants gradients."""
+def test_weights_are_computed_again_only_for_gradients(monkeypatch, trained):
+    """Checkpointing fragments memory; an official run enables gradients, but no tensor requires them."""
     calls = []
 
     def checkpoint(function, *args, use_reentrant):

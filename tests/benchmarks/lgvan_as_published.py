@@ -1,8 +1,8 @@
-"""LGVAN computed as its authors wrote it: the slow reference for the fused form, and what that is measured against.
+"""LGVAN computed as in its authors' code: the slow reference for the fused form, and its speed compared with ours.
 
-    python -m tests.benchmarks.lgvan_as_published [--size 256 256] [--repeats 7] [--threads 2]
+python -m tests.benchmarks.lgvan_as_published [--size 256 256] [--repeats 7] [--threads 2]
 
-Every branch on its own, contiguous memory, layer norm by mean and square. The weights are those of our network.
+Each branch is computed by itself, in contiguous memory, layer norm by mean and square. The weights are our network's.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
 
 
 def strip(x: Tensor, layer: nn.Module) -> Tensor:
-    if x.shape[3] < layer.row.kernel_size[1]:  # where the authors' own fails
+    if x.shape[3] < layer.row.kernel_size[1]:  # where the authors' code fails
         return layer.column.bias[:, None, None].expand_as(x)
     return layer.column(layer.row(x))
 
@@ -50,7 +50,7 @@ def as_published(network: LGVAN, x: Tensor) -> Tensor:
 
 
 def fill(network: LGVAN) -> LGVAN:
-    """Weights under which every branch counts."""
+    """Set weights with which every branch contributes."""
     for name, parameter in network.named_parameters():
         if name.endswith('bias'):
             nn.init.normal_(parameter, std=0.1)
@@ -62,9 +62,9 @@ def fill(network: LGVAN) -> LGVAN:
 
 
 def main() -> None:
-    from earn_plugin.measure.memory import medians
+    from earn_plugin.measure.speed import interleaved_medians
 
-    parser = argparse.ArgumentParser(description='time LGVAN as its authors wrote it beside its fused form')
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'))
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--threads', type=int, default=2)
@@ -79,11 +79,11 @@ def main() -> None:
         network = copy.deepcopy(network).to(dtype)
         name = str(dtype).removeprefix('torch.')
         runs[f'as published, {name}'] = lambda network=network, x=x: as_published(network, x)
-        runs[f'as trained, {name}'] = lambda network=network, x=x: network(x)
+        runs[f'training form, {name}'] = lambda network=network, x=x: network(x)
         runs[f'fused form, {name}'] = lambda network=fused, x=x: network(x)
     with torch.inference_mode():
-        seconds = medians(runs, args.repeats)
-    print(f'LGVAN x4, 1×3×{args.size[0]}×{args.size[1]}, {args.threads} threads, {args.repeats} alternating runs')
+        seconds = interleaved_medians(runs, args.repeats)
+    print(f'LGVAN x4, 1×3×{args.size[0]}×{args.size[1]}, {args.threads} threads, {args.repeats} interleaved runs')
     full, half = (seconds[f'as published, {name}'] for name in ('float32', 'bfloat16'))
     for name, median in seconds.items():
         ratios = f'{full / median:6.2f} × published float32{half / median:6.2f} × published bfloat16'
