@@ -2,8 +2,10 @@ import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from earn_plugin.convert.networks import NetworkChoice, find_network
+from earn_plugin.convert.networks import NetworkChoice, find_network, import_arch_file
 from earn_plugin.errors import UsageError, UserError
+
+SMALL = {'num_feat': 4, 'num_block': 1}
 
 
 def test_a_registered_name():
@@ -16,47 +18,76 @@ def test_a_network_of_basicsr():
     assert find_network(NetworkChoice('SRVGGNetCompact')).arch == 'SRVGGNetCompact'
 
 
-@pytest.mark.parametrize('what', ['LGVAM', 'models/LGVAN'])
-def test_what_is_not_known_is_told(what):
-    with pytest.raises(UsageError, match='neither a registered network'):
-        find_network(NetworkChoice(what))
+@pytest.mark.parametrize(
+    ('choice', 'message'),
+    [
+        (NetworkChoice('models/LGVAN'), 'neither a registered network'),
+        (NetworkChoice('A2N', {'upscale': 7}), r'A2N cannot be built: .*upscale'),
+        (NetworkChoice('A2N', arch='LGVAN'), 'A2N is not a checkpoint'),
+    ],
+)
+def test_a_choice_that_does_not_exist(choice, message):
+    with pytest.raises(UsageError, match=message):
+        find_network(choice)
 
 
-def test_arguments_that_do_not_fit():
-    with pytest.raises(UsageError, match=r'A2N cannot be built: .*upscale'):
-        find_network(NetworkChoice('A2N', {'upscale': 7}))
-
-
-def test_a_network_that_cannot_be_built_in_its_own_way(monkeypatch):
+def test_a_network_that_fails_in_its_own_way(monkeypatch):
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Odd', lambda how: {}[how])
     with pytest.raises(UsageError, match="Odd cannot be built: KeyError: 'x'"):
         find_network(NetworkChoice('Odd', {'how': 'x'}))
 
 
-def test_no_checkpoint(tmp_path):
-    with pytest.raises(UserError, match=r'net\.pth'):
+def test_a_missing_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r'net\.pth does not exist'):
         find_network(NetworkChoice(str(tmp_path / 'net.pth')))
 
 
-@pytest.mark.parametrize('arch', ['A2N', 'RK4RDN'])  # a layer of the latter is called fuse
-def test_no_inference_form(arch):
+@pytest.mark.parametrize('arch', ['A2N', 'RK4RDN'])
+def test_a_network_without_a_fused_form(arch):
     with pytest.raises(UserError, match=f'{arch} has no fused form'):
         find_network(NetworkChoice(arch, {'upscale': 2, 'num_block': 1}, fused=True))
 
 
-def test_a_checkpoint(tmp_path):
-    found = find_network(NetworkChoice('LGVAN', {'num_feat': 4, 'num_block': 1}))
-    description = {'arch': found.arch, 'arguments': found.arguments, 'scale': 4}
+@pytest.mark.parametrize('is_described', [True, False])
+def test_a_checkpoint(tmp_path, is_described):
+    found = find_network(NetworkChoice('LGVAN', SMALL))
+    description = {'arch': found.arch, 'arguments': found.arguments, 'scale': 4} if is_described else {}
     torch.save({'params': found.network.state_dict()} | description, tmp_path / 'net.pth')
-    read = find_network(NetworkChoice(str(tmp_path / 'net.pth')))
+    choice = NetworkChoice(str(tmp_path / 'net.pth'), {} if is_described else SMALL, arch='LGVAN')
     x = torch.rand(1, 3, 5, 7)
-    assert torch.equal(read.network(x), found.network(x))
+    assert torch.equal(find_network(choice).network(x), found.network(x))
+    if is_described:
+        with pytest.raises(UserError, match='is a checkpoint of LGVAN, not of A2N'):
+            find_network(NetworkChoice(choice.model, arch='A2N'))
 
 
-def test_the_inference_form():
-    found = find_network(NetworkChoice('LGVAN', {'num_feat': 4, 'num_block': 1}, fused=True))
+def test_the_fused_form():
+    found = find_network(NetworkChoice('LGVAN', SMALL, fused=True))
     assert found.form == 'fused form'
     assert found.network.fused and not found.network.training
-    assert found.arguments == {'num_feat': 4, 'num_block': 1, 'fused': True}
+    assert found.arguments == {**SMALL, 'fused': True}
     again = find_network(NetworkChoice('LGVAN', found.arguments, fused=True))
     assert again.network.state_dict().keys() == found.network.state_dict().keys()
+
+
+def test_a_file_inside_a_package_is_imported_as_its_module(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'team_of_test').mkdir()
+    for name, text in {
+        '__init__': '',
+        'parts': 'SIZE = 7\n',
+        'net_arch': 'from basicsr.utils.registry import ARCH_REGISTRY\nfrom .parts import SIZE\n'
+        '@ARCH_REGISTRY.register()\nclass TeamNetOfTest:\n    size = SIZE\n',
+    }.items():
+        (tmp_path / f'team_of_test/{name}.py').write_text(text)
+    import_arch_file(tmp_path / 'team_of_test/net_arch.py')
+    assert ARCH_REGISTRY._obj_map.pop('TeamNetOfTest').size == 7
+
+
+def test_a_file_that_cannot_be_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'net_arch_of_test.py').write_text('import nothing_of_that_name\n')
+    with pytest.raises(UserError, match=r'net_arch_of_test\.py cannot be imported: ModuleNotFoundError'):
+        import_arch_file(tmp_path / 'net_arch_of_test.py')
+    with pytest.raises(UserError, match=r'none\.py is not a Python file'):
+        import_arch_file(tmp_path / 'none.py')
