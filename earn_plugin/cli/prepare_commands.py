@@ -210,8 +210,8 @@ def datasets_of(args: argparse.Namespace) -> list[dict]:
         raise UsageError(
             f'{error}' if Path(args.data).is_file() else f'there is no folder {args.data}, {error}'
         ) from None
-    make_missing_demo(options.data)
     check_dataset_options(options)
+    make_missing_demo(options.data)
     return fill_dataset_defaults(options.data)
 
 

@@ -1,0 +1,1 @@
+"""Training and testing from an options file: the loop, checkpoints and resuming, several processes, logs."""

@@ -1,4 +1,4 @@
-"""Processes of one training: started by torchrun or Slurm, on GPUs (nccl) or on CPUs (gloo)."""
+"""The processes of one training, started by torchrun or Slurm, on GPUs (nccl) or CPUs (gloo)."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,28 +12,28 @@ from torch.nn.parallel import DistributedDataParallel
 
 from earn_plugin.errors import UserError
 
-# Gradients go through nccl; flags and objects through gloo, so that the processes never wait for their GPUs to agree.
+# Gradients use nccl, flags and objects gloo, so that exchanging them never waits for the GPUs.
 CUDA_BACKEND = 'cpu:gloo,cuda:nccl'
 
 
 def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int, int]:
     """Join the other processes, if there are any; returns rank and world size.
 
-    torchrun is noticed without ``--launcher pytorch``, too.
+    torchrun is detected also without ``--launcher pytorch``.
 
     Raises:
-        UserError: launched as distributed, but not by torchrun or Slurm.
+        UserError: the launcher is torchrun or Slurm, but this process was started differently, or Slurm has no CUDA.
     """
     if launcher == 'none' and int(os.environ.get('WORLD_SIZE', 1)) > 1 and 'RANK' in os.environ:
         launcher = 'pytorch'
     if launcher == 'slurm':
         if not torch.cuda.is_available():
-            raise UserError('--launcher slurm needs CUDA devices; on CPUs start with torchrun')
+            raise UserError('--launcher slurm needs CUDA devices; on CPUs use torchrun')
         init_dist('slurm', **{**(dist_params or {}), 'backend': CUDA_BACKEND})
     elif launcher == 'pytorch':
         if 'RANK' not in os.environ:
             raise UserError(
-                '--launcher pytorch is for a run started by torchrun, for example '
+                '--launcher pytorch needs torchrun, for example '
                 'torchrun --nproc_per_node=2 -m earn_plugin train -opt FILE --launcher pytorch'
             )
         if torch.cuda.is_available():
@@ -42,20 +42,20 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
     return get_dist_info()
 
 
-_left = []
+_groups = []
 
 
 def stop() -> None:
     if dist.is_initialized():
-        # Its last owner would be DDP, which gives it up with Python's lock held and then waits for the group's threads,
-        # while one of them may be waiting for that lock. Given up from Python, it lets go of the lock first.
-        _left.append(dist.group.WORLD)
+        # Otherwise its last owner would be DDP, which destroys it while holding Python's lock and then waits for the
+        # group's threads, one of which may wait for that lock. Destroyed from Python, it releases the lock first.
+        _groups.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
 @contextmanager
 def without_ddp(model: Any) -> Iterator[None]:
-    """Inside, the model's networks run without a word to the other processes, which may not be running theirs."""
+    """Run the model's networks without communication, because other processes may not run theirs."""
     wrapped = {name: net for name, net in vars(model).items() if isinstance(net, DistributedDataParallel)}
     vars(model).update({name: net.module for name, net in wrapped.items()})
     try:
@@ -65,7 +65,7 @@ def without_ddp(model: Any) -> Iterator[None]:
 
 
 def rank0_first(do: Callable[[], Any]) -> None:
-    """Let the first process do something while the others wait; if it fails, all fail with its message."""
+    """Call a function in the first process while the others wait; if it raises, all raise the same."""
     failure = [None]
     if get_dist_info()[0] == 0:
         try:
@@ -81,7 +81,7 @@ def rank0_first(do: Callable[[], Any]) -> None:
 
 
 def broadcast(value: Any) -> Any:
-    """The first process's value."""
+    """The value of the first process."""
     values = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values, src=0)

@@ -1,4 +1,4 @@
-"""From completed options to a BasicSR model, with the mistakes that show only then told in a sentence."""
+"""Builds a BasicSR model from completed options and reports what it cannot use in one sentence."""
 
 import pickle
 from pathlib import Path
@@ -12,10 +12,10 @@ from earn_plugin.errors import UserError
 
 
 def build_checked_model(opt: dict[str, Any]) -> BaseModel:
-    """BasicSR's model of the options.
+    """The model of the options; files to be loaded are compared with its networks first.
 
     Raises:
-        UserError: an argument or a file that the model cannot use.
+        UserError: the model cannot use an argument or a file.
     """
     check_pretrained(opt)
     try:
@@ -26,19 +26,17 @@ def build_checked_model(opt: dict[str, Any]) -> BaseModel:
 
 
 def check_pretrained(opt: dict[str, Any]) -> None:
-    """Compare what the network files to be loaded say of themselves with the networks of the options.
+    """Compare the metadata of the network files to be loaded with the networks of the options.
 
     Raises:
-        UserError: a file is missing, damaged, or of another network.
+        UserError: a file is missing, damaged, or belongs to a different network.
     """
     for key, path in opt['path'].items():
         if not key.startswith('pretrain_network_') or path is None:
             continue
         label = key.removeprefix('pretrain_')
         if path.endswith('.safetensors'):
-            raise UserError(
-                f'path.{key}: BasicSR reads no safetensors; make a .pth of it: basicsr convert {path} X.pth'
-            )
+            raise UserError(f'path.{key}: BasicSR cannot read safetensors; first run basicsr convert {path} X.pth')
         content = load_torch_file(Path(path))
         wanted = describe_network(label.replace('network_', 'net_'), opt)
         if not is_description(content) or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):
@@ -54,7 +52,7 @@ def check_pretrained(opt: dict[str, Any]) -> None:
                 if _comparable(has[name]) != _comparable(asks[name])
             ]
         if differing:
-            raise UserError(f'{path} is of another {label}: {"; ".join(differing)}')
+            raise UserError(f'{path} belongs to a different {label}: {"; ".join(differing)}')
 
 
 def _comparable(value: Any) -> Any:

@@ -1,7 +1,6 @@
-"""Testing a network on data sets: images, a table of metrics by image, and the same as JSON."""
+"""Tests a network on data sets: writes its images, a table of the metrics of each image, and the same as JSON."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from basicsr.models.video_base_model import VideoBaseModel
-from basicsr.utils import get_root_logger, get_time_str, make_exp_dirs, tensor2img
-from basicsr.utils.options import dict2str
+from basicsr.utils import get_root_logger, make_exp_dirs, tensor2img
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -22,42 +20,40 @@ from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import Options
 from earn_plugin.prepare.demo import make_missing_demo
-from earn_plugin.training import distributed
+from earn_plugin.training import distributed, run_logs
 from earn_plugin.training.model import build_checked_model
 
 
 def test(options: Options, launcher: str = 'none', debug: bool = False) -> None:
-    """Test as an options file says; everything goes to results/NAME under the working directory.
+    """Test from an options file; writes to results/NAME under the working directory.
 
     Raises:
-        UserError: what is wrong with the options, the images or the network file.
+        UserError: lists all problems of the options, or what is wrong with the images or the network file.
     """
     rank, _ = distributed.start(launcher, options.data.get('dist_params'))
     distributed.stop()
-    if rank == 0:  # the images go through one by one, in one process
+    if rank == 0:  # one process, one image at a time
+        warnings = check_options(options, is_train=False)
         make_missing_demo(options.data)
-        notes = check_options(options, is_train=False)
-        run(fill_defaults(options, is_train=False, debug=debug), notes)
+        run_test(fill_defaults(options, is_train=False, debug=debug), warnings)
 
 
-def run(opt: dict[str, Any], notes: list[str]) -> None:
+def run_test(opt: dict[str, Any], warnings: list[str]) -> None:
     opt['manual_seed'] = opt['manual_seed'] or 0
     loaders = []
     for phase, dataset_opt in sorted(opt['datasets'].items()):
         if dataset_opt['phase'] == 'train':
-            notes.append(f'datasets.{phase} is for training and left out')
+            warnings.append(f'datasets.{phase} is for training and is not used')
             continue
-        dataset, oddities = build_checked(dataset_opt)
-        notes += oddities
+        dataset, found = build_checked(dataset_opt)
+        warnings += found
         loaders.append(validation_loader(dataset, dataset_opt, opt))
     if not any(key.startswith('pretrain_network') and value for key, value in opt['path'].items()):
-        notes.append('path: pretrain_network_g is not set, so this tests a network with random weights')
+        warnings.append('path: pretrain_network_g is not set, so the network has random weights')
     get_root_logger()
     model = build_checked_model(opt)
     make_exp_dirs(opt)
-    logger = open_log(opt)
-    for note in notes:
-        logger.warning(note)
+    run_logs.open_log(opt, 'test', warnings)
 
     report = {'name': opt['name'], 'network_g': opt.get('network_g'), 'path': opt['path'], 'datasets': {}}
     for loader in loaders:
@@ -65,8 +61,8 @@ def run(opt: dict[str, Any], notes: list[str]) -> None:
         if isinstance(model, SRModel) and not isinstance(model, VideoBaseModel):
             results = test_images(model, loader, opt)
             report['datasets'][name] = results
-            print(table(name, results))
-        else:  # videos and the like know best how to test themselves
+            print(results_table(name, results))
+        else:  # models of videos and others test themselves
             model.validation(loader, opt['name'], None, opt['val']['save_img'])
     path = Path(opt['path']['results_root'], 'results.json')
     with atomic_file(path) as file:
@@ -74,25 +70,14 @@ def run(opt: dict[str, Any], notes: list[str]) -> None:
     print(f'images and results.json are in {path.parent}')
 
 
-def open_log(opt: dict[str, Any]) -> logging.Logger:
-    logger = get_root_logger()
-    path = Path(opt['path']['log'], f'test_{opt["name"]}_{get_time_str()}.log')
-    handler = logging.FileHandler(path, 'w', encoding='utf-8')
-    handler.setFormatter(logger.handlers[0].formatter)
-    handler.stream.write(f'options:{dict2str(opt)}\n')
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    return logger
-
-
 def test_images(model: BaseModel, loader: DataLoader, opt: dict[str, Any]) -> dict[str, Any]:
-    """Metrics by image and their means, ours and bicubic's; without targets no metrics, only images."""
+    """Save the images; returns the network's and bicubic's metrics of each and their means, if there are targets."""
     metrics = opt['val'].get('metrics') or {}
     dataset = loader.dataset.opt['name']
     images: dict[str, dict[str, float]] = {}
     for batch in tqdm(loader, desc=dataset, unit='image', disable=None):
         path = Path(batch['lq_path'][0])
-        name = path.name if path.stem in images else path.stem  # a.png beside a.bmp
+        name = path.name if path.stem in images else path.stem  # a.png next to a.bmp
         model.feed_data(batch)
         model.test()
         visuals = model.get_current_visuals()
@@ -102,7 +87,7 @@ def test_images(model: BaseModel, loader: DataLoader, opt: dict[str, Any]) -> di
             with atomic_file(Path(opt['path']['visualization'], dataset, f'{name}_{suffix}.png')) as file:
                 file.write(cv2.imencode('.png', image)[1].tobytes())
         images[name] = measure(image, tensor2img(visuals['gt']), metrics) if 'gt' in batch else {}
-        del model.lq, model.output  # before the next image makes its own
+        del model.lq, model.output  # before the next image allocates its own
         torch.cuda.empty_cache()
     results: dict[str, Any] = {'images': images}
     if metrics and all(images.values()):
@@ -112,8 +97,8 @@ def test_images(model: BaseModel, loader: DataLoader, opt: dict[str, Any]) -> di
     return results
 
 
-def table(dataset: str, results: dict[str, Any]) -> str:
-    """The results of a data set: a line for each image and their mean, bicubic's beside."""
+def results_table(dataset: str, results: dict[str, Any]) -> str:
+    """A line for each image and one for the mean: each metric, followed by bicubic's."""
     if 'mean' not in results:
         return f'{dataset}: {len(results["images"])} images, no metrics'
     names = list(results['mean'])
@@ -121,7 +106,7 @@ def table(dataset: str, results: dict[str, Any]) -> str:
     header = ''.join(f'{name:>10}{"bicubic":>10}' for name in names)
     lines = [f'{dataset:<{width}}{header}']
     rows = {**results['images'], 'mean': results['mean']}
-    beside = {**results['bicubic']['images'], 'mean': results['bicubic']['mean']}
+    bicubic = {**results['bicubic']['images'], 'mean': results['bicubic']['mean']}
     for row, values in rows.items():
-        lines.append(f'{row:<{width}}' + ''.join(f'{values[n]:>10.4f}{beside[row][n]:>10.4f}' for n in names))
+        lines.append(f'{row:<{width}}' + ''.join(f'{values[n]:>10.4f}{bicubic[row][n]:>10.4f}' for n in names))
     return '\n'.join(lines)

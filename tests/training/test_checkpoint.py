@@ -13,7 +13,7 @@ from earn_plugin.convert import weight_files
 from earn_plugin.errors import UserError
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.options_file import read_options
-from earn_plugin.training import checkpoint
+from earn_plugin.training import checkpoint, resume
 from tests.helpers.options import write_options
 from tests.models.test_earn_model import batch, step
 
@@ -35,7 +35,9 @@ def model(opt):
 
 
 def save(model, opt, iteration=2):
-    return checkpoint.save_state(model, opt, iteration, 0, 2 * iteration, [rng.get_state()])
+    return checkpoint.save_state(
+        model, opt, iteration=iteration, epoch=0, position=2 * iteration, rngs=[rng.get_state()]
+    )
 
 
 def equal(a, b):
@@ -51,7 +53,7 @@ def test_a_state_holds_everything(model, opt):
     assert state['options']['network_g'] == opt['network_g']
     torch.manual_seed(1)
     fresh = build_model(opt)
-    checkpoint.restore(fresh, state, opt)
+    resume.restore(fresh, state, opt)
     for label in ('net_g', 'net_g_ema'):
         assert equal(getattr(fresh, label).state_dict(), getattr(model, label).state_dict())
     for one in (model, fresh):
@@ -73,10 +75,10 @@ def test_every_network_of_any_model_is_found(opt):
     assert not (set(vars(model)) & {'save_network', 'save_training_state'})
     state = weight_files.load_torch_file(save(model, opt))
     assert len(state['optimizers']) == 2
-    checkpoint.restore(build_model(opt), state, opt)
+    resume.restore(build_model(opt), state, opt)
 
 
-def test_the_newest_are_kept(model, opt):
+def test_the_latest_states_are_kept(model, opt):
     folder = Path(opt['path']['training_states'])
     for iteration in (1, 5, 9, 10, 11):
         save(model, opt, iteration)
@@ -87,7 +89,7 @@ def test_the_newest_are_kept(model, opt):
 
 
 @pytest.mark.parametrize('damage', ['cut', 'empty', 'text', 'flipped', 'other'])
-def test_the_newest_whole_state_is_taken_and_those_skipped_are_told(model, opt, damage):
+def test_the_latest_valid_state_is_loaded_with_warnings_of_those_skipped(model, opt, damage):
     save(model, opt, 1)
     newest = save(model, opt, 2)
     content = bytearray(newest.read_bytes())
@@ -99,42 +101,41 @@ def test_the_newest_whole_state_is_taken_and_those_skipped_are_told(model, opt, 
             {'cut': content[: len(content) // 2], 'empty': b'', 'text': b'hello', 'flipped': bytes(content)}[damage]
         )
     (newest.parent / 'stray.state').write_text('not a state')
-    state, notes = checkpoint.latest_valid_state(newest.parent)
+    state, warnings = resume.latest_valid_state(newest.parent)
     assert state['iter'] == 1
-    assert 'skipped a broken state' in notes[0]
-    assert '2.state' in notes[0]
-    assert notes[1] == f'resuming from {newest.parent / "1.state"}'
+    assert '2.state' in warnings[0]
+    assert warnings[1] == f'resuming from {newest.parent / "1.state"}'
 
 
-def test_a_flipped_bit_anywhere_is_noticed_or_harmless(model, opt):
-    """Most of them in the archive's directory at the end, where they upset zipfile in many ways."""
+def test_a_flipped_bit_anywhere_is_detected_or_harmless(model, opt):
+    """Most are in the archive's directory at the end, where zipfile fails in many ways."""
     path = save(model, opt)
-    whole, content = checkpoint.load_state(path), path.read_bytes()
+    intact, content = resume.load_state(path), path.read_bytes()
     random = np.random.default_rng(0)
     for place in [*random.integers(len(content) - 4000, len(content), 150), *random.integers(len(content), size=20)]:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
         try:
-            state = checkpoint.load_state(path)
+            state = resume.load_state(path)
         except UserError as error:
             assert str(path) in str(error)
             continue
-        assert equal(state['networks']['net_g']['params'], whole['networks']['net_g']['params'])
+        assert equal(state['networks']['net_g']['params'], intact['networks']['net_g']['params'])
 
 
-def test_a_network_file_is_no_state(model, opt):
+def test_a_network_file_is_not_a_state(model, opt):
     checkpoint.save_networks(model, opt, '5')
-    with pytest.raises(UserError, match=r'net_g_5\.pth is no training state: it has no iter'):
-        checkpoint.load_state(Path(opt['path']['models'], 'net_g_5.pth'))
+    with pytest.raises(UserError, match=r'net_g_5\.pth is not a training state: it has no iter'):
+        resume.load_state(Path(opt['path']['models'], 'net_g_5.pth'))
 
 
-def test_no_state_and_no_whole_state(model, opt):
+def test_no_state_and_no_valid_state(model, opt):
     folder = Path(opt['path']['training_states'])
-    assert checkpoint.latest_valid_state(folder) == (None, [])
+    assert resume.latest_valid_state(folder) == (None, [])
     save(model, opt).write_bytes(b'')
-    with pytest.raises(UserError, match=r'none of the 1 states in .* can be loaded; move them away'):
-        checkpoint.latest_valid_state(folder)
+    with pytest.raises(UserError, match='none of the 1 states'):
+        resume.latest_valid_state(folder)
 
 
 class Harmful:
@@ -145,7 +146,7 @@ class Harmful:
 def test_a_pickle_with_code_is_refused_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({'iter': 1, 'x': Harmful()}, '1.state')
-    with pytest.raises(UserError, match='is refused: it holds more than tensors'):
+    with pytest.raises(UserError, match='holds more than'):
         weight_files.load_torch_file(Path('1.state'))
     assert not Path('pwned').exists()
 
@@ -155,7 +156,7 @@ def test_missing_file():
         weight_files.load_torch_file(Path('nowhere.state'))
 
 
-def test_no_space_left_keeps_the_state_before(model, opt, monkeypatch):
+def test_a_full_disk_keeps_the_earlier_state(model, opt, monkeypatch):
     path = save(model, opt)
     before = path.read_bytes()
 
@@ -171,8 +172,8 @@ def test_no_space_left_keeps_the_state_before(model, opt, monkeypatch):
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs a device that is full')
-def test_no_space_left_for_real(model, opt, monkeypatch):
-    """What torch makes of a full disk while it writes its archive."""
+def test_a_full_device(model, opt, monkeypatch):
+    """As torch reports it while it writes its archive."""
     real = Path.open
     monkeypatch.setattr(Path, 'open', lambda path, mode: real(Path('/dev/full'), 'wb'))
     with pytest.raises(UserError, match='no space left'):
@@ -187,7 +188,7 @@ def test_network_files_describe_themselves_and_stock_basicsr_reads_them(model, o
     assert content['arch'] == 'EARN'
     assert content['scale'] == 2
     assert content['arguments']['num_feat'] == 16
-    assert content['arguments']['squeeze_factor'] == 16  # a default, too
+    assert content['arguments']['squeeze_factor'] == 16  # a default
     network = build_network({'type': content['arch'], **content['arguments']})
     network.load_state_dict(content['params_ema'])
     stock = {**copy.deepcopy(opt), 'model_type': 'SRModel'}
@@ -196,7 +197,7 @@ def test_network_files_describe_themselves_and_stock_basicsr_reads_them(model, o
     assert equal(build_model(stock).net_g.state_dict(), model.net_g_ema.state_dict())
 
 
-def test_description_holds_data_alone(opt, tmp_path):
+def test_a_description_holds_only_data(opt, tmp_path):
     """SwinIR has a class among its defaults."""
     described = weight_files.describe_network('net_g', {'network_g': {'type': 'SwinIR', 'upscale': 4}, 'scale': 4})
     assert described['arguments']['upscale'] == 4
@@ -207,35 +208,36 @@ def test_description_holds_data_alone(opt, tmp_path):
     assert described['arguments'] == {'num_in_ch': 3, 'num_feat': 64, 'skip_connection': True}
 
 
-def test_a_state_of_another_network_is_refused(model, opt):
+def test_a_state_of_a_different_network_is_refused(model, opt):
     state = weight_files.load_torch_file(save(model, opt))
     other = copy.deepcopy(opt)
     other['network_g']['num_feat'] = 32
-    with pytest.raises(UserError, match=r'of another network \(network_g\.num_feat: 16 → 32\)'):
-        checkpoint.check_same_networks(state, other)
+    with pytest.raises(UserError, match=r'different network \(network_g\.num_feat: 16 → 32\)'):
+        resume.check_resumed_options(state, other)
     with pytest.raises(UserError, match='does not fit this model'):
-        checkpoint.restore(build_model(other), state, other)
+        resume.restore(build_model(other), state, other)
 
 
-def test_other_changes_are_noted(model, opt):
+def test_other_changes_are_warnings(model, opt):
     state = weight_files.load_torch_file(save(model, opt))
-    assert checkpoint.check_same_networks(state, opt) == []
+    assert resume.check_resumed_options(state, opt) == []
     other = copy.deepcopy(opt)
     other['train']['optim_g']['lr'] = 0.5
     other['train']['total_iter'] = 100
     other['datasets']['train']['num_worker_per_gpu'] = 7
-    assert checkpoint.check_same_networks(state, other) == ['resumed with another train.optim_g.lr: 0.001 → 0.5']
+    (warning,) = resume.check_resumed_options(state, other)
+    assert 'train.optim_g.lr: 0.001 → 0.5' in warning
 
 
-def test_other_optimisers_and_schedules_hold_from_the_resume_on(model, opt):
+def test_a_new_optimiser_and_schedule_hold_from_the_resume_on(model, opt):
     state = weight_files.load_torch_file(save(model, opt))
     other = copy.deepcopy(opt)
     other['train']['optim_g'] = {'type': 'AdamW', 'lr': 0.5, 'weight_decay': 0.25}
     other['train']['scheduler'].update(milestones=[1, 3], gamma=0.1)
     resumed = build_model(other)
-    checkpoint.restore(resumed, state, other)
+    resume.restore(resumed, state, other)
     group = resumed.optimizers[0].param_groups[0]
-    assert group['lr'] == pytest.approx(0.05)  # one milestone is behind
+    assert group['lr'] == pytest.approx(0.05)  # one milestone has passed
     assert group['weight_decay'] == 0.25
     moments = weight_files.load_torch_file(save(model, opt))['optimizers'][0]['state']
     for index, moment in resumed.optimizers[0].state_dict()['state'].items():
@@ -246,9 +248,9 @@ def test_other_optimisers_and_schedules_hold_from_the_resume_on(model, opt):
 
 
 def test_a_new_metric_starts_without_a_best(model, opt):
-    """The model fixture's best has no SSIM."""
+    """The best metrics of the model fixture have no SSIM."""
     resumed = build_model(opt)
-    checkpoint.restore(resumed, weight_files.load_torch_file(save(model, opt)), opt)
+    resume.restore(resumed, weight_files.load_torch_file(save(model, opt)), opt)
     resumed._update_best_metric_result('held_out', 'ssim', 0.5, 3)
     resumed._update_best_metric_result('held_out', 'psnr', 0.5, 3)
     best = resumed.best_metric_results['held_out']
@@ -256,12 +258,12 @@ def test_a_new_metric_starts_without_a_best(model, opt):
     assert (best['ssim']['val'], best['ssim']['iter']) == (0.5, 3)
 
 
-def test_states_of_another_course_are_set_aside(model, opt):
+def test_newer_states_are_renamed(model, opt):
     folder = Path(opt['path']['training_states'])
     for iteration in (2, 5, 6):
         save(model, opt, iteration)
-    notes = checkpoint.rename_newer_states(folder, 2)
+    warnings = resume.rename_newer_states(folder, 2)
     assert [p.name for p in checkpoint.states_in(folder)] == ['2.state']
     assert len(list(folder.iterdir())) == 3
-    assert str(folder / '6.state') in notes[0]
-    assert checkpoint.rename_newer_states(folder, 2) == []
+    assert str(folder / '6.state') in warnings[0]
+    assert resume.rename_newer_states(folder, 2) == []

@@ -1,4 +1,4 @@
-"""The adversarial demo: neither network wins outright, and pictures come out."""
+"""The adversarial demo: neither network wins, and images are saved."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.helpers.command import command
 
 
 @pytest.mark.slow
-def test_the_demo_trains_two_networks_that_keep_each_other_busy(tmp_path):
+def test_generator_and_discriminator_stay_balanced(tmp_path):
     shorter = ('train:total_iter=60', 'val:val_freq=60', 'datasets:train:batch_size_per_gpu=4')
     printed = command('train', '-opt', 'demo_GAN_x4', '--force_yml', *shorter, cwd=tmp_path, timeout=600)
     lines = [dict(re.findall(r'(\w+): (\S+) ', line)) for line in printed.splitlines() if 'd_real: ' in line]

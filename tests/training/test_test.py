@@ -1,4 +1,4 @@
-"""`basicsr test` in a process: table, images, JSON."""
+"""`basicsr test`: table, images, JSON."""
 
 import json
 import re
@@ -10,8 +10,7 @@ from basicsr.archs import build_network
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from earn_plugin.data.bicubic import imresize
-from earn_plugin.training.test import table
-from tests.helpers.command import command
+from earn_plugin.training.test import results_table
 from tests.helpers.options import write_options
 
 
@@ -33,9 +32,9 @@ def options(tiny, pairs, tmp_path):
 
 
 @pytest.mark.slow
-def test_table_images_and_json_tell_the_same(options, pairs, tmp_path):
+def test_table_images_and_json_agree(options, pairs, tmp_path, run_here):
     opt, network = options
-    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
+    printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
     report = json.loads((tmp_path / 'results/tiny/results.json').read_text())
     results = report['datasets']['Pairs']
     assert set(results['images']) == {f'im{i:02d}' for i in range(6)}
@@ -65,33 +64,35 @@ def test_table_images_and_json_tell_the_same(options, pairs, tmp_path):
 
 
 @pytest.mark.slow
-def test_images_of_one_name_do_not_overwrite_each_other(options, pairs, tmp_path):
+def test_images_of_one_name_do_not_overwrite_each_other(options, pairs, tmp_path, run_here):
     opt, _ = options
     for folder in ('HR', 'LR'):
         cv2.imwrite(str(pairs / f'{folder}/im00.bmp'), cv2.imread(str(pairs / f'{folder}/im01.png')))
-    command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
+    run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
     report = json.loads((tmp_path / 'results/tiny/results.json').read_text())
     results = report['datasets']['Pairs']
     assert len(results['images']) == 7
-    for beside in (results, results['bicubic']):
-        both = [beside['images'][name]['psnr'] for name in ('im00', 'im00.png', 'im00.bmp') if name in beside['images']]
-        assert sorted(both) != [beside['images']['im01']['psnr']] * 2
-        assert beside['images']['im01']['psnr'] in both
+    for metrics in (results, results['bicubic']):
+        both = [
+            metrics['images'][name]['psnr'] for name in ('im00', 'im00.png', 'im00.bmp') if name in metrics['images']
+        ]
+        assert sorted(both) != [metrics['images']['im01']['psnr']] * 2
+        assert metrics['images']['im01']['psnr'] in both
     assert len(list((tmp_path / 'results/tiny/visualization/Pairs').iterdir())) == 7
 
 
 @pytest.mark.slow
-def test_a_network_file_of_another_network_is_told(options, tmp_path):
+def test_a_network_file_of_a_different_network_is_reported(options, tmp_path, run_here):
     opt, network = options
     described = {'arch': 'EARN', 'arguments': {**opt['network_g'], 'num_feat': 32}, 'scale': 2}
     torch.save({'params': network.state_dict(), **described}, tmp_path / 'net.pth')
-    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
-    assert 'net.pth is of another network_g: num_feat: the file has 32, the options 16' in printed
+    printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
+    assert 'net.pth belongs to a different network_g: num_feat: the file has 32, the options 16' in printed
     torch.save({'params': {}}, tmp_path / 'net.pth')
-    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
+    printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
     assert 'Missing key' in printed
     (tmp_path / 'net.pth').write_bytes(b'not a network')
-    printed = command('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
+    printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
     assert 'net.pth cannot be loaded: it is damaged, or not a checkpoint' in printed
     assert not (tmp_path / 'results').exists()
 
@@ -105,7 +106,7 @@ def test_table_of_a_data_set():
             'mean': {'psnr': 24.0, 'ssim': 0.7},
         },
     }
-    lines = table('Set5', results).splitlines()
+    lines = results_table('Set5', results).splitlines()
     assert lines[0].split() == ['Set5', 'psnr', 'bicubic', 'ssim', 'bicubic']
     assert lines[1].split() == ['a', '30.0000', '29.0000', '0.9000', '0.8000']
     assert lines[3].split() == ['mean', '25.0000', '24.0000', '0.8000', '0.7000']

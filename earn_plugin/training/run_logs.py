@@ -1,0 +1,49 @@
+"""The logs of a run: the log file, TensorBoard, and BasicSR's log lines of losses."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils import MessageLogger, get_root_logger, get_time_str, init_wandb_logger
+from basicsr.utils.options import dict2str
+
+
+def open_log(opt: dict[str, Any], command: str, warnings: list[str]) -> logging.Logger:
+    """BasicSR's logger; in the first process it also writes COMMAND_NAME_TIME.log, which starts with the options."""
+    logger = get_root_logger()
+    if opt['rank'] == 0:
+        path = Path(opt['path']['log'], f'{command}_{opt["name"]}_{get_time_str()}.log')
+        handler = logging.FileHandler(path, encoding='utf-8')  # appends, should two runs start in one second
+        handler.setFormatter(logger.handlers[0].formatter)
+        handler.stream.write(f'options:{dict2str(opt)}\n')
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    for warning in warnings:
+        logger.warning(warning)
+    return logger
+
+
+def open_tensorboard(opt: dict[str, Any], iteration: int) -> Any:
+    """A SummaryWriter, or None if the options do not ask for one; also starts Weights & Biases."""
+    settings = opt['logger']
+    if opt['rank'] != 0 or 'debug' in opt['name']:
+        return None
+    if (settings.get('wandb') or {}).get('project'):
+        init_wandb_logger(opt)
+    if not settings['use_tb_logger']:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    # a killed run logged more iterations than it saved; these are logged again
+    return SummaryWriter(str(tensorboard_folder(opt)), purge_step=iteration + 1 if iteration else None)
+
+
+def tensorboard_folder(opt: dict[str, Any]) -> Path:
+    return Path(opt['root_path'], 'tb_logger', opt['name'])
+
+
+def message_logger(opt: dict[str, Any], iteration: int, tensorboard: Any) -> MessageLogger:
+    """BasicSR's writer of log lines, for a run that continues after an iteration."""
+    logger = MessageLogger(opt, iteration + 1, tensorboard)
+    logger.max_iters += 1  # its ETA leaves one iteration out, which makes the last one negative
+    return logger
