@@ -1,5 +1,6 @@
-"""Every command of the README is one that the command line takes."""
+"""README: its commands are valid, and its tables are complete."""
 
+import ast
 import re
 import shlex
 
@@ -20,7 +21,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize('command', commands())
-def test_a_command_is_taken(command):
+def test_a_command_is_valid(command):
     args = parser().parse_args(shlex.split(command, comments=True)[1:])
     if hasattr(args, 'opt'):
         assert find_options_file(args.opt).is_file()
@@ -51,3 +52,25 @@ def test_ci_installs_and_tests_as_the_readme_says():
     assert install == 'python3 install.py'
     assert install.replace('python3', '"${PYTHON:-python3}"') in run
     assert run.rstrip().endswith(tests)
+
+
+def test_the_table_of_places_is_complete():
+    """Every folder and top-level module of the package, every folder of the repository, and nothing that is not there."""
+    table = README.partition('## Where things are')[2].partition('\n## ')[0]
+    named = {name for row in re.findall(r'^\| (`.+?) \|', table, re.MULTILINE) for name in re.findall(r'`(.+?)`', row)}
+    package = ROOT / 'earn_plugin'
+    folders = [path.parent for path in package.glob('*/__init__.py')] + [
+        ROOT / f for f in ('options', 'datasets', 'docs')
+    ]
+    modules = [path for path in package.glob('*.py') if not path.stem.startswith('__')]
+    wanted = {f'{path.relative_to(ROOT).as_posix()}/' for path in folders}
+    assert wanted | {path.relative_to(ROOT).as_posix() for path in modules} <= named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    'folder', [path.parent for path in ROOT.glob('earn_plugin/*/__init__.py')], ids=lambda f: f.name
+)
+def test_a_folder_says_what_belongs_in_it(folder):
+    docstring = ast.get_docstring(ast.parse((folder / '__init__.py').read_text(encoding='utf-8')))
+    assert docstring and len(docstring.split()) >= 8

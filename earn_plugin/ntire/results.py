@@ -43,7 +43,7 @@ def read_results(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, En
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f'{path} is not a results.json of NTIRE ({error}); move it, or use --results-dir') from error
+        raise UserError(f'{path} is not a results.json of NTIRE ({error}); move it, or set --results-dir') from error
     for other, other_splits in others.items():
         if other_splits != splits:
             raise UserError(
