@@ -1,9 +1,18 @@
-"""What a training run left behind, read back."""
+"""Training states and logs: written, read back and compared."""
 
 import re
 from pathlib import Path
 
 import torch
+
+from earn_plugin import rng
+from earn_plugin.training import checkpoint
+
+
+def save_state(model, opt: dict, iteration: int = 2) -> Path:
+    """A training state of batches of 2."""
+    rngs = [rng.get_state()]
+    return checkpoint.save_state(model, opt, iteration=iteration, epoch=0, position=2 * iteration, rngs=rngs)
 
 
 def state_of(folder: Path, iteration: int, name: str = 'tiny') -> dict:
@@ -11,7 +20,7 @@ def state_of(folder: Path, iteration: int, name: str = 'tiny') -> dict:
 
 
 def same(a, b) -> bool:
-    """Equal to the bit, all the way down."""
+    """Whether nested values are equal, tensors bit for bit."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
@@ -20,7 +29,7 @@ def same(a, b) -> bool:
 
 
 def losses(folder: Path, name: str = 'tiny') -> dict[int, str]:
-    """Iteration → learning rate and losses, out of the text logs."""
+    """Iteration → learning rate and losses, from the log files."""
     found = {}
     for log in sorted((folder / f'experiments/{name}').glob('train_*.log')):
         for line in log.read_text().splitlines():

@@ -1,12 +1,35 @@
-"""Fixtures: the basicsr command without the seconds that a new process takes to import torch."""
+"""Fixtures: a tiny model after two iterations, and the basicsr command in this process, which starts faster."""
 
 import logging
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
+import torch
+from basicsr.models import build_model
 from basicsr.utils.logger import initialized_logger
 
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.options_file import read_options
 from tests.helpers.command import command_here
+from tests.helpers.options import write_options
+from tests.models.test_earn_model import step
+
+
+@pytest.fixture
+def opt(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return fill_defaults(read_options(write_options(tmp_path, tiny)), is_train=True)
+
+
+@pytest.fixture
+def model(opt):
+    torch.manual_seed(0)
+    model = build_model(opt)
+    for iteration in (1, 2):
+        step(model, iteration)
+    model.best_metric_results = {'held_out': {'psnr': {'better': 'higher', 'val': np.float64(3.5), 'iter': 1}}}
+    return model
 
 
 @pytest.fixture
