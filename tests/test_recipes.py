@@ -263,7 +263,7 @@ def test_without_the_data_the_recipe_says_what_to_put_where(tmp_path):
     assert 'datasets/DIV2K/DIV2K_train_HR_sub.lmdb does not exist' in printed
     assert 'datasets/README.md says what to put there' in printed
     assert 'datasets/Set5/GTmod12 does not exist' in printed
-    assert 'vgg19-dcbb9e9d.pth; fetch https://' in printed
+    assert 'vgg19-dcbb9e9d.pth; download https://' in printed
     assert 'demo_EARN_x4' in printed
 
 

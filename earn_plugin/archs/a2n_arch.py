@@ -5,7 +5,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
 
 FIXED_WEIGHTS = {'attention': (1.0, 0.0), 'non_attention': (0.0, 1.0), 'equal': (0.5, 0.5)}
 
@@ -120,7 +120,7 @@ class A2N(nn.Module):
     ):
         super().__init__()
         check_images(num_in_ch, num_out_ch, img_range)
-        check_positive(num_feat=num_feat, num_upfeat=num_upfeat, num_block=num_block)
+        check_counts(num_feat=num_feat, num_upfeat=num_upfeat, num_block=num_block)
         check_multiple(4, 'the dynamic attention module has a quarter of them', num_feat=num_feat)
         check_choice((2, 3, 4), upscale=upscale)
         check_choice(('A2N', 'A2N-M'), variant=variant)

@@ -6,7 +6,7 @@ Each raises a ValueError that says what was given and what is possible.
 import math
 
 
-def check_positive(**arguments: int) -> None:
+def check_counts(**arguments: int) -> None:
     """Raise ValueError for the first argument that is not an integer of at least 1."""
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -32,7 +32,7 @@ def check_images(
     num_in_ch: int, num_out_ch: int, img_range: float = 1.0, rgb_mean: tuple[float, ...] | None = None
 ) -> None:
     """Raise ValueError unless all have the same number of channels, the range is above 0 and the mean is in [0, 1]."""
-    check_positive(num_in_ch=num_in_ch, num_out_ch=num_out_ch)
+    check_counts(num_in_ch=num_in_ch, num_out_ch=num_out_ch)
     if num_in_ch != num_out_ch:
         raise ValueError(
             f'num_in_ch and num_out_ch must be equal, got {num_in_ch} and {num_out_ch}; set both to the channels of '

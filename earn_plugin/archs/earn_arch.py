@@ -3,7 +3,7 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
 from earn_plugin.archs.attention import AdaptivelyScaledChannelAttention, LocalAttention, PixelAttention
 from earn_plugin.archs.blocks import EfficientResidualBlock, MeanShift, ResidualBlock, Upsampler
 
@@ -115,12 +115,12 @@ class EARN(nn.Module):
     ):
         super().__init__()
         check_choice(('paper', 'released'), variant=variant)
-        check_positive(num_feat=num_feat, num_block=num_block, squeeze_factor=squeeze_factor, window_size=window_size)
+        check_counts(num_feat=num_feat, num_block=num_block, squeeze_factor=squeeze_factor, window_size=window_size)
         check_multiple(4, 'the mask shuffles them into 2×2 pixels', num_feat=num_feat)
         check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
         if groups is None:
             groups = num_feat if variant == 'released' else num_feat // 4
-        check_positive(groups=groups)
+        check_counts(groups=groups)
         check_multiple(groups, 'groups', num_feat=num_feat)
         check_choice((2, 3, 4), upscale=upscale)
         check_images(num_in_ch, num_out_ch, img_range, rgb_mean)

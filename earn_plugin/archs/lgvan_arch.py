@@ -7,7 +7,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
 from earn_plugin.archs.lgvan_fused import FusedLGAB, FusedUpsampler
 
 
@@ -136,7 +136,7 @@ class LGVAN(nn.Module):
     ):
         super().__init__()
         check_images(num_in_ch, num_out_ch)
-        check_positive(num_feat=num_feat, num_block=num_block)
+        check_counts(num_feat=num_feat, num_block=num_block)
         check_multiple(2, 'the conv after the body has 2 groups', num_feat=num_feat)
         check_choice((2, 3, 4), upscale=upscale)
         check_choice((False, True), fused=fused)

@@ -4,7 +4,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
 from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
 from earn_plugin.archs.blocks import Upsampler
 
@@ -94,8 +94,8 @@ class RK4RDN(nn.Module):
     ):
         super().__init__()
         check_images(num_in_ch, num_out_ch)
-        check_positive(num_feat=num_feat, num_grow_ch=num_grow_ch, num_block=num_block, num_layer=num_layer)
-        check_positive(squeeze_factor=squeeze_factor)
+        check_counts(num_feat=num_feat, num_grow_ch=num_grow_ch, num_block=num_block, num_layer=num_layer)
+        check_counts(squeeze_factor=squeeze_factor)
         check_choice((2, 3, 4), upscale=upscale)
         check_choice(tuple(COEFFICIENTS), order=order)
         check_choice(ATTENTIONS, attention=attention)

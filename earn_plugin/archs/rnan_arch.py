@@ -3,7 +3,7 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
 from earn_plugin.archs.attention import NonLocalAttention
 from earn_plugin.archs.blocks import MeanShift, ResidualBlock, Upsampler
 
@@ -81,7 +81,7 @@ class RNAN(nn.Module):
         rgb_mean: tuple[float, ...] = (0.4488, 0.4371, 0.4040),
     ):
         super().__init__()
-        check_positive(num_feat=num_feat, num_block=num_block)
+        check_counts(num_feat=num_feat, num_block=num_block)
         check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
         if num_block < 2:
             raise ValueError(f'num_block must be at least 2 (the first and the last), got {num_block}')

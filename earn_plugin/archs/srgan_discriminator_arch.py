@@ -3,7 +3,7 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_positive
+from earn_plugin.archs.arguments import check_counts
 
 
 @ARCH_REGISTRY.register()
@@ -28,7 +28,7 @@ class SRGANDiscriminator(nn.Module):
 
     def __init__(self, num_in_ch: int = 3, num_feat: int = 64):
         super().__init__()
-        check_positive(num_in_ch=num_in_ch, num_feat=num_feat)
+        check_counts(num_in_ch=num_in_ch, num_feat=num_feat)
 
         def normalised(in_ch: int, out_ch: int, stride: int) -> list[nn.Module]:
             return [nn.Conv2d(in_ch, out_ch, 3, stride, 1), nn.BatchNorm2d(out_ch), nn.LeakyReLU(0.2, inplace=True)]

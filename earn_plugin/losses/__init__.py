@@ -1,4 +1,4 @@
-"""The losses, one file each; importing this puts them into BasicSR's registry."""
+"""The losses, one file for each kind; importing this package registers them in BasicSR."""
 
 from earn_plugin.losses.frequency_loss import FrequencyLoss
 from earn_plugin.losses.ssim_loss import SSIMLoss

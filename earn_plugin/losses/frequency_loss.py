@@ -9,11 +9,10 @@ from earn_plugin.losses.weighted_loss import WeightedLoss
 
 def spectral_difference(pred: Tensor, target: Tensor) -> Tensor:
     """Absolute difference of the 2-D Fourier transforms: N×C×H×W → N×C×H×W×2, real and imaginary parts."""
-    spectrum = torch.fft.fft2((pred - target).float() if pred.dtype in _HALF else pred - target)
-    return torch.view_as_real(spectrum).abs()
-
-
-_HALF = (torch.float16, torch.bfloat16)  # for which there is no FFT
+    difference = pred - target
+    if difference.element_size() == 2:  # torch has no FFT of half precision
+        difference = difference.float()
+    return torch.view_as_real(torch.fft.fft2(difference)).abs()
 
 
 @LOSS_REGISTRY.register()
@@ -21,7 +20,7 @@ class FrequencyLoss(WeightedLoss):
     """L1 between the unnormalised 2-D FFTs of ``pred`` and ``target``, both N×C×H×W in [0, 1].
 
     Source: Cho et al., "Rethinking Coarse-to-Fine Approach in Single Image Deblurring" (ICCV 2021), equation 6;
-    LGVAN has it with weight 0.5.
+    LGVAN uses it with weight 0.5.
 
     Args:
         loss_weight: factor on the loss.
@@ -29,4 +28,4 @@ class FrequencyLoss(WeightedLoss):
     """
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        return self.weigh(spectral_difference(pred, target))
+        return self.weighted(spectral_difference(pred, target))

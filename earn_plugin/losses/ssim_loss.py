@@ -12,14 +12,14 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def gaussian(window_size: int, sigma: float) -> Tensor:
-    """The window along one axis: window_size weights with sum 1, float64."""
+    """The window along one axis: window_size weights that sum to 1, float64."""
     offset = torch.arange(window_size, dtype=torch.float64) - (window_size - 1) / 2
     weight = torch.exp(-0.5 * (offset / sigma) ** 2)
     return weight / weight.sum()
 
 
 def blur(x: Tensor, window: list[float]) -> Tensor:
-    """Weighted mean over the window, both axes, no padding: N×C×H×W → N×C×(H−k+1)×(W−k+1)."""
+    """Weighted mean over the window along both axes, without padding: N×C×H×W → N×C×(H−k+1)×(W−k+1)."""
     for axis in (2, 3):
         length = x.shape[axis] - len(window) + 1
         x = sum(weight * x.narrow(axis, i, length) for i, weight in enumerate(window))
@@ -29,7 +29,7 @@ def blur(x: Tensor, window: list[float]) -> Tensor:
 def ssim_maps(pred: Tensor, target: Tensor, window: list[float], data_range: float) -> tuple[Tensor, Tensor]:
     """SSIM and its contrast-structure factor at every position of the window, N×C×H'×W' each.
 
-    In float64 whatever the input: a variance is a small difference of large numbers, and float32 keeps 4 digits of it.
+    Computed in float64: a variance is a small difference of large numbers, of which float32 keeps 4 digits.
     """
     pred, target = pred.double(), target.double()
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
@@ -44,21 +44,21 @@ def ssim_maps(pred: Tensor, target: Tensor, window: list[float], data_range: flo
 
 @LOSS_REGISTRY.register()
 class SSIMLoss(WeightedLoss):
-    """1 − SSIM of ``pred`` and ``target``, both N×C×H×W in [0, data_range]; channels are compared one by one.
+    """1 − SSIM of ``pred`` and ``target``, both N×C×H×W in [0, data_range], for each channel.
 
-    Its mean is 1 minus BasicSR's ``calculate_ssim`` without border. EARN's authors have window_size 7 and sigma 1.
+    Its mean is 1 minus BasicSR's ``calculate_ssim`` without a border. EARN's authors use window_size 7 and sigma 1.
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity" (2004), equation
     13; for several scales Wang, Simoncelli, Bovik, "Multi-Scale Structural Similarity" (2003), equation 7, with its
-    five weights; for fewer scales the first of them, made to sum to 1.
+    five weights; fewer scales use the first of them, normalised to sum to 1.
 
     Args:
         loss_weight: factor on the loss.
         reduction: 'mean', 'sum', or 'none' for the map N×C×(H−k+1)×(W−k+1) (with several scales N×C).
-        window_size: of the Gaussian window, odd.
+        window_size: of the Gaussian window, in pixels; odd.
         sigma: its standard deviation in pixels.
-        data_range: the value of white.
-        num_scale: 1 to 5; each scale halves the image.
+        data_range: the largest pixel value.
+        num_scale: 1 to 5; each halves the image.
 
     Raises:
         ValueError: an argument out of range; an image smaller than the window at the coarsest scale.
@@ -83,17 +83,17 @@ class SSIMLoss(WeightedLoss):
         self.window = gaussian(window_size, sigma).tolist()
         self.data_range = data_range
         self.num_scale = num_scale
-        self.smallest = window_size * 2 ** (num_scale - 1)  # pixels of an image's shorter side
+        self.smallest = window_size * 2 ** (num_scale - 1)  # as ``protocols.HasSmallestPatch``
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         if min(pred.shape[2:]) < self.smallest:
             raise ValueError(
                 f'an image of {pred.shape[2]}×{pred.shape[3]} is too small for an SSIM window of {len(self.window)} '
-                f'at {self.num_scale} scale(s): at least {self.smallest}×{self.smallest} are needed; take larger '
+                f'at {self.num_scale} scale(s), which needs at least {self.smallest}×{self.smallest}; use larger '
                 'patches, or a smaller window_size or num_scale'
             )
         similarity = self._single(pred, target) if self.num_scale == 1 else self._multi(pred, target)
-        return self.weigh(1 - similarity).to(pred.dtype)
+        return self.weighted(1 - similarity).to(pred.dtype)
 
     def _single(self, pred: Tensor, target: Tensor) -> Tensor:
         return ssim_maps(pred, target, self.window, self.data_range)[0]
@@ -105,7 +105,7 @@ class SSIMLoss(WeightedLoss):
             ssim, contrast = ssim_maps(pred, target, self.window, self.data_range)
             is_last = scale == len(weights) - 1
             factor = (ssim if is_last else contrast).mean(dim=(2, 3))
-            # a negative factor has no such power, and the power's slope at 0 is infinite
+            # the power is not defined for negative factors, and its slope at 0 is infinite
             similarity = similarity * factor.clamp(min=1e-6) ** (weight / sum(weights))
             if not is_last:
                 pred, target = F.avg_pool2d(pred, 2), F.avg_pool2d(target, 2)

@@ -8,13 +8,13 @@ from earn_plugin.losses.weighted_loss import WeightedLoss
 
 @LOSS_REGISTRY.register()
 class TVLoss(WeightedLoss):
-    """Total variation of ``pred`` (N×C×H×W): differences of neighbours, down and to the right, to the power ``p``.
+    """Total variation of ``pred`` (N×C×H×W): differences of vertical and horizontal neighbours, to the power ``p``.
 
-    The reductions of the two directions are added; a direction of length 1 adds 0. ``target`` is ignored, so that
-    the loss can stand among the others.
+    The two directions are reduced separately and added; a direction of length 1 adds 0. ``target`` is ignored, so that
+    the loss has the arguments of the others.
 
     Source: Rudin, Osher, Fatemi (1992), the anisotropic form (p = 1); Mahendran and Vedaldi (CVPR 2015) for p = 2,
-    which the SRGAN of the ODE paper has: its code doubles the sum, so its 2e-8 is 4e-8 here.
+    which the code of the ODE paper uses; that code doubles the sum, so its weight 2e-8 is 4e-8 here.
 
     Args:
         loss_weight: factor on the loss.
@@ -22,13 +22,13 @@ class TVLoss(WeightedLoss):
         p: 1 or 2.
 
     Raises:
-        ValueError: another reduction or power.
+        ValueError: an unknown reduction or power.
     """
 
     def __init__(self, loss_weight: float = 1.0, reduction: str = 'mean', p: int = 1):
         super().__init__(loss_weight, reduction)
         if reduction == 'none':
-            raise ValueError('reduction must be mean or sum: the two directions have different sizes, got none')
+            raise ValueError('reduction must be mean or sum, because the directions have different sizes, got none')
         if p not in (1, 2):
             raise ValueError(f'p must be 1 or 2, got {p!r}')
         self.p = p
@@ -36,4 +36,4 @@ class TVLoss(WeightedLoss):
     def forward(self, pred: Tensor, target: Tensor | None = None) -> Tensor:
         down = pred[..., 1:, :] - pred[..., :-1, :]
         right = pred[..., :, 1:] - pred[..., :, :-1]
-        return sum(self.weigh(d.abs() ** self.p) if d.numel() else d.sum() for d in (down, right))
+        return sum(self.weighted(d.abs() ** self.p) if d.numel() else d.sum() for d in (down, right))

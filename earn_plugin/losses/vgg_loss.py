@@ -15,7 +15,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from earn_plugin.losses.weighted_loss import WeightedLoss
 
 LAYOUTS = {'vgg16': (cfgs['D'], models.VGG16_Weights), 'vgg19': (cfgs['E'], models.VGG19_Weights)}
-WEIGHTS_FOLDER = Path('experiments/pretrained_models')  # where BasicSR looks, too
+WEIGHTS_FOLDER = Path('experiments/pretrained_models')  # BasicSR's folder
 
 
 def weights_url(vgg_type: str) -> str:
@@ -29,8 +29,8 @@ def weights_file(vgg_type: str, weights: str | None) -> Path:
 def how_to_get(vgg_type: str, weights: str | None) -> str:
     place = weights_file(vgg_type, None if weights == 'hub' else weights)
     return (
-        f'fetch {weights_url(vgg_type)} and put it at {place}; or set `weights: hub` where torch.hub can fetch it, '
-        'or `weights: random` for fixed random features'
+        f'download {weights_url(vgg_type)} to {place}; or set `weights: hub` to download it with torch.hub, '
+        'or `weights: random` for constant random features'
     )
 
 
@@ -38,7 +38,7 @@ def load_weights(vgg_type: str, weights: str | None) -> dict[str, Tensor]:
     """The state dict of a torchvision VGG, from a file or from torch.hub.
 
     Raises:
-        FileNotFoundError: no such file, or the hub is out of reach; says what to put where.
+        FileNotFoundError: no such file, or the hub cannot be reached; says what to download where.
         ValueError: the file is damaged.
     """
     if weights == 'hub':
@@ -54,23 +54,23 @@ def load_weights(vgg_type: str, weights: str | None) -> dict[str, Tensor]:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f'{path} is damaged, or no file of weights; {how_to_get(vgg_type, weights)}') from error
+        raise ValueError(f'{path} is damaged, or not a file of weights; {how_to_get(vgg_type, weights)}') from error
 
 
 class VGGFeatures(nn.Module):
     """Features of a frozen VGG: N×3×H×W RGB in [0, 1] → {layer: N×C×h×w}.
 
     Args:
-        layers: names as in BasicSR: conv5_4 is before its ReLU, relu5_4 after, pool5 the end.
+        layers: BasicSR's names: conv5_4 is before its ReLU, relu5_4 after it, pool5 the last layer.
         vgg_type: 'vgg16' or 'vgg19'.
-        weights: a file with torchvision's state dict; None for BasicSR's place,
-            experiments/pretrained_models/vgg19-dcbb9e9d.pth; 'hub' to fetch it with torch.hub; 'random' for random
-            weights, always the same.
-        use_input_norm: whether to apply ImageNet's mean and deviation first.
+        weights: a file with torchvision's state dict; None for BasicSR's path,
+            experiments/pretrained_models/vgg19-dcbb9e9d.pth; 'hub' to download it with torch.hub; 'random' for
+            random weights, always the same.
+        use_input_norm: whether to normalise by ImageNet's mean and standard deviation.
 
     Raises:
         ValueError: an unknown type or layer, or weights that do not fit.
-        FileNotFoundError: no weights; says what to put where.
+        FileNotFoundError: no weights; says what to download where.
     """
 
     def __init__(self, layers, vgg_type: str = 'vgg19', weights: str | None = None, use_input_norm: bool = True):
@@ -94,7 +94,7 @@ class VGGFeatures(nn.Module):
             wanted = {f'features.{key}' for key in modules.state_dict()}
             if not wanted <= set(state):
                 missing = sorted(wanted - set(state))
-                raise ValueError(f'{weights_file(vgg_type, weights)} is no {vgg_type}: it has no {missing[0]}')
+                raise ValueError(f'{weights_file(vgg_type, weights)} is not a {vgg_type}: missing {missing[0]}')
             modules.load_state_dict({key.removeprefix('features.'): state[key] for key in wanted})
         for module in modules:
             if isinstance(module, nn.ReLU):
@@ -116,7 +116,7 @@ class VGGFeatures(nn.Module):
 
 
 class VGGLoss(WeightedLoss):
-    """Weighted squared differences of what ``describe`` makes of VGG features."""
+    """Weighted squared differences of a function of VGG features, ``describe``."""
 
     default_layers: dict[str, float]
 
@@ -131,10 +131,10 @@ class VGGLoss(WeightedLoss):
     ):
         super().__init__(loss_weight, reduction)
         if reduction == 'none':
-            raise ValueError('reduction must be mean or sum: layers have different sizes, got none')
+            raise ValueError('reduction must be mean or sum, because layers have different sizes, got none')
         self.layer_weights = dict(layer_weights or self.default_layers)
         self.vgg = VGGFeatures(self.layer_weights, vgg_type, weights, use_input_norm)
-        self.smallest = 2 ** sum(isinstance(module, nn.MaxPool2d) for module in self.vgg.features)  # shorter side
+        self.smallest = 2 ** sum(isinstance(module, nn.MaxPool2d) for module in self.vgg.features)
 
     @staticmethod
     def describe(features: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class VGGLoss(WeightedLoss):
         with torch.no_grad():
             wanted = self.vgg(target)
         return sum(
-            weight * self.weigh((self.describe(found[layer]) - self.describe(wanted[layer])) ** 2)
+            weight * self.weighted((self.describe(found[layer]) - self.describe(wanted[layer])) ** 2)
             for layer, weight in self.layer_weights.items()
         )
 
@@ -154,11 +154,11 @@ class VGGLoss(WeightedLoss):
 class VGGPerceptualLoss(VGGLoss):
     """Mean squared error of VGG features of ``pred`` and ``target``, both N×3×H×W RGB in [0, 1].
 
-    Source: Ledig et al., SRGAN (CVPR 2017), equation 5. EARN has vgg19 {conv5_4: 1.0}, the default; the SRGAN of the
-    ODE paper has vgg16 {pool5: 1.0}.
+    Source: Ledig et al., SRGAN (CVPR 2017), equation 5. EARN uses vgg19 {conv5_4: 1.0}, the default; the ODE
+    paper vgg16 {pool5: 1.0}.
 
     Args:
-        layer_weights: layer → factor; names as in BasicSR.
+        layer_weights: factor of each layer, by BasicSR's names.
         vgg_type, weights, use_input_norm: see ``VGGFeatures``.
         loss_weight: factor on the loss.
         reduction: 'mean' or 'sum'.
@@ -175,7 +175,7 @@ class TextureLoss(VGGLoss):
     """Mean squared error of the Gram matrices of VGG features of ``pred`` and ``target``, both N×3×H×W in [0, 1].
 
     Source: Gatys, Ecker, Bethge, "Texture Synthesis Using Convolutional Neural Networks" (NeurIPS 2015), equations 2
-    and 3; its first layer of each of the five stages is the default. A Gram matrix is divided by C·H·W.
+    and 3; the default is the first layer of each of its five stages. A Gram matrix is divided by C·H·W.
 
     Args and raises: as ``VGGPerceptualLoss``.
     """

@@ -1,4 +1,4 @@
-"""What all losses share: the weight and the reduction, as in BasicSR's own."""
+"""The weight and the reduction that all losses have, as in BasicSR."""
 
 from basicsr.losses.loss_util import reduce_loss
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ class WeightedLoss(nn.Module):
     """A loss with BasicSR's ``loss_weight`` and ``reduction`` ('none', 'mean' or 'sum').
 
     Raises:
-        ValueError: another reduction.
+        ValueError: an unknown reduction.
     """
 
     def __init__(self, loss_weight: float = 1.0, reduction: str = 'mean'):
@@ -20,5 +20,5 @@ class WeightedLoss(nn.Module):
         self.loss_weight = loss_weight
         self.reduction = reduction
 
-    def weigh(self, loss: Tensor) -> Tensor:
+    def weighted(self, loss: Tensor) -> Tensor:
         return self.loss_weight * reduce_loss(loss, self.reduction)

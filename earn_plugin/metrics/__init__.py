@@ -1,4 +1,4 @@
-"""The metrics registered in BasicSR, and bicubic upscaling as the baseline that results are compared with."""
+"""NTIRE's metrics, registered in BasicSR by importing this package, and bicubic upscaling as a baseline of results."""
 
 from earn_plugin.metrics.ntire_metrics import calculate_ntire_psnr, calculate_ntire_ssim
 

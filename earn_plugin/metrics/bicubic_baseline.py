@@ -1,4 +1,4 @@
-"""A model's metrics beside those of bicubic upscaling, by BasicSR's metrics and on the same images."""
+"""A model's metrics compared with those of bicubic upscaling, computed by BasicSR on the same images."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from earn_plugin.data.bicubic import imresize
 
 
 def bicubic_metrics(dataset: Any, metrics: dict[str, dict[str, Any]], scale: int) -> list[dict[str, float]] | None:
-    """Metrics of MATLAB's bicubic for each image of a data set of pairs; None if it has no pairs of single images.
+    """Metrics of MATLAB's bicubic upscaling for each image; None if the data set has no pairs of single images.
 
     Args:
         dataset: yields {'lq': 3×H×W, 'gt': 3×sH×sW} in [0, 1].
         metrics: ``val: metrics:`` of the options.
-        scale: between the two.
+        scale: s.
     """
     results = []
     for index in tqdm(range(len(dataset)), desc='bicubic', unit='image', disable=None):
@@ -24,23 +24,23 @@ def bicubic_metrics(dataset: Any, metrics: dict[str, dict[str, Any]], scale: int
         if 'gt' not in sample or sample['lq'].dim() != 3:
             return None
         upscaled = imresize(tensor2img(sample['lq']), scale)
-        results.append(measure(upscaled, tensor2img(sample['gt']), metrics))
+        results.append(metrics_of(upscaled, tensor2img(sample['gt']), metrics))
     return results
 
 
-def measure(image: np.ndarray, target: np.ndarray, metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
+def metrics_of(image: np.ndarray, target: np.ndarray, metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
     """All metrics of an image, H×W×3, BGR, uint8, against its target."""
     return {name: float(calculate_metric({'img': image, 'img2': target}, opt)) for name, opt in metrics.items()}
 
 
-def mean(results: list[dict[str, float]]) -> dict[str, float]:
+def mean_metrics(results: list[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
 
 
-def compare(results: dict[str, float], bicubic: dict[str, float] | None) -> str:
+def compare_metrics(results: dict[str, float], bicubic: dict[str, float] | None) -> str:
     """'psnr 27.9123 (bicubic 27.4001, +0.5122), ssim …'"""
     parts = []
     for name, value in results.items():
-        beside = f' (bicubic {bicubic[name]:.4f}, {value - bicubic[name]:+.4f})' if bicubic else ''
-        parts.append(f'{name} {value:.4f}{beside}')
+        comparison = f' (bicubic {bicubic[name]:.4f}, {value - bicubic[name]:+.4f})' if bicubic else ''
+        parts.append(f'{name} {value:.4f}{comparison}')
     return ', '.join(parts)

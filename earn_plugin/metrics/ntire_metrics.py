@@ -1,4 +1,4 @@
-"""NTIRE's metrics by BasicSR's own: HR cut to a multiple of 4, a border of 4 left out, RGB or, for quality, Y."""
+"""NTIRE's metrics, computed by BasicSR's: HR cropped to a multiple of 4, a border of 4, RGB or, for quality, Y."""
 
 from typing import Any
 
@@ -21,20 +21,20 @@ def by_track(metric, img: np.ndarray, img2: np.ndarray, track: str) -> float:
 
 @METRIC_REGISTRY.register()
 def calculate_ntire_psnr(img: np.ndarray, img2: np.ndarray, track: str = 'efficient', **kwargs: Any) -> float:
-    """PSNR in dB, in float64, as NTIRE measures it: BasicSR's with crop_border 4 and test_y_channel as the track.
+    """PSNR in dB, in float64, as measured by NTIRE: BasicSR's with crop_border 4 and, for the quality track, on Y.
 
     Args:
         img, img2: the ×4 result and HR, H×W×3, BGR, uint8 or float in [0, 255].
         track: 'efficient' measures all channels, 'quality' Y.
 
     Raises:
-        ValueError: another track.
-        AssertionError: of different sizes.
+        ValueError: an unknown track.
+        AssertionError: the sizes differ.
     """
     return by_track(calculate_psnr, img, img2, track)
 
 
 @METRIC_REGISTRY.register()
 def calculate_ntire_ssim(img: np.ndarray, img2: np.ndarray, track: str = 'efficient', **kwargs: Any) -> float:
-    """SSIM with an 11×11 Gaussian window, the mean over the channels; arguments as ``calculate_ntire_psnr``."""
+    """SSIM with an 11×11 Gaussian window, averaged over the channels; arguments as ``calculate_ntire_psnr``."""
     return by_track(calculate_ssim, img, img2, track)

@@ -1,4 +1,4 @@
-"""The BasicSR model types; importing this puts them into BasicSR's registry."""
+"""The model types, subclasses of BasicSR's; importing this package registers them in BasicSR."""
 
 from earn_plugin.models.earn_gan_model import EARNGANModel
 from earn_plugin.models.earn_model import EARNModel

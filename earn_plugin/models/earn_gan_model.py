@@ -1,4 +1,4 @@
-"""Adversarial training: SRGANModel with EARNModel's loss terms and its care for the device."""
+"""Adversarial training: SRGANModel with EARNModel's loss terms and logging."""
 
 import torch
 from basicsr.models.srgan_model import SRGANModel
@@ -14,16 +14,16 @@ class EARNGANModel(EARNModel, SRGANModel):
 
     The generator's loss is the sum of EARNModel's terms and l_g_gan. ``network_d``, ``gan_opt``, ``optim_d``,
     ``net_d_iters`` and ``net_d_init_iters`` are as in SRGANModel; ``grad_clip_d`` is EARNModel's ``grad_clip_g`` for
-    the discriminator. Logged of the discriminator are its losses (l_d_real, l_d_fake), the means of its logits
-    (out_d_real, out_d_fake) and of their sigmoids (d_real, d_fake): with the gan_type vanilla or wgan_softplus the
-    probabilities that it gives real and generated images of being real.
+    the discriminator. The log has the discriminator's losses (l_d_real, l_d_fake), the means of its logits (out_d_real,
+    out_d_fake) and of their sigmoids (d_real, d_fake): for gan_type vanilla or wgan_softplus the probability of being
+    real that it assigns to real and to generated images.
 
     Source: SRGAN, "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network" (CVPR 2017).
     """
 
     def init_training_settings(self) -> None:
         if taken := {'g_gan', 'd_real', 'd_fake'}.intersection(self.opt['train'].get('losses') or {}):
-            raise ValueError(f'train.losses.{min(taken)}: a term of the GAN has that name; take another')
+            raise ValueError(f'train.losses.{min(taken)}: a term of the GAN has that name; choose another')
         super().init_training_settings()
 
     def setup_optimizers(self) -> None:
@@ -50,12 +50,12 @@ class EARNGANModel(EARNModel, SRGANModel):
             self.optimizer_g.zero_grad()
             with torch.no_grad():
                 self.output = self.net_g(self.lq)
-            self.optimizer_g.step()  # moves nothing, but torch warns of schedulers that go on before any step
+            self.optimizer_g.step()  # changes nothing; torch warns if a scheduler steps before the optimiser
         self.optimizer_d.zero_grad()
         for name, images, is_real in (('real', self.gt, True), ('fake', self.output.detach(), False)):
             logits = self.net_d(images)
             loss = self.cri_gan(logits, is_real, is_disc=True)
-            loss.backward()  # one by one, so that only one graph is held
+            loss.backward()  # separately, so that only one graph is in memory
             logits = logits.detach()
             log |= {f'l_d_{name}': loss.detach(), f'out_d_{name}': logits.mean(), f'd_{name}': logits.sigmoid().mean()}
         self.optimizer_d.step()

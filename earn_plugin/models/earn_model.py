@@ -1,4 +1,4 @@
-"""The training of EARN: SRModel with any number of loss terms, and no wait for the device between two log lines."""
+"""EARN's training: SRModel with any number of loss terms, which waits for the device only to log."""
 
 from itertools import chain
 from operator import itemgetter
@@ -13,6 +13,8 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from earn_plugin.protocols import HasSmallestPatch
+
 OPTIMIZERS = {'Adam': torch.optim.Adam, 'AdamW': torch.optim.AdamW}
 NEVER = torch.iinfo(torch.int64).max
 
@@ -22,9 +24,9 @@ class EARNModel(SRModel):
     """SRModel whose loss is a weighted sum of any terms.
 
     ``train: losses:`` maps names to losses with their options; each is logged as l_NAME. BasicSR's ``pixel_opt`` and
-    ``perceptual_opt`` may stand beside it or alone. The loss is the sum of all; weights are the losses' own
-    ``loss_weight``. ``optim_g`` may be Adam or AdamW; ``grad_clip_g`` is the largest norm of all its gradients
-    together. The exponential moving average includes buffers.
+    ``perceptual_opt`` can be used with it or without it. The loss is the sum of all, each with its own ``loss_weight``.
+    ``optim_g`` can be Adam or AdamW; ``grad_clip_g`` is the largest norm over all gradients. The exponential moving
+    average includes buffers.
     """
 
     def init_training_settings(self) -> None:
@@ -35,7 +37,7 @@ class EARNModel(SRModel):
         if twice := [key for key, options in given.items() if options and key in losses]:
             raise ValueError(f'train.losses.{twice[0]}: pixel_opt is the term pix, perceptual_opt the term percep')
         if losses and not any(given.values()):
-            # SRModel insists on one of its own: the first of ours takes that place
+            # SRModel requires a pixel_opt or perceptual_opt: the first term becomes its pixel_opt
             name = next(iter(losses))
             train_opt['pixel_opt'] = losses.pop(name)
         super().init_training_settings()
@@ -49,9 +51,8 @@ class EARNModel(SRModel):
     def check_patches(self) -> None:
         patch = self.opt.get('datasets', {}).get('train', {}).get('gt_size')
         for name, criterion in self.criteria.items():
-            smallest = getattr(criterion, 'smallest', 1)
-            if patch and patch < smallest:
-                raise ValueError(f'the loss {name} needs a gt_size of at least {smallest}, got {patch}')
+            if patch and isinstance(criterion, HasSmallestPatch) and patch < criterion.smallest:
+                raise ValueError(f'the loss {name} needs a gt_size of at least {criterion.smallest}, got {patch}')
 
     def get_optimizer(self, optim_type, params, lr, **kwargs):
         if optim_type in OPTIMIZERS:
@@ -63,7 +64,7 @@ class EARNModel(SRModel):
         clip_before_steps(self.optimizer_g, self.opt['train'].get('grad_clip_g'))
 
     def loss_terms(self) -> dict[str, Tensor]:
-        """Each term of the loss of ``self.output`` against ``self.gt``, weighted, by the name it is logged under."""
+        """The weighted terms of the loss of ``self.output`` against ``self.gt``, by the names in the log."""
         terms = {}
         for name, criterion in self.criteria.items():
             if isinstance(criterion, WeightedTVLoss):  # its second argument is a weight, not the target
@@ -79,12 +80,12 @@ class EARNModel(SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         self.log_dict = self.update(current_iter)
-        self._note_bad(current_iter)
+        self._record_non_finite(current_iter)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
 
     def update(self, current_iter: int) -> dict[str, Tensor]:
-        """One step of the optimiser; returns what is logged of it, without its graph. Losses have names in l_."""
+        """One step of the optimiser; returns the values to log, detached. Names of losses begin with l_."""
         self.optimizer_g.zero_grad()
         self.output = self.net_g(self.lq)
         terms = self.loss_terms()
@@ -92,22 +93,22 @@ class EARNModel(SRModel):
         self.optimizer_g.step()
         return {name: term.detach() for name, term in terms.items()}
 
-    def _note_bad(self, current_iter: int) -> None:
-        """Remember on the device in which iteration each loss was first not finite."""
-        names = tuple(name for name in self.log_dict if name.startswith('l_'))  # not every iteration has all of them
+    def _record_non_finite(self, current_iter: int) -> None:
+        """Record on the device in which iteration each loss was first not finite."""
+        names = tuple(name for name in self.log_dict if name.startswith('l_'))  # iterations can have different terms
         bad = ~torch.stack([self.log_dict[name].float().isfinite().all() for name in names])
         now = torch.where(bad, current_iter, torch.full_like(bad, NEVER, dtype=torch.int64))
         self.first_bad[names] = torch.minimum(now, self.first_bad.get(names, now))
 
     def first_non_finite(self) -> tuple[int, str] | None:
-        """Iteration and name of the first loss that was not finite since the last call. Waits for the device."""
-        noted, self.first_bad = self.first_bad, {}
-        found = (pair for names, first in noted.items() for pair in zip(first.tolist(), names, strict=True))
-        iteration, name = min(found, key=itemgetter(0), default=(NEVER, ''))  # of equals, the first to be computed
+        """Iteration and name of the first loss that was not finite since the last call; waits for the device."""
+        recorded, self.first_bad = self.first_bad, {}
+        found = (pair for names, first in recorded.items() for pair in zip(first.tolist(), names, strict=True))
+        iteration, name = min(found, key=itemgetter(0), default=(NEVER, ''))  # ties: the first computed
         return None if iteration == NEVER else (iteration, name)
 
     def get_current_log(self) -> dict[str, float]:
-        """The last iteration's terms as numbers, averaged over the processes. Waits for the device."""
+        """The last iteration's terms as numbers, averaged over the processes; waits for the device."""
         return self.reduce_loss_dict(self.log_dict)
 
     @torch.no_grad()
@@ -123,7 +124,7 @@ class EARNModel(SRModel):
                 averages.append(average)
                 values.append(value)
             else:
-                average.copy_(value)  # a counter has no mean
+                average.copy_(value)  # counters are not averaged
         get_ema_multi_avg_fn(decay)(averages, values, None)
 
     @master_only
@@ -133,9 +134,9 @@ class EARNModel(SRModel):
 
 
 def clip_before_steps(optimizer: torch.optim.Optimizer, max_norm: float | None) -> None:
-    """From now on, scale the gradients before each step so that their norm, over all of them, is at most ``max_norm``.
+    """Register a hook that scales all gradients before each step so that their total norm is at most ``max_norm``.
 
-    None leaves them as they are.
+    None registers no hook.
     """
 
     def clip(optimizer, args, kwargs) -> None:

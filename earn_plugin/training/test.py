@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from earn_plugin.atomic_files import atomic_file
 from earn_plugin.data.loaders import build_checked, validation_loader
-from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, mean, measure
+from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, mean_metrics, metrics_of
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import Options
@@ -86,14 +86,14 @@ def test_images(model: BaseModel, loader: DataLoader, opt: dict[str, Any]) -> di
             suffix = opt['val']['suffix'] or opt['name']
             with atomic_file(Path(opt['path']['visualization'], dataset, f'{name}_{suffix}.png')) as file:
                 file.write(cv2.imencode('.png', image)[1].tobytes())
-        images[name] = measure(image, tensor2img(visuals['gt']), metrics) if 'gt' in batch else {}
+        images[name] = metrics_of(image, tensor2img(visuals['gt']), metrics) if 'gt' in batch else {}
         del model.lq, model.output  # before the next image allocates its own
         torch.cuda.empty_cache()
     results: dict[str, Any] = {'images': images}
     if metrics and all(images.values()):
-        results['mean'] = mean(list(images.values()))
+        results['mean'] = mean_metrics(list(images.values()))
         bicubic = bicubic_metrics(loader.dataset, metrics, opt['scale'])
-        results['bicubic'] = {'images': dict(zip(images, bicubic, strict=True)), 'mean': mean(bicubic)}
+        results['bicubic'] = {'images': dict(zip(images, bicubic, strict=True)), 'mean': mean_metrics(bicubic)}
     return results
 
 

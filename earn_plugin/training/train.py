@@ -21,7 +21,7 @@ from earn_plugin.atomic_files import atomic_file, remove_leftovers
 from earn_plugin.data.loaders import TrainingData, build_checked, validation_loader
 from earn_plugin.data.stream import image_names
 from earn_plugin.errors import UserError
-from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, compare, mean
+from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, compare_metrics, mean_metrics
 from earn_plugin.models import EARNModel
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
@@ -198,8 +198,8 @@ class Training:
         name = dataset.opt['name']
         if name not in self.bicubic:
             bicubic = bicubic_metrics(dataset, self.opt['val']['metrics'], self.opt.get('scale'))
-            self.bicubic[name] = mean(bicubic) if bicubic else None
-        self.logger.info(f'{name} at iteration {self.iteration:,}: {compare(results, self.bicubic[name])}')
+            self.bicubic[name] = mean_metrics(bicubic) if bicubic else None
+        self.logger.info(f'{name} at iteration {self.iteration:,}: {compare_metrics(results, self.bicubic[name])}')
 
     def save_checkpoint(self) -> None:
         """Write the network files and the training state."""

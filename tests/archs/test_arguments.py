@@ -5,7 +5,7 @@ import math
 import pytest
 
 from earn_plugin import archs
-from earn_plugin.archs.arguments import check_choice, check_images, check_multiple, check_positive
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
 
 # one value for each check of each network
 WRONG = {
@@ -85,7 +85,7 @@ def test_features_must_also_fit_the_parts(network, arguments, message):
 @pytest.mark.parametrize('value', [0, -3, 2.0, True, '3', None])
 def test_counts_are_integers_of_at_least_1(value):
     with pytest.raises(ValueError, match=r'num_feat must be an integer of at least 1, got '):
-        check_positive(num_feat=value)
+        check_counts(num_feat=value)
 
 
 @pytest.mark.parametrize('value', [5, 2.0, True, '2', None, [2]])

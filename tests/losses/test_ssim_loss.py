@@ -30,14 +30,14 @@ def test_is_one_minus_basicsrs_metric(dtype, height, width, seed):
     assert abs(1 - SSIMLoss()(pred, target).item() - basicsr(pred, target)) < 1e-6
 
 
-def test_smooth_float32_images_lose_no_digits():
+def test_smooth_float32_images_keep_their_digits():
     y = torch.linspace(0.9, 1, 64).expand(1, 3, 64, 64).contiguous()
     pred = y + 1e-3 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert abs(1 - SSIMLoss()(pred, y).item() - basicsr(pred, y)) < 1e-6
 
 
 @pytest.mark.parametrize(('window_size', 'sigma'), [(9, 1.0), (11, 1.5), (15, 2.0)])
-def test_other_windows_against_skimage(window_size, sigma):
+def test_other_windows_equal_skimages(window_size, sigma):
     """skimage's window reaches to 3.5 σ."""
     pred, target = tensors(30, 40, 1)
     images = [x[0].permute(1, 2, 0).numpy() for x in (pred, target)]
@@ -69,7 +69,7 @@ def test_gradients_on_constant_images_are_finite(num_scale, value):
     assert torch.isfinite(pred.grad).all()
 
 
-def test_gradient_is_right():
+def test_gradient_is_correct():
     pred, target = tensors(12, 13, 4)
     assert torch.autograd.gradcheck(lambda p: SSIMLoss()(p, target), pred[:, :1].requires_grad_())
 
@@ -104,7 +104,7 @@ def test_window_of_earns_authors():
 
 
 @pytest.mark.parametrize('num_scale', [2, 3, 5])
-def test_multi_scale_is_the_papers(num_scale):
+def test_multi_scale_equals_the_papers_formula(num_scale):
     pred, target = tensors(200, 181, 5)
     weights = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333][:num_scale])
     weights /= weights.sum()
@@ -113,10 +113,10 @@ def test_multi_scale_is_the_papers(num_scale):
     np.testing.assert_allclose(1 - loss[0].numpy(), expected, rtol=1e-6)
 
 
-def test_too_small_an_image_is_told():
+def test_an_image_that_is_too_small():
     with pytest.raises(ValueError, match='10×30 is too small for an SSIM window of 11 at 1 scale'):
         SSIMLoss()(torch.rand(1, 3, 10, 30), torch.rand(1, 3, 10, 30))
-    with pytest.raises(ValueError, match='at least 22×22 are needed'):
+    with pytest.raises(ValueError, match='needs at least 22×22'):
         SSIMLoss(num_scale=2)(torch.rand(1, 3, 21, 30), torch.rand(1, 3, 21, 30))
 
 

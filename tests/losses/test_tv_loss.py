@@ -6,7 +6,7 @@ from earn_plugin.losses import TVLoss
 
 @pytest.mark.parametrize('p', [1, 2])
 @pytest.mark.parametrize('reduction', ['mean', 'sum'])
-def test_is_the_sum_of_neighbours_differences(p, reduction):
+def test_is_the_sum_of_the_neighbours_differences(p, reduction):
     x = torch.rand(2, 3, 4, 6, dtype=torch.float64)
     planes = x.reshape(6, 4, 6)
     down = [abs(y[i + 1, j] - y[i, j]) ** p for y in planes for i in range(3) for j in range(6)]
@@ -16,7 +16,7 @@ def test_is_the_sum_of_neighbours_differences(p, reduction):
     assert torch.isclose(TVLoss(loss_weight=3.0, reduction=reduction, p=p)(x, None), expected)
 
 
-def test_a_single_pixel_does_not_vary():
+def test_a_single_pixel_has_no_variation():
     assert TVLoss()(torch.rand(1, 3, 1, 1), None) == 0
     assert torch.isfinite(TVLoss()(torch.rand(1, 3, 1, 5), None))
 

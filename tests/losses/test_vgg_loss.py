@@ -24,7 +24,7 @@ def weights(vgg19, tmp_path):
 
 
 def features(vgg, x, depth):
-    """Of torchvision's network cut after a number of modules, with the normalisation it was trained with."""
+    """Of the first modules of torchvision's network, with the normalisation that it was trained with."""
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     return vgg.features[:depth]((x - mean) / std)
@@ -60,12 +60,12 @@ def test_texture_is_the_difference_of_gram_matrices(vgg19, weights):
     assert torch.isclose(loss(PRED, TARGET), expected)
 
 
-def test_vgg16_to_its_end_is_the_srgan_papers():
+def test_vgg16_pool5_is_the_last_layer():
     loss = VGGPerceptualLoss({'pool5': 1.0}, vgg_type='vgg16', weights='random')
     assert len(loss.vgg.features) == 31
 
 
-def test_random_weights_are_always_the_same_and_leave_the_generator_alone():
+def test_random_weights_are_constant_and_do_not_change_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -74,7 +74,7 @@ def test_random_weights_are_always_the_same_and_leave_the_generator_alone():
     assert first(PRED, TARGET) == VGGPerceptualLoss({'conv2_2': 1.0}, weights='random')(PRED, TARGET) > 0
 
 
-def test_gradient_reaches_the_prediction_alone():
+def test_gradient_reaches_only_the_prediction():
     loss = VGGPerceptualLoss({'conv1_2': 1.0}, weights='random')
     pred, target = PRED.clone().requires_grad_(), TARGET.clone().requires_grad_()
     loss(pred, target).backward()
@@ -83,24 +83,22 @@ def test_gradient_reaches_the_prediction_alone():
     assert not any(p.requires_grad for p in loss.parameters())
 
 
-def test_missing_weights_say_what_to_put_where(tmp_path, monkeypatch):
+def test_missing_weights_say_what_to_download_where(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        FileNotFoundError, match=r'fetch https://\S+/vgg19-dcbb9e9d.pth and put it at experiments/pretr'
-    ):
+    with pytest.raises(FileNotFoundError, match=r'download https://\S+/vgg19-dcbb9e9d.pth to experiments/pretr'):
         VGGPerceptualLoss()
 
 
-def test_hub_out_of_reach_says_what_to_put_where(monkeypatch):
+def test_an_unreachable_hub_says_what_to_download_where(monkeypatch):
     def fail(*arguments, **keywords):
         raise URLError('no network')
 
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', fail)
-    with pytest.raises(FileNotFoundError, match=r'cannot reach https://\S+vgg16\S+ .*no network.*put it at'):
+    with pytest.raises(FileNotFoundError, match=r'cannot reach https://\S+vgg16\S+ .*no network.*download'):
         VGGPerceptualLoss({'conv1_1': 1.0}, vgg_type='vgg16', weights='hub')
 
 
-def test_hub_in_reach_is_used(monkeypatch, vgg19):
+def test_a_reachable_hub_is_used(monkeypatch, vgg19):
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', lambda url, weights_only: vgg19.state_dict())
     loss = VGGPerceptualLoss({'conv1_1': 1.0}, weights='hub')
     expected = (features(vgg19, PRED, 1) - features(vgg19, TARGET, 1)).square().mean()
@@ -108,15 +106,15 @@ def test_hub_in_reach_is_used(monkeypatch, vgg19):
 
 
 @pytest.mark.parametrize('content', [b'', b'<html>not found</html>', b'PK\x03\x04'])
-def test_damaged_weights_say_what_to_put_where(tmp_path, content):
+def test_damaged_weights_say_what_to_download_where(tmp_path, content):
     (tmp_path / 'vgg.pth').write_bytes(content)
-    with pytest.raises(ValueError, match=r'vgg\.pth is damaged, or no file of weights; fetch https://'):
+    with pytest.raises(ValueError, match=r'vgg\.pth is damaged, or not a file of weights; download https://'):
         VGGPerceptualLoss(weights=str(tmp_path / 'vgg.pth'))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match=r'is no vgg19: it has no features\.0\.bias'):
+    with pytest.raises(ValueError, match=r'is not a vgg19: missing features\.0\.bias'):
         VGGPerceptualLoss(weights=str(tmp_path / 'other.pth'))
 
 
@@ -128,7 +126,7 @@ def test_wrong_arguments(wrong):
         VGGPerceptualLoss(weights='random', **wrong)
 
 
-def test_layers_are_found_where_torchvision_has_them():
+def test_layer_names_fit_torchvisions_modules():
     for vgg_type, (layout, _) in vgg_loss.LAYOUTS.items():
         modules = vgg_loss.make_layers(layout)
         for name, module in zip(vgg_loss.NAMES[vgg_type], modules, strict=True):

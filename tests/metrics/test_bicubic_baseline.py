@@ -6,14 +6,14 @@ from basicsr.utils import bgr2ycbcr
 
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.data.loaders import build_checked
-from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, compare
+from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, compare_metrics
 from tests.data.test_pair_checks import options
 from tests.helpers.images import write_pairs
 
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'better': 'higher'}}
 
 
-def test_bicubic_is_matlabs_under_the_same_metric(tmp_path):
+def test_bicubic_is_matlabs_with_the_same_metric(tmp_path):
     root = write_pairs(tmp_path / 'pairs', 2)
     results = bicubic_metrics(build_checked(options(root, phase='val'))[0], METRICS, 2)
     for index, result in enumerate(sorted(result['psnr'] for result in results)):
@@ -26,7 +26,7 @@ def test_bicubic_is_matlabs_under_the_same_metric(tmp_path):
 
 
 def test_set5_has_the_published_bicubic_figure(shared_data):
-    """28.42 dB at ×4 in every paper's table, on a Y that MATLAB rounds; BasicSR, which does not, says 28.43."""
+    """28.42 dB at ×4 in all papers, on Y rounded as in MATLAB; BasicSR, which does not round, gives 28.43."""
 
     def psnr(image, target):
         y = [np.round(bgr2ycbcr(x.astype(np.float32) / 255, y_only=True) * 255)[4:-4, 4:-4] for x in (image, target)]
@@ -40,5 +40,5 @@ def test_set5_has_the_published_bicubic_figure(shared_data):
 
 
 def test_compare():
-    assert compare({'psnr': 30.5}, {'psnr': 30.0}) == 'psnr 30.5000 (bicubic 30.0000, +0.5000)'
-    assert compare({'psnr': 30.5}, None) == 'psnr 30.5000'
+    assert compare_metrics({'psnr': 30.5}, {'psnr': 30.0}) == 'psnr 30.5000 (bicubic 30.0000, +0.5000)'
+    assert compare_metrics({'psnr': 30.5}, None) == 'psnr 30.5000'

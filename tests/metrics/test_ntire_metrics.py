@@ -11,14 +11,14 @@ SR = np.clip(HR[:44, :60].astype(int) + np.random.default_rng(0).integers(-9, 10
 INSIDE = np.s_[4:-4, 4:-4]
 
 
-def test_psnr_is_skimages():
+def test_psnr_equals_skimages():
     reference = peak_signal_noise_ratio(
         HR[:44, :60][INSIDE].astype(np.float64), SR[INSIDE].astype(float), data_range=255
     )
     assert calculate_ntire_psnr(SR, HR) == pytest.approx(reference, abs=1e-12)
 
 
-def test_ssim_is_skimages():
+def test_ssim_equals_skimages():
     reference = structural_similarity(
         HR[:44, :60][INSIDE].astype(np.float64),
         SR[INSIDE].astype(np.float64),
@@ -40,6 +40,6 @@ def test_both_are_basicsrs_and_usable_by_name(track, on_y):
         assert ours == metric(**data, crop_border=4, test_y_channel=on_y)
 
 
-def test_another_track():
+def test_an_unknown_track():
     with pytest.raises(ValueError, match='efficient, quality'):
         calculate_ntire_psnr(SR, HR, track='Y')

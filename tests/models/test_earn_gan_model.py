@@ -35,7 +35,7 @@ def opt(tmp_path, gan, monkeypatch):
 
 
 @pytest.mark.parametrize('limit', [None, 0.01])
-def test_a_step_is_that_of_a_gan_written_by_hand(opt, limit):
+def test_a_step_equals_a_gan_step_written_out(opt, limit):
     model = build(opt, ema_decay=0, grad_clip_g=limit, grad_clip_d=limit)
     net_g, net_d = copy.deepcopy(model.net_g), copy.deepcopy(model.net_d)
     step(model)
@@ -68,8 +68,8 @@ def test_a_step_is_that_of_a_gan_written_by_hand(opt, limit):
         assert log[f'd_{name}'] == pytest.approx(logits.sigmoid().mean().item())
 
 
-def test_weights_move_by_their_own_optimisers(opt):
-    """Each learning rate moves its network alone: the generator's loss leaves no step in the discriminator."""
+def test_each_optimiser_changes_only_its_network(opt):
+    """The generator's loss does not change the discriminator."""
     for still, moving in (('optim_d', 'net_g'), ('optim_g', 'net_d')):
         model = build(opt, **{still: {'type': 'Adam', 'lr': 0.0}})
         before = {name: copy.deepcopy(list(getattr(model, name).parameters())) for name in ('net_g', 'net_d')}
@@ -79,12 +79,12 @@ def test_weights_move_by_their_own_optimisers(opt):
             assert moved == (name == moving)
 
 
-@pytest.mark.filterwarnings('ignore:Detected call of `lr_scheduler')  # of SRGANModel, while its generator waits
+@pytest.mark.filterwarnings('ignore:Detected call of `lr_scheduler')  # of SRGANModel, before its generator's first step
 @pytest.mark.parametrize('discriminator', ['SRGANDiscriminator', 'UNetDiscriminatorSN'])
-@pytest.mark.parametrize('turns', [{}, {'net_d_iters': 2, 'net_d_init_iters': 2}])
-def test_srgan_models_options_give_its_weights_to_the_bit(opt, discriminator, turns):
+@pytest.mark.parametrize('iters', [{}, {'net_d_iters': 2, 'net_d_init_iters': 2}])
+def test_srgan_models_options_give_its_weights_bit_for_bit(opt, discriminator, iters):
     opt['network_d'] = {'type': discriminator, 'num_in_ch': 3, 'num_feat': 4}
-    train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}, **turns}
+    train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}, **iters}
     ours, theirs = build(opt, **train), build({**opt, 'model_type': 'SRGANModel'}, **train)
     assert (type(ours), type(theirs)) == (EARNGANModel, SRGANModel)
     names = ('l_g_gan', 'l_d_real', 'out_d_real', 'l_d_fake', 'out_d_fake')
@@ -94,7 +94,7 @@ def test_srgan_models_options_give_its_weights_to_the_bit(opt, discriminator, tu
         logs = ours.get_current_log(), theirs.get_current_log()
         assert [logs[0].get(name) for name in names] == [logs[1].get(name) for name in names]
         assert logs[0].get('l_pix') == logs[1].get('l_g_pix')
-        assert ('l_pix' in logs[0]) == (not turns or iteration == 4)
+        assert ('l_pix' in logs[0]) == (not iters or iteration == 4)
     for name in ('net_g', 'net_d'):
         assert same(*(dict(getattr(model, name).state_dict()) for model in (ours, theirs)))
     for a, b in zip(ours.net_g_ema.parameters(), theirs.net_g_ema.parameters(), strict=True):
@@ -121,7 +121,7 @@ def test_the_adversarial_term_alone(opt):
     assert list(model.get_current_log()) == OF_THE_GAN
 
 
-def test_a_term_cannot_have_a_name_of_the_gans(opt):
+def test_a_term_cannot_have_the_name_of_a_gan_term(opt):
     with pytest.raises(ValueError, match=r'train\.losses\.d_fake: a term of the GAN has that name'):
         build(opt, losses={'d_fake': {'type': 'L1Loss'}})
 
@@ -164,7 +164,7 @@ def test_the_ode_papers_recipe(gan, opt, tmp_path):
     assert list(model.get_current_log()) == ['l_pix', 'l_percep', 'l_tv', *OF_THE_GAN]
 
 
-def test_a_discriminator_of_one_size_needs_patches_of_that_size(opt):
+def test_a_discriminator_with_a_fixed_input_size_needs_patches_of_that_size(opt):
     opt['network_d'] = {'type': 'VGGStyleDiscriminator', 'num_in_ch': 3, 'num_feat': 4}
     with pytest.raises(ValueError, match='the discriminator needs a gt_size of 128, got 32'):
         build(opt)
@@ -172,8 +172,8 @@ def test_a_discriminator_of_one_size_needs_patches_of_that_size(opt):
     build(opt)
 
 
-def test_the_first_term_that_is_not_finite_is_found_later(opt):
-    """Also where not every iteration has the same terms."""
+def test_the_first_term_that_is_not_finite_is_reported_later(opt):
+    """Also if iterations have different terms."""
     bad = batch()
     bad['gt'][0, 0, 0, 0] = math.nan
     model = build(opt, net_d_iters=2)
@@ -193,11 +193,11 @@ def test_the_first_term_that_is_not_finite_is_found_later(opt):
     assert model.first_non_finite() == (1, 'l_g_gan')
 
 
-def test_logits_may_be_anything_while_the_losses_are_finite(opt):
+def test_only_losses_must_be_finite(opt):
     model = build(opt)
     step(model)
     model.log_dict['out_d_real'] = torch.tensor(math.inf)
-    model._note_bad(2)
+    model._record_non_finite(2)
     assert model.first_non_finite() is None
 
 
@@ -207,7 +207,7 @@ def test_waits_for_the_device_only_to_log(opt):
     SyncCounter.waits = 0
     model.feed_data(batch())
     for optimizer in model.optimizers:
-        # Adam's step count is a number on the CPU, whatever the device of the weights; what comes before it stays
+        # Adam's step count is on the CPU for weights on any device; the hooks before the step still run
         (clip,) = optimizer._optimizer_step_pre_hooks.values()
         optimizer.step = lambda clip=clip, optimizer=optimizer: clip(optimizer, (), {})
     with SyncCounter():
@@ -228,20 +228,20 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(gan, tmp_path):
     options = write_options(two, gan)
     command('train', '-opt', options, '--force_yml', 'train:total_iter=3', cwd=two)
     command('train', '-opt', options, '--auto_resume', cwd=two)
-    whole, resumed = state_of(one, 6), state_of(two, 6)
-    assert {name: set(networks) for name, networks in whole['networks'].items()} == {
+    uninterrupted, resumed = state_of(one, 6), state_of(two, 6)
+    assert {name: set(networks) for name, networks in uninterrupted['networks'].items()} == {
         'net_g': {'params', 'params_ema'},
         'net_d': {'params'},
     }
     for part in ('networks', 'optimizers', 'schedulers', 'rngs', 'position', 'best_metric_results'):
-        assert same(whole[part], resumed[part]), part
+        assert same(uninterrupted[part], resumed[part]), part
     assert losses(one) == losses(two)
     assert len(losses(one)) == 6
     assert 'd_fake' in losses(one)[6]
 
 
 @pytest.mark.slow
-def test_a_discriminator_that_runs_away_stops_training_by_the_terms_name(gan, tmp_path):
+def test_a_diverging_discriminator_stops_training_and_names_the_term(gan, tmp_path):
     gan['train']['optim_d']['lr'] = 1e30
     gan['train']['total_iter'] = 50
     del gan['val']

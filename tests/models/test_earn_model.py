@@ -56,7 +56,7 @@ def test_any_number_of_terms_each_logged(opt):
     assert log['l_tv'] == pytest.approx(log['l_tv_basicsr'])
 
 
-def test_the_gradient_is_that_of_the_sum(opt):
+def test_the_gradient_is_that_of_the_summed_loss(opt):
     model = build(opt, ema_decay=0)
     twin = copy.deepcopy(model.net_g)
     step(model)
@@ -79,7 +79,7 @@ def test_gradients_are_clipped_by_their_norm(opt):
 
 
 def test_basicsrs_own_options_still_work(opt):
-    """The same seed and the same pixel loss give SRModel's weights to the bit, and its averages but for rounding."""
+    """The same seed and the same pixel loss give SRModel's weights bit for bit, and its averages up to rounding."""
     train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}}
     ours = build(opt, **train)
     theirs = build({**opt, 'model_type': 'SRModel'}, **train)
@@ -93,7 +93,7 @@ def test_basicsrs_own_options_still_work(opt):
             assert torch.equal(a, b) if name == 'net_g' else torch.allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
-def test_pixel_opt_beside_losses(opt):
+def test_pixel_opt_with_losses(opt):
     model = build(opt, pixel_opt={'type': 'MSELoss'}, losses={'ssim': {'type': 'SSIMLoss'}})
     step(model)
     assert list(model.get_current_log()) == ['l_pix', 'l_ssim']
@@ -140,12 +140,12 @@ def test_optimizers(opt, name):
     step(model)
 
 
-def test_other_optimizers_are_refused(opt):
+def test_other_optimizers_are_not_available(opt):
     with pytest.raises(NotImplementedError, match='SGD'):
         build(opt, optim_g={'type': 'SGD', 'lr': 1e-3})
 
 
-def test_the_first_term_that_is_not_finite_is_found_later(opt):
+def test_the_first_term_that_is_not_finite_is_reported_later(opt):
     model = build(opt)
     bad = batch()
     bad['gt'][0, 0, 0, 0] = math.nan
@@ -162,7 +162,7 @@ def test_finite_losses_are_not_reported(opt):
 
 
 class SyncCounter(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the operators that make a program wait for its device."""
+    """Counts the operators that wait for the device."""
 
     waits = 0
 
@@ -178,7 +178,7 @@ def test_waits_for_the_device_only_to_log(opt):
     SyncCounter.waits = 0
     model.feed_data(batch())
     with SyncCounter():
-        # Adam's step count is a number on the CPU, whatever the device of the weights
+        # Adam's step count is on the CPU for weights on any device
         step_was = model.optimizer_g.step
         model.optimizer_g.step = lambda: None
         model.optimize_parameters(2)
@@ -188,8 +188,8 @@ def test_waits_for_the_device_only_to_log(opt):
         assert SyncCounter.waits == 2
 
 
-def test_a_term_may_have_any_name_but_none_twice(opt):
-    """perceptual_opt is logged as percep; alone, the name is free."""
+def test_names_of_terms_are_free_but_unique(opt):
+    """perceptual_opt is logged as percep; without it, the name is free."""
     percep = {'type': 'VGGPerceptualLoss', 'layer_weights': {'conv1_1': 1.0}, 'weights': 'random'}
     model = build(opt, losses={'percep': percep, 'l1': {'type': 'L1Loss'}})
     step(model)
@@ -205,7 +205,7 @@ def test_a_term_may_have_any_name_but_none_twice(opt):
         ({'type': 'VGGPerceptualLoss', 'vgg_type': 'vgg16', 'layer_weights': {'pool5': 1.0}, 'weights': 'random'}, 32),
     ],
 )
-def test_patches_too_small_for_a_loss_are_told_before_the_start(opt, loss, smallest):
+def test_patches_too_small_for_a_loss_are_reported_before_training(opt, loss, smallest):
     opt['datasets']['train']['gt_size'] = smallest - 1
     with pytest.raises(ValueError, match=f'the loss big needs a gt_size of at least {smallest}, got {smallest - 1}'):
         build(opt, losses={'big': loss})
