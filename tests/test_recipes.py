@@ -17,7 +17,7 @@ from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import read_options, recipes
 from earn_plugin.prepare.demo import make_demo
-from earn_plugin.prepare.lmdb import subimages
+from earn_plugin.prepare.subimages import subimages
 from earn_plugin.training.model import build_checked_model
 from tests.helpers.command import command
 from tests.helpers.places import ROOT

@@ -1,7 +1,7 @@
-"""MATLAB's antialiased bicubic ``imresize``, byte for byte: the way the LR images of the benchmarks were made.
+"""MATLAB's antialiased bicubic ``imresize``, byte for byte: it made the LR images of the benchmarks.
 
-BasicSR's ``imresize`` works in float throughout and differs in a tenth of the values. Facts that make the bytes come
-out: the height goes first, and a uint8 image is rounded (halves up) and clipped after each of the two axes.
+BasicSR's ``imresize`` computes in float throughout and differs in a tenth of the values. To get the same bytes, the
+height is resized first, and a uint8 image is rounded (halves up) and clipped after each of the two axes.
 """
 
 import functools
@@ -23,9 +23,9 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(64)
 def taps(length: int, scale: Fraction, border: str) -> tuple[np.ndarray, np.ndarray]:
-    """Source indices and weights of every output pixel of an axis: two arrays of ceil(length·scale) × taps."""
+    """Source indices and weights for every output pixel of an axis: two arrays of ceil(length·scale) × taps."""
     out_length = -(-length * scale.numerator // scale.denominator)
-    widening = float(min(scale, 1))  # a smaller image needs a wider kernel, so that nothing aliases
+    widening = float(min(scale, 1))  # shrinking needs a wider kernel against aliasing
     count = int(np.ceil(4 / widening)) + 2
     centre = (np.arange(out_length) + 0.5) / float(scale) - 0.5
     index = np.floor(centre - 2 / widening)[:, None] + np.arange(count)
@@ -40,15 +40,15 @@ def taps(length: int, scale: Fraction, border: str) -> tuple[np.ndarray, np.ndar
     used = np.flatnonzero(weight.any(axis=0))
     index, weight = (array[:, used[0] : used[-1] + 1] for array in (index, weight))
     for array in (index, weight):
-        array.flags.writeable = False  # it is cached
+        array.flags.writeable = False  # the cache returns it again
     return index, weight
 
 
 def fraction_of(scale: Fraction | float, border: str) -> Fraction:
-    """The fraction that a scale means: 1/3 for 0.333…
+    """The exact fraction of a scale: 1/3 for 0.333…
 
     Raises:
-        ValueError: a scale that is not above 0, another border.
+        ValueError: the scale is not above 0, or the border is unknown.
     """
     if border not in BORDERS:
         raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
@@ -68,15 +68,15 @@ def imresize(
 
     Args:
         image: H×W or H×W×C, uint8 or float.
-        scale: below 1 to shrink, above 1 to enlarge; 1/3 and the like are taken as the fractions they mean.
+        scale: below 1 to shrink, above 1 to enlarge; 0.333… is taken as 1/3.
         border: 'replicate' (the LR files of RCAN and SelfExSR) or 'symmetric' (those of the EDSR benchmark).
-        part: rows and columns of the result that are wanted, if not all; they are the same to the last bit.
+        part: the rows and columns of the result to compute, all by default; they equal the full result's bit for bit.
 
     Returns:
         ceil(H·scale) × ceil(W·scale) of the same type; uint8 is rounded, float is not.
 
     Raises:
-        ValueError: a scale that is not above 0, another border, an image that is empty or of another type.
+        ValueError: the scale is not above 0, the border is unknown, or the image is empty or has another type.
     """
     fraction = fraction_of(scale, border)
     if image.ndim not in (2, 3) or not image.size:
@@ -93,33 +93,33 @@ def imresize(
         result = result.astype(np.float64)
     for index, weight in filters:
         filtered = _filter(result.reshape(len(result), -1), index - index.min(), weight)
-        result = filtered.reshape(len(index), *result.shape[1:]).swapaxes(0, 1)  # the other axis comes first
+        result = filtered.reshape(len(index), *result.shape[1:]).swapaxes(0, 1)  # so that the other axis is next
     return np.ascontiguousarray(result, dtype=image.dtype)
 
 
 def _filter(lines: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Sums of weighted lines of a matrix, from the first tap to the last: the order decides where a half rounds to.
+    """Weighted sums of the lines of a matrix, from the first tap to the last: the order decides how a half is rounded.
 
-    A few at a time, which stay in the processor's cache.
+    They are computed in blocks that fit into the processor's cache.
     """
     result = np.empty((len(index), lines.shape[1]), lines.dtype)
     step = max(1, CACHED // (8 * lines.shape[1]))
     for start in range(0, len(index), step):
-        some = slice(start, start + step)
-        first = index[some].min()
-        source = lines[first : index[some].max() + 1].astype(np.float64)
-        summed = np.zeros((len(index[some]), lines.shape[1]))
+        block = slice(start, start + step)
+        first = index[block].min()
+        source = lines[first : index[block].max() + 1].astype(np.float64)
+        summed = np.zeros((len(index[block]), lines.shape[1]))
         for tap in range(index.shape[1]):
-            term = source[index[some, tap] - first]
-            term *= weight[some, tap, None]
+            term = source[index[block, tap] - first]
+            term *= weight[block, tap, None]
             summed += term
         if lines.dtype == np.uint8:
             summed = np.floor(summed + 0.5).clip(0, 255)
-        result[some] = summed
+        result[block] = summed
     return result
 
 
 def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
-    """Cut the bottom and the right of an image, H×W[×C], so that ``scale`` divides its height and width."""
+    """Crop an image, H×W[×C], at the bottom and the right to a height and width that are multiples of ``scale``."""
     height, width = (length - length % scale for length in image.shape[:2])
     return image[:height, :width]

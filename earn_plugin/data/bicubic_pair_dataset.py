@@ -1,4 +1,4 @@
-"""Training pairs from HR images alone: the LR is made as a sample is read."""
+"""Training pairs from HR images alone: the LR image is made when a sample is read."""
 
 from fractions import Fraction
 from typing import Any
@@ -15,9 +15,9 @@ from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
 
 
 class LR:
-    """The LR of an HR image, H×W×3 uint8, made only where it is looked at: ``lr[top:bottom, left:right]``.
+    """The LR image of an HR image, H×W×3 uint8; only the part in use is computed: ``lr[top:bottom, left:right]``.
 
-    That is a crop of the whole image's LR, not the LR of a crop: the kernel reaches beyond its edges.
+    The part is a crop of the full LR image, not the LR image of a crop: the kernel reaches beyond the crop's edges.
     """
 
     def __init__(self, hr: np.ndarray, scale: int, border: str):
@@ -32,31 +32,32 @@ class LR:
 class BicubicPairDataset(Dataset):
     """BasicSR's PairedImageDataset without LR files, from a folder or an LMDB of HR images.
 
-    For the same random numbers a sample is, to the last bit, what PairedImageDataset gives on the same HR, cut to a
-    multiple of the scale, with its MATLAB bicubic LR in files. So on sub-images it is that of their own LR: within two
-    LR pixels of their edges it is not cut from the LR of the image that they were cut from.
+    For the same random numbers, a sample equals PairedImageDataset's bit for bit, if that has the same HR images,
+    cropped to a multiple of the scale, and LR files made by MATLAB's bicubic. From sub-images, the LR image is made of
+    the sub-image: within two LR pixels of the edges it differs from a crop of the original image's LR.
 
     Args:
-        opt: PairedImageDataset's options but ``dataroot_lq`` and ``filename_tmpl``: ``dataroot_gt``, ``io_backend``,
-            ``meta_info_file``, ``scale``, ``phase``, ``gt_size``, ``use_hflip``, ``use_rot``, ``color``, ``mean``,
-            ``std``; and ``border``: 'replicate' (default) or 'symmetric', as ``data.bicubic.imresize`` has it.
+        opt: PairedImageDataset's options without ``dataroot_lq`` and ``filename_tmpl``: ``dataroot_gt``,
+            ``io_backend``, ``meta_info_file``, ``scale``, ``phase``, ``gt_size``, ``use_hflip``, ``use_rot``,
+            ``color``, ``mean``, ``std``; and ``border``: 'replicate' (default) or 'symmetric', see
+            ``data.bicubic.imresize``.
 
     Raises:
-        ValueError: another border, a scale that is not whole, an LMDB whose name does not end in .lmdb.
+        ValueError: the border is unknown, the scale is not an integer, or an LMDB's name does not end in .lmdb.
     """
 
-    makes_lr = True  # so that the check of data sets looks for none
+    makes_lr = True  # as ``protocols.MakesLR``: the check of data sets looks for no LR images
 
     def __init__(self, opt: dict[str, Any]):
         super().__init__()
         self.opt = opt
-        self.file_client = None  # made by the worker that reads
+        self.file_client = None  # each worker opens its own
         self.io_backend_opt = opt['io_backend']
         self.border = opt.get('border', 'replicate')
         if self.border not in BORDERS:
             raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {self.border!r}')
         if not isinstance(opt['scale'], int):
-            raise ValueError(f'scale must be a whole number, got {opt["scale"]}')
+            raise ValueError(f'scale must be an integer, got {opt["scale"]}')
         root, meta_info = opt['dataroot_gt'], opt.get('meta_info_file')
         if self.io_backend_opt['type'] == 'lmdb':
             self.io_backend_opt.update(db_paths=root, client_keys='gt')

@@ -1,4 +1,4 @@
-"""The bicubic ``imresize`` of ``data.bicubic`` for batches of torch, on any device."""
+"""``data.bicubic.imresize`` for batches of torch, on any device."""
 
 from fractions import Fraction
 
@@ -8,21 +8,21 @@ from torch import Tensor
 from earn_plugin.data.bicubic import fraction_of, taps
 
 
-def imresize(images: Tensor, scale: Fraction | float, border: str = 'replicate') -> Tensor:
-    """Resize a batch as ``data.bicubic.imresize`` does each image; uint8 to the same bytes, float differentiably.
+def imresize_tensor(images: Tensor, scale: Fraction | float, border: str = 'replicate') -> Tensor:
+    """Resize a batch as ``data.bicubic.imresize`` resizes an image: the same bytes for uint8, differentiable for float.
 
-    uint8 is summed in float64, tap after tap: where a sum lies on a half, its last bit decides where it rounds to.
-    float32 and float64 are summed as they are, smaller types in float32.
+    uint8 is summed in float64, tap by tap: where a sum is close to a half, its last bit decides how it is rounded.
+    float32 and float64 are summed in their own type, smaller types in float32.
 
     Args:
         images: N×C×H×W, uint8 or float.
-        scale, border: as there.
+        scale, border: as in ``data.bicubic.imresize``.
 
     Returns:
         N×C×ceil(H·scale)×ceil(W·scale) of the same type; uint8 is rounded, float is not.
 
     Raises:
-        ValueError: a scale that is not above 0, another border, a batch that is empty or of another type.
+        ValueError: the scale is not above 0, the border is unknown, or the batch is empty or has another type.
     """
     fraction = fraction_of(scale, border)
     if images.dim() != 4 or not images.numel():

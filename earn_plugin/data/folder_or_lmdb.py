@@ -1,4 +1,4 @@
-"""Where images are: a folder or an LMDB of BasicSR's layout, listed and read by name."""
+"""Where images are: a folder, or an LMDB as BasicSR writes it, listed and read by name."""
 
 import os
 import struct
@@ -16,7 +16,7 @@ LMDB_MAGIC = 0xBEEFC0DE
 
 
 class Problem(NamedTuple):
-    """A file, key or folder, and what is wrong with it: '… is cut off'."""
+    """A file, key or folder, and what is wrong with it: 'HR/0001.png', 'is cut off'."""
 
     where: str
     what: str
@@ -25,20 +25,30 @@ class Problem(NamedTuple):
         return f'{self.where} {self.what}'
 
 
+def first_few(lines: Iterable[object], count: int = 10) -> list[str]:
+    """The first lines of a message, and how many more there are."""
+    lines = [str(line) for line in lines]
+    more = len(lines) - count
+    return [*lines[:count], f'and {more} more'] if more > 0 else lines
+
+
 class Folder:
-    """The files of a folder, hidden ones left out, as BasicSR lists them; ``recursive`` has those below it too.
+    """The files of a folder without hidden ones, as BasicSR lists them; ``recursive`` includes its subfolders.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it cannot be read.
     """
 
     def __init__(self, root: Path, recursive: bool = False):
         self.root = root
         if not root.is_dir():
             raise UserError(f'there is no folder {root}')
-        names = sorted(_files(root, recursive))
+        try:
+            names = sorted(_files(root, recursive))
+        except OSError as error:
+            raise UserError(f'{root} cannot be read: {error.strerror}') from error
         self.names = [name for name in names if name in self]
-        self.broken = sorted(set(names).difference(self.names))  # links to nothing
+        self.broken = sorted(set(names).difference(self.names))  # broken links
 
     def label(self, name: str) -> str:
         return str(self.root / name)
@@ -49,27 +59,27 @@ class Folder:
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
 
-    def findings(self, names: Iterable[str]) -> Iterator[Problem]:
-        """Names that BasicSR or another system will not take."""
+    def name_problems(self, names: Iterable[str]) -> Iterator[Problem]:
+        """Broken links, and names that BasicSR or another system does not accept."""
         for name in self.broken:
-            yield Problem(self.label(name), 'is a link to what is not there')
+            yield Problem(self.label(name), 'is a broken link')
         lower, keys = defaultdict(list), defaultdict(list)
         for name in names:
             stem = name.rpartition('.')[0] or name
-            if not name.isascii():
-                yield Problem(
-                    self.label(name), "is not an ASCII name: BasicSR's LMDB refuses it, and so does cv2 on Windows"
-                )
-            if any(character.isspace() for character in name):
-                yield Problem(
-                    self.label(name), "has a space in its name: BasicSR's meta_info files end a name at a space"
-                )
-            if '.' in stem:
-                yield Problem(self.label(name), "has a dot in its name: BasicSR's LMDB ends a key at the first dot")
+            for is_wrong, what in (
+                (not name.isascii(), "is not an ASCII name: BasicSR's LMDB and cv2 on Windows do not accept it"),
+                (
+                    any(map(str.isspace, name)),
+                    "has a space in its name: BasicSR's meta_info files end a name at a space",
+                ),
+                ('.' in stem, "has a dot in its name: BasicSR's LMDB ends a key at the first dot"),
+            ):
+                if is_wrong:
+                    yield Problem(self.label(name), what)
             lower[name.lower()].append(name)
             keys[stem].append(name)
-        for names_alike, why in ((lower, 'on Windows and macOS'), (keys, 'as LMDB keys')):
-            for first, *others in names_alike.values():
+        for alike, why in ((lower, 'on Windows and macOS'), (keys, 'as LMDB keys')):
+            for first, *others in alike.values():
                 for other in others:
                     yield Problem(self.label(other), f'has the same name as {first} {why}')
 
@@ -86,7 +96,7 @@ def _files(folder: str | Path, recursive: bool, before: str = '') -> Iterator[st
 
 
 class LMDB:
-    """An LMDB by its meta_info.txt, as BasicSR reads it. Close it: a process may open an LMDB only once.
+    """An LMDB with the keys of its meta_info.txt, as BasicSR reads it. A process may open an LMDB only once: close it.
 
     Raises:
         UserError: not an LMDB that BasicSR can read.
@@ -95,10 +105,10 @@ class LMDB:
     def __init__(self, root: Path):
         self.root = root
         if root.suffix != '.lmdb' or not root.is_dir():
-            raise UserError(f'{root} must be a folder that ends in .lmdb')
+            raise UserError(f'{root} must be a folder whose name ends in .lmdb')
         for file in ('data.mdb', 'meta_info.txt'):
             if not (root / file).is_file():
-                raise UserError(f'{root} is no LMDB of BasicSR: it has no {file}')
+                raise UserError(f'{root} is not an LMDB of BasicSR: it has no {file}')
         self.shapes = lmdb_shapes(root)
         self.names = sorted(self.shapes)
         try:
@@ -123,19 +133,20 @@ class LMDB:
             raise FileNotFoundError(name)
         return content
 
-    def findings(self, names: Iterable[str]) -> Iterator[Problem]:
+    def name_problems(self, names: Iterable[str]) -> Iterator[Problem]:
+        """Keys that are stored but not listed."""
         for key in sorted(self.stored.difference(self.shapes)):
-            yield Problem(self.label(key), 'is stored, but meta_info.txt does not have it: BasicSR will not read it')
+            yield Problem(self.label(key), 'is stored but not listed in meta_info.txt: BasicSR does not read it')
 
     def close(self) -> None:
         self.environment.close()
 
 
 def open_source(root: Path, recursive: bool = False) -> Folder | LMDB:
-    """A folder, or an LMDB where it is one or is named like one.
+    """An LMDB if the root is one or is named like one, else a folder.
 
     Raises:
-        UserError: neither, or it may not be read.
+        UserError: neither, or it cannot be read.
     """
     try:
         is_lmdb = root.suffix == '.lmdb' or (root / 'data.mdb').is_file()
@@ -145,16 +156,16 @@ def open_source(root: Path, recursive: bool = False) -> Folder | LMDB:
 
 
 def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
-    """key → (height, width, channels), from the text that BasicSR writes beside an LMDB.
+    """key → (height, width, channels), from the meta_info.txt that BasicSR writes into an LMDB's folder.
 
     Raises:
-        UserError: a line is not as BasicSR writes them, or the LMDB is cut off.
+        UserError: a line has another format, or the LMDB is cut off.
     """
     check_length(root)
     file = root / 'meta_info.txt'
     shapes = {}
     for number, line in enumerate(file.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
-        name, _, shape = line.rpartition('(')  # the key may have brackets, too
+        name, _, shape = line.rpartition('(')  # the key may have brackets itself
         try:
             sizes = tuple(int(size) for size in shape.partition(')')[0].split(',') if size)
             if not name or len(sizes) not in (2, 3):
@@ -168,10 +179,10 @@ def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_length(root: Path) -> None:
-    """Check that an LMDB is as long as its first pages say: what reads beyond its end is killed (SIGBUS).
+    """Check that an LMDB is as long as its first pages say: reading beyond its end kills a process (SIGBUS).
 
     Raises:
-        UserError: it is cut off, or no LMDB.
+        UserError: it is cut off, or not an LMDB.
     """
     file = root / 'data.mdb'
     with file.open('rb') as opened:
@@ -182,9 +193,9 @@ def check_length(root: Path) -> None:
     except struct.error:
         magic, page, last = 0, 0, 0
     if magic != LMDB_MAGIC:
-        raise UserError(f'{root} cannot be read: {file.name} is cut off, or no LMDB; make it anew')
+        raise UserError(f'{root} cannot be read: {file.name} is cut off, or not an LMDB; create it again')
     if length < (last + 1) * page:
-        raise UserError(f'{file} is cut off: it has {length:,} of {(last + 1) * page:,} bytes; copy or make it anew')
+        raise UserError(f'{file} is cut off: it has {length:,} of {(last + 1) * page:,} bytes; copy or create it again')
 
 
 def lmdb_header(shape: tuple[int, ...]) -> Header:

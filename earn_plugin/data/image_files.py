@@ -1,61 +1,63 @@
-"""Image files read and written, as arrays H×W (grey) or H×W×3 (BGR)."""
+"""Image files listed, read and written, as arrays H×W (grey) or H×W×3 (BGR)."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from earn_plugin.data.folder_or_lmdb import Folder
 from earn_plugin.errors import UserError
 
-PNG_LEVEL = 1  # as BasicSR's LMDBs: a third slower to write at 3, and hardly smaller
+PNG_LEVEL = 1  # as BasicSR's LMDBs; level 3 takes a third longer to write and is hardly smaller
+AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The files of a folder, sorted, hidden ones left out.
+    """The files of a folder, sorted, without hidden ones.
 
     Raises:
-        UserError: no folder, none in it, or links to what is not there.
+        UserError: there is no such folder, it is empty, or it holds broken links.
     """
-    try:
-        shown = sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
-    except FileNotFoundError:
-        raise UserError(f'there is no folder {folder}') from None
-    except OSError as error:
-        raise UserError(f'{folder} cannot be read as a folder: {error.strerror}') from error
-    paths = [path for path in shown if path.is_file()]
-    broken = [path for path in shown if path.is_symlink() and not path.exists()]
-    if broken:
-        more = f', and {len(broken) - 1} more' if len(broken) > 1 else ''
-        raise UserError(f'{broken[0]} is a link to what is not there{more}: put it back, or remove the links')
-    if not paths:
-        raise UserError(f'no images in {folder} (folders in it are not gone into)')
-    return paths
+    listed = Folder(folder)
+    if listed.broken:
+        more = f', and {len(listed.broken) - 1} more' if len(listed.broken) > 1 else ''
+        raise UserError(f'{folder / listed.broken[0]} is a broken link{more}: restore the file, or remove the link')
+    if not listed.names:
+        raise UserError(f'no images in {folder} (subfolders are not searched)')
+    return [folder / name for name in listed.names]
 
 
-def decode(content: bytes, path: Path) -> np.ndarray:
-    """An image as it is, but without alpha: grey or BGR, in 8 or 16 bits, turned as its EXIF data says.
+def decode(content: bytes, flags: int = AS_STORED) -> np.ndarray:
+    """The image in a file's content, rotated as its EXIF data says: by default grey or BGR in 8 or 16 bits, no alpha.
 
     Raises:
-        UserError: it cannot be decoded, or has other values; names ``path``.
+        ValueError: it cannot be decoded, or has values other than 8-bit and 16-bit.
     """
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:  # empty, larger than cv2 allows, and the like
         image = None
     if image is None:
-        raise UserError(f'{path} cannot be decoded: it is damaged, or not an image')
+        raise ValueError('cannot be decoded: it is damaged, or in a format that cv2 does not read')
     if image.dtype not in (np.uint8, np.uint16):
-        raise UserError(f'{path} has values of {image.dtype}: convert it to 8 or 16 bits')
+        raise ValueError(f'has values of {image.dtype}: convert it to 8 or 16 bits')
     return image
 
 
 def read_image(path: Path) -> np.ndarray:
-    """As ``decode``."""
-    return decode(path.read_bytes(), path)
+    """The image in a file, as ``decode`` returns it.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
+    try:
+        return decode(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f'{path} {error}') from error
 
 
 def encode(image: np.ndarray, ending: str = '.png') -> bytes:
-    """A file's content; PNG keeps every value, BMP those of 8 bits."""
+    """A file's content. PNG keeps all 8-bit and 16-bit values, BMP all 8-bit values."""
     flags = [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL] if ending == '.png' else []
     return cv2.imencode(ending, image, flags)[1].tobytes()
 

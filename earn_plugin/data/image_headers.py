@@ -1,16 +1,14 @@
-"""What an image is, read from the first bytes of its file: a size and a kind, without decoding."""
+"""Size and kind of an image, read from the first bytes of its file, without decoding."""
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-PNG_END = b'IEND\xaeB`\x82'
-PNG_COLOURS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey with alpha', 6: 'RGBA'}
-PILLOW_MODES = {
+PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
+KINDS = {  # of Pillow's modes; the other modes are named as Pillow names them
     'L': 'grey',
     '1': '1-bit grey',
     'LA': 'grey with alpha',
@@ -18,16 +16,15 @@ PILLOW_MODES = {
     'I': '32-bit grey',
     'F': 'grey of floats',
     **dict.fromkeys(('I;16', 'I;16L', 'I;16B', 'I;16N'), '16-bit grey'),
+    **dict.fromkeys(('RGB', 'YCbCr', 'P'), ''),
 }
-USUAL = {'RGB', 'palette', 'P', 'YCbCr'}  # what is read as 8-bit RGB without a loss
 ORIENTATION = 0x0112
-BITS_PER_SAMPLE = 258
 
 
 class Header(NamedTuple):
-    """The size that BasicSR reads an image with, which EXIF can turn, and what the image is.
+    """The size with which BasicSR reads an image, after a rotation by EXIF, and the kind of image.
 
-    ``kind`` is empty for an 8-bit RGB image, else what is odd about it: 'grey', '16-bit RGB', …
+    ``kind`` is empty for an 8-bit RGB image, else what differs from one: 'grey', '16-bit RGB', …
     """
 
     height: int
@@ -35,96 +32,61 @@ class Header(NamedTuple):
     kind: str
 
 
-class PNGChunk(NamedTuple):
-    name: bytes
-    start: int  # of its data in the file
-    length: int
-
-
 def read_header(file: Path | BinaryIO) -> Header:
-    """Size and kind of an image from the first bytes of its file, and a look at the last ones.
+    """Size and kind of an image; for a PNG also a look at its last bytes.
 
     Raises:
-        ValueError: not an image, or cut off.
+        ValueError: not an image, or a PNG that is cut off or damaged in front of its pixels.
     """
     if isinstance(file, Path):
         with file.open('rb') as opened:
             return read_header(opened)
     signature = file.read(len(PNG_SIGNATURE))
-    if signature == PNG_SIGNATURE:
-        return _read_png(file)
     if not signature:
         raise ValueError('is empty')
+    is_png = signature == PNG_SIGNATURE
+    if is_png and not _png_ends(file):
+        raise ValueError('is cut off: the PNG does not end')
     file.seek(0)
     try:
-        with Image.open(file) as image:
-            return _header(image.height, image.width, *_oddities(image), exif=image.info.get('exif', b''))
+        with PngImageFile(file) if is_png else Image.open(file) as image:  # no limit to a PNG's size, as in cv2
+            return _header(image)
     except Image.DecompressionBombError as error:
         raise ValueError(f'is too large: {error}') from error
     except Exception as error:  # Pillow raises whatever the damage leads to
-        raise ValueError('is not an image') from error
+        raise ValueError(f'is damaged: {error}' if is_png else 'is not an image') from error
 
 
-def png_chunks(file: BinaryIO) -> Iterator[PNGChunk]:
-    """The chunks of a PNG up to its end, or to where it is cut off."""
-    at = len(PNG_SIGNATURE)
-    name = b''
-    while name != b'IEND':
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        length, name = struct.unpack('>I4s', head)
-        yield PNGChunk(name, at + 8, length)
-        at += 12 + length
+def _png_ends(file: BinaryIO) -> bool:
+    """Whether a PNG has its end; only if that is not at the file's end, all bytes are read."""
+    length = file.seek(0, 2)
+    for start in (max(0, length - len(PNG_END)), 0):
+        file.seek(start)
+        if PNG_END in file.read():
+            return True
+    return False
 
 
-def _read_png(file: BinaryIO) -> Header:
-    ahead = {}
-    for chunk in png_chunks(file):
-        if chunk.name == b'IDAT':
-            break
-        if chunk.name in (b'IHDR', b'eXIf'):
-            file.seek(chunk.start)
-            ahead[chunk.name] = file.read(chunk.length)
-        else:
-            ahead[chunk.name] = b''
-    if len(ahead.get(b'IHDR', b'')) < 13:
-        raise ValueError('is cut off')
-    end = file.seek(0, 2)
-    file.seek(max(0, end - len(PNG_END)))
-    if file.read() != PNG_END and not any(
-        chunk.name == b'IEND' and chunk.start + 4 <= end for chunk in png_chunks(file)
-    ):
-        raise ValueError('is cut off: the PNG does not end')
-    width, height, depth, colour = struct.unpack('>IIBB', ahead[b'IHDR'][:10])
-    kind = PNG_COLOURS.get(colour, f'PNG colour type {colour}')
-    if depth != 8 and kind != 'palette':
-        kind = f'{depth}-bit {kind}'
-    if b'tRNS' in ahead:
-        kind += ' with transparency'
-    return _header(height, width, kind, 'of several frames' if b'acTL' in ahead else '', exif=ahead.get(b'eXIf', b''))
-
-
-def _oddities(image: Image.Image) -> Iterator[str]:
-    mode = PILLOW_MODES.get(image.mode, image.mode)
-    depth = max(getattr(image, 'tag_v2', {}).get(BITS_PER_SAMPLE, (8,)))  # Pillow opens TIFF of 16-bit RGB as of 8
-    yield f'{depth}-bit {mode}' if depth > 8 and mode in USUAL else mode
-    yield 'of several frames' if getattr(image, 'is_animated', False) else ''
-
-
-def _header(height: int, width: int, *oddities: str, exif: bytes) -> Header:
-    odd = [oddity for oddity in oddities if oddity and oddity not in USUAL]
-    orientation = _orientation(exif) if exif else 1
+def _header(image: Image.Image) -> Header:
+    kind = KINDS.get(image.mode, image.mode)
+    if ';16' in str(image.tile[:1]) and not kind.startswith('16-bit'):  # Pillow opens 16-bit RGB in its 8-bit mode
+        kind = f'16-bit {kind or image.mode}'
+    if 'transparency' in image.info:
+        kind = f'{kind or ("palette" if image.mode == "P" else image.mode)} with transparency'
+    size = image.height, image.width
+    kinds = [kind, 'of several frames' if getattr(image, 'is_animated', False) else '']
+    orientation = _orientation(image.info.get('exif', b''))
     if orientation != 1:
-        odd.append(f'turned by its EXIF orientation {orientation}')
+        kinds.append(f'rotated by its EXIF orientation {orientation}')
     if orientation >= 5:  # cv2 obeys it
-        height, width = width, height
-    return Header(height, width, ', '.join(odd))
+        size = size[::-1]
+    return Header(*size, ', '.join(filter(None, kinds)))
 
 
 def _orientation(exif: bytes) -> int:
-    """1 to 8; 1 is upright, and what a damaged EXIF counts as."""
+    """1 to 8; 1 is upright, and also what damaged EXIF data counts as."""
+    if not exif:
+        return 1
     tags = Image.Exif()
     try:
         tags.load(exif)

@@ -1,4 +1,4 @@
-"""BasicSR's data loaders, around our stream for training and around named failures for validation."""
+"""BasicSR's data loaders: over our stream for training, and with explained failures for validation."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -14,19 +14,19 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader
 
 from earn_plugin import signals
-from earn_plugin.data.pair_checks import check_dataset, check_names
+from earn_plugin.data.pair_checks import check_dataset, check_pairing
 from earn_plugin.data.stream import Positions, Readable, Stream, collate
 from earn_plugin.errors import UserError
 
 
 def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
-    """A BasicSR data set whose images pair, fit and can be read as far as their headers tell; and notes of oddities.
+    """A BasicSR data set whose images pair, have the right sizes and valid headers; and warnings.
 
     Raises:
         UserError: lists what is wrong.
     """
     try:
-        check_names(dataset_opt)
+        check_pairing(dataset_opt)
         dataset = DATASET_REGISTRY.get(dataset_opt['type'])(deepcopy(dataset_opt))
     except (AssertionError, ValueError, KeyError, OSError) as error:
         needs = 'needs the option ' if isinstance(error, KeyError) else ''
@@ -36,14 +36,14 @@ def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
 
 def validation_loader(dataset: Any, dataset_opt: dict[str, Any], opt: dict[str, Any]) -> DataLoader:
     """Batches of one image each, in order."""
-    settings = {**dataset_opt, 'persistent_workers': False}  # there are none
+    settings = {**dataset_opt, 'persistent_workers': False}  # validation has no workers
     return build_dataloader(
         Readable(dataset), settings, num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed']
     )
 
 
 class TrainingData:
-    """The batches of training from any iteration on.
+    """The training batches, from any iteration on.
 
     Args:
         dataset: any BasicSR data set.
@@ -57,14 +57,14 @@ class TrainingData:
         self.opt = opt
         self.options = opt['datasets']['train']
         self.stream = Stream(dataset, opt['manual_seed'], self.options.get('dataset_enlarge_ratio', 1))
-        # as BasicSR counts: with DataParallel one loader feeds all GPUs
+        # as in BasicSR: with DataParallel one loader feeds all GPUs
         self.batch_size = self.options['batch_size_per_gpu'] * (1 if opt['dist'] else max(1, opt['num_gpu']))
         self.samples_per_iteration = self.batch_size * opt['world_size']
         if self.samples_per_iteration > self.stream.epoch_length:
             ratio = -(-self.samples_per_iteration // len(dataset))
             raise UserError(
                 f'a batch of {self.samples_per_iteration} is larger than an epoch of data set {self.options["name"]}: '
-                f'{self.stream.epoch_length} samples ({len(dataset)} images); take a smaller batch_size_per_gpu, or '
+                f'{self.stream.epoch_length} samples ({len(dataset)} images); use a smaller batch_size_per_gpu or '
                 f'dataset_enlarge_ratio: {ratio}'
             )
 
@@ -72,23 +72,23 @@ class TrainingData:
         return position // self.stream.epoch_length
 
     def batches(self, position: int, count: int) -> Iterator[dict]:
-        """``count`` batches, the first of which starts at a position of the stream. Close it, or its workers stay.
+        """``count`` batches from a position of the stream on. Close the iterator: that ends its workers.
 
         Raises:
-            UserError: an image cannot be read; names it.
+            UserError: names an image that cannot be read.
         """
         sampler = Positions(position, count, self.batch_size, self.opt['rank'], self.opt['world_size'])
         mode = self.options.get('prefetch_mode')
         on_cuda = mode == 'cuda' and self.opt['num_gpu'] > 0
         settings = {**self.options, 'prefetch_mode': None if mode == 'cuda' and not on_cuda else mode}
-        settings['persistent_workers'] = False  # one pass is all there is
+        settings['persistent_workers'] = False  # there is only one pass
         loader = build_dataloader(
             self.stream, settings, self.opt['num_gpu'], self.opt['dist'], sampler, self.opt['manual_seed']
         )
         ending = RawValue('b', 0)
         loader.collate_fn = collate
         loader.worker_init_fn = partial(start_worker, ending)
-        loader.generator = torch.Generator()  # else the loader draws its workers' seeds from training's generator
+        loader.generator = torch.Generator()  # else the workers' seeds are drawn from the training's generator
         prefetcher = CUDAPrefetcher(loader, self.opt) if on_cuda else CPUPrefetcher(loader)
         batch = None
         try:
@@ -101,13 +101,13 @@ class TrainingData:
         finally:
             ending.value = 1
             sampler.count = 0
-            while mode == 'cpu' and batch is not None:  # its thread ends only with the data
+            while mode == 'cpu' and batch is not None:  # the prefetcher's thread ends only with the data
                 batch = prefetcher.next()
-            del prefetcher  # which ends the workers
+            del prefetcher  # ends the workers
 
 
 def keep_until_read(batch: dict) -> None:
-    """BasicSR's prefetcher copies on a stream of its own, which would reuse a batch's memory before it is read."""
+    """BasicSR's prefetcher copies on its own CUDA stream, which would reuse a batch's memory before it is read."""
     for value in batch.values():
         if isinstance(value, torch.Tensor) and value.is_cuda:
             value.record_stream(torch.cuda.current_stream())

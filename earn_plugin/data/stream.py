@@ -1,8 +1,8 @@
-"""The training data as one endless stream, in which a sample is a function of the seed and its position alone.
+"""The training data as one endless stream in which a sample depends only on the seed and its position.
 
-BasicSR seeds its workers the same way in every epoch, and their number and the restart of an epoch change every crop.
-Here position p of the stream has the same image with the same crop, flip, rotation and noise whichever worker or
-process reads it, and iteration k has the same positions whether or not training was interrupted before it.
+BasicSR seeds its workers the same way in every epoch, and every crop changes with their number and with a restart.
+Here position p of the stream has the same image with the same crop, flip, rotation and noise in every worker and
+process, and iteration k reads the same positions whether or not training was interrupted before it.
 """
 
 import math
@@ -16,17 +16,17 @@ from earn_plugin import rng
 from earn_plugin.data.pair_checks import explain_failure
 from earn_plugin.errors import UserError
 
-_ORDER, _SAMPLE = 0, 1  # keep the seeds of the epochs' orders and those of the samples apart
+_ORDER, _SAMPLE = 0, 1  # so that the seeds of the epochs' orders differ from those of the samples
 
 
 class Readable(Dataset):
-    """A BasicSR data set whose failures name the files; in all else the data set itself."""
+    """A BasicSR data set whose failures name the file; otherwise it behaves like the data set."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not set yet: while unpickling
+        if name == 'dataset':  # not set yet, during unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
@@ -41,12 +41,12 @@ class Readable(Dataset):
 
 
 class Stream(Readable):
-    """The stream of a BasicSR data set: ``stream[position]``, for any position from 0 on.
+    """The stream of a BasicSR data set: ``stream[position]`` for any position from 0 on.
 
     Args:
-        dataset: any BasicSR data set, as it is.
-        seed: of the orders and of every sample.
-        enlarge_ratio: BasicSR's ``dataset_enlarge_ratio``: how often an epoch has each image.
+        dataset: any BasicSR data set.
+        seed: of the epochs' orders and of every sample.
+        enlarge_ratio: BasicSR's ``dataset_enlarge_ratio``: how often each image is in an epoch.
     """
 
     def __init__(self, dataset: Dataset, seed: int, enlarge_ratio: float = 1):
@@ -56,7 +56,7 @@ class Stream(Readable):
         self._order = (-1, [])
 
     def order(self, epoch: int) -> list[int]:
-        """The images of an epoch, by index, shuffled."""
+        """The shuffled image indices of an epoch."""
         if self._order[0] != epoch:
             with rng.seeded(self.seed, _ORDER, epoch):
                 permutation = torch.randperm(self.epoch_length)
@@ -67,7 +67,7 @@ class Stream(Readable):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: list[int]) -> list:
-        """What torch's loader asks for: a batch. The generators are put back once for all of it."""
+        """A batch, as torch's loader requests it. The generators are restored once for the whole batch."""
         with rng.preserved_on_cpu():
             return [self._read(position) for position in positions]
 
@@ -78,14 +78,14 @@ class Stream(Readable):
         try:
             return super().__getitem__(index)
         except UserError as error:
-            return error  # raised in the main process, without a worker's traceback around it
+            return error  # to be raised in the main process, without a worker's traceback
 
 
 class Positions(Sampler):
-    """The positions that one process reads, batch after batch; all processes together read every position once.
+    """The positions that one process reads, batch by batch; all processes together read every position once.
 
-    ``start`` is the first position; there are ``count`` batches of ``batch_size`` a process. Setting ``count`` to 0
-    ends an iteration under way.
+    ``start`` is the first position; each process reads ``count`` batches of ``batch_size``. Setting ``count`` to 0 ends
+    a running iteration.
     """
 
     def __init__(self, start: int, count: int, batch_size: int, rank: int = 0, world_size: int = 1):
@@ -104,13 +104,13 @@ class Positions(Sampler):
 
 
 def collate(samples: list) -> dict:
-    """torch's default batch; {'failure': error} where a sample could not be read."""
+    """torch's default batch; {'failure': error} if a sample could not be read."""
     failures = [sample for sample in samples if isinstance(sample, UserError)]
     return {'failure': failures[0]} if failures else default_collate(samples)
 
 
 def image_names(batch: dict) -> list[str]:
-    """The files or keys of the images in a batch, as far as the data set tells them."""
+    """The files or keys of the images in a batch, if the data set gives them."""
     for key in ('gt_path', 'lq_path', 'key'):
         if key in batch:
             return [str(name) for name in batch[key]]

@@ -1,6 +1,6 @@
-"""Everything that can be wrong with data sets, found at once: every image decoded, every pair and every name compared.
+"""All problems of data sets, found in one run: every image is decoded, every pair and every name compared.
 
-The check before training (``check``) reads headers and takes seconds; this reads all bytes and pixels.
+The check before training reads headers and takes seconds; this one reads all bytes and pixels.
 """
 
 import time
@@ -15,41 +15,40 @@ import lmdb
 
 from earn_plugin.data.folder_or_lmdb import LMDB, Folder, Problem, lmdb_header, open_source
 from earn_plugin.data.image_headers import Header
-from earn_plugin.data.pair_checks import PairHeaders, lq_name, pair_problems, pair_to_be_made
+from earn_plugin.data.pair_checks import PairHeaders, lq_name, pair_problems, with_lr_made
 from earn_plugin.errors import UserError
-from earn_plugin.prepare.decoder import Decoder, Look
-from earn_plugin.prepare.manifest import manifest_problems
-from earn_plugin.prepare.resumable_folder import each
+from earn_plugin.prepare.decoder import Decoder, Inspection
+from earn_plugin.prepare.resumable_folder import MANIFEST, in_threads, read_manifest
 
-FLAT = ('PairedImageDataset', 'BicubicPairDataset', 'SingleImageDataset')  # others may have a folder for each clip
+FLAT = ('PairedImageDataset', 'BicubicPairDataset', 'SingleImageDataset')  # other types may have a folder for each clip
 
 
 @dataclass
 class AuditReport:
-    """What was found, by data set, and what is worth knowing but not wrong."""
+    """The problems of each data set, and warnings about what is not wrong."""
 
-    findings: list[tuple[str, list[Problem]]]
-    notes: list[str]
+    problems: list[tuple[str, list[Problem]]]
+    warnings: list[str]
     images: int
     pairs: int
     seconds: float
 
     @property
     def count(self) -> int:
-        return sum(len(findings) for _, findings in self.findings)
+        return sum(len(problems) for _, problems in self.problems)
 
     def __str__(self):
         lines = []
-        for name, findings in self.findings:
-            if findings:
-                width = max(len(finding.where) for finding in findings)
-                rows = (f'  {finding.where:<{width}}  {finding.what}' for finding in sorted(findings))
-                lines += [f'{name}: {_number(len(findings), "finding")}', *rows, '']
-        lines += [f'note: {note}' for note in self.notes]
+        for name, problems in self.problems:
+            if problems:
+                width = max(len(problem.where) for problem in problems)
+                rows = (f'  {problem.where:<{width}}  {problem.what}' for problem in sorted(problems))
+                lines += [f'{name}: {_number(len(problems), "problem")}', *rows, '']
+        lines += [f'warning: {warning}' for warning in self.warnings]
         speed = f'{self.images / max(self.seconds, 1e-3):.0f} images/s'
         lines.append(
             f'{_number(self.images, "image")}, {_number(self.pairs, "pair")}, {self.seconds:.1f} s ({speed}): '
-            + _number(self.count, 'finding')
+            + _number(self.count, 'problem')
         )
         return '\n'.join(lines)
 
@@ -60,7 +59,7 @@ class _Side:
 
     source: Folder | LMDB
     names: list[str]
-    looks: dict[str, Look] = field(default_factory=dict)
+    inspected: dict[str, Inspection] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,38 +67,39 @@ class _DataSet:
     opt: dict[str, Any]
     sides: dict[str, _Side] = field(default_factory=dict)  # gt, lq
     pairs: list[tuple[str, str]] = field(default_factory=list)
-    findings: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, where: object, what: str) -> None:
+        self.problems.append(Problem(str(where), what))
 
 
 def audit_datasets(options: list[dict[str, Any]]) -> AuditReport:
     """Check data sets by reading every image in full.
 
     Args:
-        options: of each data set, as BasicSR has them: ``name``, ``type``, ``phase``, ``scale``, ``dataroot_gt``,
-            ``dataroot_lq``, …. Without ``scale`` the one that fits most pairs is taken. Where the type is not
-            PairedImageDataset, the images of each root are checked on their own.
+        options: BasicSR's, of each data set: ``name``, ``type``, ``phase``, ``scale``, ``dataroot_gt``,
+            ``dataroot_lq``, …. Without ``scale``, the scale of most pairs is taken. For types other than
+            PairedImageDataset, the images of each root are checked separately.
 
     Raises:
-        UserError: a folder does not exist, or is no LMDB of BasicSR.
+        UserError: a folder does not exist, or is not an LMDB of BasicSR.
     """
     start = time.monotonic()
     with ExitStack() as stack:
         sources: dict[Path, Folder | LMDB] = {}  # a root that two data sets share is opened and read once
         datasets = [_open(opt, sources, stack) for opt in options]
-        looks = _look_at_all([side for dataset in datasets for side in dataset.sides.values()])
-    notes = [f'{d.opt["name"]} has neither dataroot_gt nor dataroot_lq to check' for d in datasets if not d.sides]
+        inspected = _inspect_all([side for dataset in datasets for side in dataset.sides.values()])
+    warnings = [f'{d.opt["name"]} has neither dataroot_gt nor dataroot_lq to check' for d in datasets if not d.sides]
     for dataset in datasets:
         for side in dataset.sides.values():
-            side.looks = {name: looks[side.source.root, name] for name in side.names}
-            dataset.findings += _image_problems(side)
-            dataset.findings += manifest_problems(side.source, side.looks)
-        notes += _check_sizes(dataset)
-        notes += _repeated(dataset)
+            side.inspected = {name: inspected[side.source.root, name] for name in side.names}
+            dataset.problems += [*_image_problems(side), *_manifest_problems(side)]
+        warnings += [*_check_sizes(dataset), *_repeated(dataset)]
     _find_leaks(datasets)
     return AuditReport(
-        [(dataset.opt['name'], dataset.findings) for dataset in datasets],
-        notes,
-        len(looks),
+        [(dataset.opt['name'], dataset.problems) for dataset in datasets],
+        warnings,
+        len(inspected),
         sum(len(dataset.pairs) for dataset in datasets),
         time.monotonic() - start,
     )
@@ -124,18 +124,18 @@ def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitSt
             raise UserError(f'data set {opt["name"]}: {root} is {what}, but io_backend is {backend}')
         dataset.sides[side] = _Side(source, source.names)
         if not source.names:
-            dataset.findings.append(Problem(str(root), 'is empty: there is no image in it'))
+            dataset.add(root, 'is empty: it has no images')
     if is_flat and opt.get('meta_info_file') and not any(isinstance(s.source, LMDB) for s in dataset.sides.values()):
         _select(dataset)
     if opt['type'] == 'PairedImageDataset':
         _pair(dataset)
     for side in dataset.sides.values():
-        dataset.findings += side.source.findings(side.names)
+        dataset.problems += side.source.name_problems(side.names)
     return dataset
 
 
 def _select(dataset: _DataSet) -> None:
-    """Keep what the data set's meta_info_file names, as BasicSR does."""
+    """Keep the names in the data set's meta_info_file, as BasicSR does."""
     file = Path(dataset.opt['meta_info_file'])
     try:
         lines = file.read_text(encoding='utf-8', errors='replace').splitlines()
@@ -150,89 +150,119 @@ def _select(dataset: _DataSet) -> None:
 
 def _pair(dataset: _DataSet) -> None:
     gt, lq = (dataset.sides[side] for side in ('gt', 'lq'))
-    if isinstance(gt.source, LMDB) != isinstance(lq.source, LMDB):
+    is_lmdb = isinstance(gt.source, LMDB)
+    if is_lmdb != isinstance(lq.source, LMDB):
         raise UserError(f'{gt.source.root} and {lq.source.root} must both be folders, or both LMDBs')
-    template = '{}' if isinstance(gt.source, LMDB) else dataset.opt.get('filename_tmpl', '{}')
-    wanted = {name: name if isinstance(gt.source, LMDB) else lq_name(name, template) for name in gt.names}
-    there = set(lq.names)
-    dataset.pairs = [(name, lq_of_it) for name, lq_of_it in wanted.items() if lq_of_it in there]
+    template = dataset.opt.get('filename_tmpl', '{}')
+    wanted = {name: name if is_lmdb else lq_name(name, template) for name in gt.names}
+    found = set(lq.names)
+    dataset.pairs = [(name, its_lq) for name, its_lq in wanted.items() if its_lq in found]
     if gt.names and lq.names and not dataset.pairs:
         name = gt.names[0]
-        what = f'pairs with nothing in {lq.source.root}: {name} asks for {wanted[name]}, and there is {lq.names[0]}'
-        hint = '' if isinstance(gt.source, LMDB) else f' (filename_tmpl is {template!r})'
-        dataset.findings.append(Problem(str(gt.source.root), what + hint))
+        hint = '' if is_lmdb else f' (filename_tmpl is {template!r})'
+        what = f'{name} needs {wanted[name]}, but the names are like {lq.names[0]}'
+        dataset.add(gt.source.root, f'has no pair in {lq.source.root}: {what}{hint}')
         return
-    for name, lq_of_it in wanted.items():
-        if lq_of_it not in there:
-            dataset.findings.append(Problem(lq.source.label(lq_of_it), f'is missing: {gt.source.label(name)} needs it'))
-    for name in sorted(there.difference(wanted.values())):
-        dataset.findings.append(Problem(lq.source.label(name), f'is the LR of no image in {gt.source.root}'))
+    for name, its_lq in wanted.items():
+        if its_lq not in found:
+            dataset.add(lq.source.label(its_lq), f'is missing: {gt.source.label(name)} needs it')
+    for name in sorted(found.difference(wanted.values())):
+        dataset.add(lq.source.label(name), f'is the LR of no image in {gt.source.root}')
 
 
-def _look_at_all(sides: Iterable[_Side]) -> dict[tuple[Path, str], Look]:
-    """Every image once, however many data sets have it."""
+def _inspect_all(sides: Iterable[_Side]) -> dict[tuple[Path, str], Inspection]:
+    """Every image once, even if several data sets have it."""
     sources = {(side.source.root, name): side.source for side in sides for name in side.names}
 
-    def look(image: tuple[Path, str]) -> Look:
+    def inspect(image: tuple[Path, str]) -> Inspection:
         source, name = sources[image], image[1]
         try:
             content = source.read(name)
         except FileNotFoundError:
-            return Look('is missing: meta_info names it')
+            return Inspection('is missing: meta_info names it')
         except (OSError, lmdb.Error) as error:
-            return Look(f'cannot be read: {error}')
-        return decoder.look_at(content)
+            return Inspection(f'cannot be read: {error}')
+        return decoder.inspect(content)
 
     with Decoder() as decoder:
-        return dict(each(list(sources), look, 'check', bar_file=decoder.terminal))
+        return dict(in_threads(sources, inspect, label='check', total=len(sources), bar_file=decoder.terminal))
 
 
 def _image_problems(side: _Side) -> Iterator[Problem]:
-    for name, look in side.looks.items():
+    for name, image in side.inspected.items():
         label = side.source.label(name)
-        if isinstance(look.header, str):
-            yield Problem(label, look.header)
+        if isinstance(image.header, str):
+            yield Problem(label, image.header)
             continue
-        if look.header.kind:
-            yield Problem(label, f'is {look.header.kind}; BasicSR reads it as 8-bit RGB')
+        if image.header.kind:
+            yield Problem(label, f'is {image.header.kind}; BasicSR reads it as 8-bit RGB')
         if isinstance(side.source, LMDB):
-            told = lmdb_header(side.source.shapes[name])
-            if told[:2] != look.header[:2]:
-                size = f'{look.header.height}×{look.header.width}'
-                yield Problem(label, f'is {size}, but meta_info.txt says {told.height}×{told.width}')
+            listed = lmdb_header(side.source.shapes[name])
+            if listed[:2] != image.header[:2]:
+                size = f'{image.header.height}×{image.header.width}'
+                yield Problem(label, f'is {size}, but meta_info.txt says {listed.height}×{listed.width}')
+
+
+def _manifest_problems(side: _Side) -> Iterator[Problem]:
+    """Images that are missing, added or changed since a manifest was written."""
+    source = side.source
+    try:
+        manifest = read_manifest(source.root)
+        if manifest is None:
+            return
+        files = {name: (int(size), str(sha256)) for name, (size, sha256) in manifest['files'].items()}
+        if (manifest['count'], manifest['bytes']) != (len(files), sum(size for size, _ in files.values())):
+            raise ValueError('count and bytes do not fit its files')
+    except UserError as error:
+        yield Problem(str(source.root), str(error))
+        return
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        yield Problem(str(source.root / MANIFEST), f'is damaged: {error}')
+        return
+    for name in sorted(set(files).union(source.names)):
+        label, image = source.label(name), side.inspected.get(name)
+        if name not in files:
+            yield Problem(label, 'was added: it is not in the manifest')
+        elif name not in source:
+            yield Problem(label, 'is missing: it is in the manifest')
+        elif image and image.sha256 and (image.size, image.sha256) != files[name]:
+            now, then = (f'{size} bytes, SHA-256 {sha256[:8]}…' for size, sha256 in (image[2:], files[name]))
+            yield Problem(label, f'was changed: {now}; in the manifest {then}')
 
 
 def _check_sizes(dataset: _DataSet) -> Iterator[str]:
-    """Add what does not fit the scale; note the scale where it had to be found."""
+    """Add pairs that do not fit the scale; a warning names the scale if it was not given."""
     opt = dataset.opt
     gt, lq = (dataset.sides.get(side) for side in ('gt', 'lq'))
     if opt['type'] == 'BicubicPairDataset':
-        pairs = [pair_to_be_made(gt.source.label(name), look.header, opt['scale']) for name, look in gt.looks.items()]
+        pairs = [
+            with_lr_made(gt.source.label(name), image.header, opt['scale']) for name, image in gt.inspected.items()
+        ]
     else:
         pairs = [
             PairHeaders(
-                gt.source.label(gt_name), lq.source.label(name), gt.looks[gt_name].header, lq.looks[name].header
+                gt.source.label(gt_name), lq.source.label(name), gt.inspected[gt_name].header, lq.inspected[name].header
             )
             for gt_name, name in dataset.pairs
         ]
     readable = [pair for pair in pairs if isinstance(pair.gt, Header) and isinstance(pair.lq, Header)]
     if not opt.get('scale') and readable:
-        scale, fitting = scale_of(readable)
+        scale, fitting = _scale_of(readable)
         if not scale:
-            dataset.findings.append(Problem(str(gt.source.root), 'fits LR by no one scale: give the scale'))
+            dataset.add(gt.source.root, 'has no scale that fits most LR images: give the scale')
         else:
             yield f'{opt["name"]}: scale {scale}, which fits {fitting} of {_number(len(readable), "pair")}'
             opt = {**opt, 'scale': scale}
     for pair in readable:
-        dataset.findings += pair_problems(pair, opt)
+        dataset.problems += pair_problems(pair, opt)
 
 
-def scale_of(pairs: list[PairHeaders]) -> tuple[int, int]:
-    """The scale that more than half of the pairs have, and how many; (0, 0) if there is none."""
+def _scale_of(pairs: list[PairHeaders]) -> tuple[int, int]:
+    """The scale of more than half of the pairs, and of how many; (0, 0) if there is none."""
     votes = Counter()
     for pair in pairs:
         scale, spare = divmod(pair.gt.height, pair.lq.height)
-        if spare < scale and 0 <= pair.gt.width - scale * pair.lq.width < scale:  # LR of HR cut to a multiple
+        if spare < scale and 0 <= pair.gt.width - scale * pair.lq.width < scale:  # LR of HR cropped to a multiple
             votes[scale] += 1
     scale, count = votes.most_common(1)[0] if votes else (0, 0)
     return (scale, count) if 2 * count > len(pairs) else (0, 0)
@@ -241,27 +271,26 @@ def scale_of(pairs: list[PairHeaders]) -> tuple[int, int]:
 def _repeated(dataset: _DataSet) -> Iterator[str]:
     side = dataset.sides.get('gt') or dataset.sides.get('lq')
     first: dict[bytes, str] = {}
-    for name, look in side.looks.items() if side else ():
-        if look.pixels and first.setdefault(look.pixels, name) != name:
-            yield f'{side.source.label(name)} is the same image as {first[look.pixels]}'
+    for name, image in side.inspected.items() if side else ():
+        if image.pixels and first.setdefault(image.pixels, name) != name:
+            yield f'{side.source.label(name)} is the same image as {first[image.pixels]}'
 
 
 def _find_leaks(datasets: list[_DataSet]) -> None:
-    """Add the images to train on that are images to test on, too; sub-images and changed copies are not seen."""
+    """Add training images that are also test images; sub-images and changed copies are not recognised."""
     for_testing: dict[bytes, str] = {}
     for training in (False, True):
         for dataset in datasets:
             if (dataset.opt['phase'] == 'train') != training:
                 continue
             for side in dataset.sides.values():
-                for name, look in side.looks.items():
+                for name, image in side.inspected.items():
                     label = side.source.label(name)
-                    if look.pixels and not training:
-                        for_testing.setdefault(look.pixels, label)
-                    elif look.pixels in for_testing:
-                        same = for_testing[look.pixels]
-                        what = 'is' if same == label else f'is the same image as {same}, which is'
-                        dataset.findings.append(Problem(label, f'{what} for testing, too'))
+                    if image.pixels and not training:
+                        for_testing.setdefault(image.pixels, label)
+                    elif image.pixels in for_testing:
+                        same = for_testing[image.pixels]
+                        dataset.add(label, f'is also for testing{"" if same == label else f", as {same}"}')
 
 
 def _number(count: int, what: str) -> str:

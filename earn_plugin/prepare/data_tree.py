@@ -1,4 +1,4 @@
-"""A run that makes data sets: what is there already stays, what cannot be made is told at the end, the rest is made."""
+"""The recipes' tree of data sets, made from downloads: existing parts stay, problems are listed at the end."""
 
 import contextlib
 import re
@@ -10,171 +10,162 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from earn_plugin.data.bicubic import crop_to_multiple
+from earn_plugin.data.folder_or_lmdb import first_few
 from earn_plugin.data.image_files import decode, encode
-from earn_plugin.errors import UsageError, UserError
+from earn_plugin.errors import UserError
 from earn_plugin.prepare.archives import SourceImage, find_images, gather
-from earn_plugin.prepare.lmdb import make_lr
+from earn_plugin.prepare.lr import make_lr
+from earn_plugin.prepare.png_folder import check_positive
 from earn_plugin.signals import Stopped
 
-MOST_NAMED = 5
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """How a tree is made.
+
+    Attributes:
+        border: of the bicubic kernel, see ``bicubic.imresize``.
+        make_lr: make DIV2K's and Flickr2K's LR images if their archive is missing.
+        allow_missing: make a data set of the images that exist.
+        jobs: threads; all cores by default.
+    """
+
+    border: str = 'replicate'
+    make_lr: bool = False
+    allow_missing: bool = False
+    jobs: int | None = None
 
 
 @dataclass
-class Preparation:
-    """What was found, where the tree is made, and what could not be made.
-
-    Attributes:
-        place: the folder or archive that the user gave.
-        out: the root of the tree.
-        found: the images in ``place``, files before members of archives.
-        border: of the bicubic kernel, see ``bicubic.imresize``.
-        allow_missing: make a set of the images that are there.
-        jobs: threads; all cores by default.
-        problems: a line for each thing that could not be made.
-    """
+class DataTree:
+    """The tree at ``root``, the images found in the user's ``place`` (files first, then archives), and the problems."""
 
     place: Path
-    out: Path
-    found: list[SourceImage]
-    border: str = 'replicate'
-    allow_missing: bool = False
-    jobs: int | None = None
+    root: Path
+    images: list[SourceImage]
+    settings: TreeSettings = TreeSettings()
     problems: list[str] = field(default_factory=list)
 
     def make(self, path: Path, make: Callable[[], bool | None]) -> bool:
-        """Make ``path`` by a function that gives False where it is there. A failure is noted; False then."""
+        """Make ``path`` by a function that returns False if it exists. A failure becomes a problem; False then."""
         try:
             is_new = make()
         except Stopped:
             raise
         except UserError as error:
-            self.note(path, str(error))
+            self.add_problem(path, str(error))
             return False
-        print(f'{path} is {"there already" if is_new is False else "made"}')
+        print(f'{path} {"already exists" if is_new is False else "created"}')
         return True
 
-    def note(self, path: Path, problem: str) -> None:
+    def add_problem(self, path: Path, problem: str) -> None:
         self.problems.append(problem if problem.startswith(str(path)) else f'{path}: {problem}')
 
-    def is_whole(self, path: Path, there: Iterable[str], expected: Sequence[str], nothing: str) -> bool:
-        """Whether the images are those that the set has; if not, it is noted which are missing or too many."""
-        there = set(there)
-        missing, surplus = sorted(set(expected) - there), sorted(there - set(expected))
-        if not there:
-            self.note(path, nothing)
-        elif surplus:
-            self.note(path, f'{len(surplus)} images are not of this set, move them: {first_of(surplus)}')
-        elif missing and not self.allow_missing:
-            anew = '; move the folder away to have it made anew' if path.is_dir() else ''
-            self.note(path, f'{len(missing)} of {len(expected)} images are missing: {first_of(missing)}{anew}')
+    def has_all(self, path: Path, found: Iterable[str], expected: Sequence[str], if_empty: str) -> bool:
+        """Whether the images found for ``path`` are those of the data set; if not, a problem is added."""
+        found = set(found)
+        missing, unknown = sorted(set(expected) - found), sorted(found - set(expected))
+        if not found:
+            self.add_problem(path, if_empty)
+        elif unknown:
+            self.add_problem(path, f'{len(unknown)} images do not belong to this set, move them: {_names(unknown)}')
+        elif missing and not self.settings.allow_missing:
+            hint = '; move the folder away to have it created again' if path.is_dir() else ''
+            self.add_problem(path, f'{len(missing)} of {len(expected)} images are missing: {_names(missing)}{hint}')
         else:
             return True
         return False
 
     def matching(self, pattern: str) -> dict[str, SourceImage]:
-        """The images whose names have the pattern: its group ``name``, in lower case → image."""
+        """The images whose names match a pattern: its group ``name``, in lower case → image."""
         images = {}
-        for image in self.found:
+        for image in self.images:
             match = re.search(pattern, image.name, re.IGNORECASE)
             if match:
                 images.setdefault(match['name'].lower(), image)
         return images
 
-    def originals(self, folder: Path, pattern: str, expected: Sequence[str], nothing: str) -> bool:
-        """A folder of images as they were published, linked or unpacked. True where it is there and whole.
+    def originals(self, folder: Path, pattern: str, expected: Sequence[str], if_missing: str) -> bool:
+        """A folder of images as published, linked or unpacked. True if it exists and is complete.
 
         Args:
             pattern: see ``matching``.
             expected: the names of the files.
-            nothing: what to tell where there are none.
+            if_missing: the problem if there are no images.
         """
         if folder.is_dir():
-            print(f'{folder} is there already')
-            empty = 'no images, or links to what is no longer there; remove it, and it is made again'
-            return self.is_whole(folder, names_in(folder), expected, empty)
+            print(f'{folder} already exists')
+            if_empty = 'no images, or broken links; remove it, and it is created again'
+            return self.has_all(folder, names_in(folder), expected, if_empty)
         wanted = set(expected)
         images = {name: image for name, image in self.matching(pattern).items() if name in wanted}
-        if not self.is_whole(folder, images, expected, nothing):
+        if not self.has_all(folder, images, expected, if_missing):
             return False
-        return self.make(folder, lambda: gather(images, folder))
+        return self.make(folder, lambda: gather(images, folder, jobs=self.settings.jobs))
 
     def lr(self, hr: Path, lr: Path, scale: int, suffix: str = '') -> bool:
-        return make_lr(hr, lr, scale, self.border, suffix, self.jobs)
+        return make_lr(hr, lr, scale, border=self.settings.border, suffix=suffix, jobs=self.settings.jobs)
 
 
 @contextlib.contextmanager
-def preparing(
-    place: Path,
-    out: Path,
-    archives: str,
-    border: str = 'replicate',
-    allow_missing: bool = False,
-    jobs: int | None = None,
-) -> Iterator[Preparation]:
-    """Look into ``place``; then, in the ``with`` block, make what can be made.
+def data_tree(place: Path, root: Path, archives: str, settings: TreeSettings = TreeSettings()) -> Iterator[DataTree]:
+    """Search ``place``; then the ``with`` block makes all that can be made.
 
     Args:
-        archives: pattern of the names of the archives to look into.
-        border, allow_missing, jobs: see ``Preparation``.
+        archives: pattern of the names of the archives to search.
 
     Raises:
-        UserError: no such place; another run is at work in ``out``; at the end, all that could not be made.
+        UserError: no such place; another run works in ``root``; at the end, lists all problems.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(f'jobs must be at least 1, got {jobs}')
-    found, damaged = find_images(place, re.compile(archives, re.IGNORECASE).match)
-    found.sort(key=lambda image: bool(image.member))
+    check_positive(jobs=settings.jobs)
+    images, damaged = find_images(place, re.compile(archives, re.IGNORECASE).match)
+    images.sort(key=lambda image: bool(image.member))
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / '.prepare.lock')
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / '.prepare.lock')
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f'another basicsr prepare is at work in {out}; wait for it, or end it') from None
+        raise UserError(f'another basicsr prepare works in {root}; wait until it has ended, or stop it') from None
     except OSError as error:
-        raise UserError(f'{out} cannot be written to: {error.strerror or error}') from error
+        raise UserError(f'{root} is not writable: {error.strerror or error}') from error
     try:
-        work = Preparation(place, out, found, border, allow_missing, jobs)
-        yield work
-        for folder in out.glob('*/.making'):  # renamed first: no part of it can be taken for the whole
-            folder.rename(folder.with_name('.making.removed'))
-        for folder in out.glob('*/.making.removed'):
+        tree = DataTree(place, root, images, settings)
+        yield tree
+        for folder in root.glob('*/.intermediate'):  # renamed first, so that a part is never taken for all of it
+            folder.rename(folder.with_name('.intermediate.removed'))
+        for folder in root.glob('*/.intermediate.removed'):
             shutil.rmtree(folder)
     except OSError as error:
-        raise UserError(f'{error.filename or out}: {error.strerror or error}') from error
+        raise UserError(f'{error.filename or root}: {error.strerror or error}') from error
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-    if work.problems:
-        raise UserError('\n  '.join(['not everything could be made:', *damaged, *work.problems]))
+    if tree.problems:
+        raise UserError('\n  '.join(['not everything could be created:', *damaged, *tree.problems]))
     for problem in damaged:
         print(f'not needed, but {problem}')
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The bytes of an image → of a PNG, cut to a multiple; none if a side is then shorter than ``smallest``."""
+class CroppedPNG:
+    """A file's content → a PNG, cropped to a multiple; None if a side is then shorter than ``smallest``."""
 
     multiple: int
     smallest: int = 1
 
-    def __call__(self, found: SourceImage, content: bytes) -> bytes | None:
-        image = crop_to_multiple(decode(content, found), self.multiple)
+    def __call__(self, content: bytes) -> bytes | None:
+        image = crop_to_multiple(decode(content), self.multiple)
         return encode(image) if min(image.shape[:2]) >= self.smallest else None
 
 
-def on_the_way(root: Path) -> Path:
-    """Where that lies which no recipe reads; a run that was killed finds it again, the end of a run removes it."""
-    return root / '.making'
+def intermediate(folder: Path) -> Path:
+    """A folder for what no recipe reads; a run after a kill uses it again, the end of a run removes it."""
+    return folder / '.intermediate'
 
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
 
 
-def files_in(folder: Path) -> dict[str, SourceImage]:
-    """The images of a folder by their names."""
-    return {name: SourceImage(folder / name, '', name, 0, 0) for name in names_in(folder)}
-
-
-def first_of(names: Sequence[str]) -> str:
-    return ', '.join(names[:MOST_NAMED]) + (' …' if len(names) > MOST_NAMED else '')
+def _names(names: Sequence[str]) -> str:
+    return ', '.join(first_few(names, 5))

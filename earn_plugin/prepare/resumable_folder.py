@@ -1,9 +1,9 @@
-"""A folder made image by image, by many threads, that goes on after a kill and takes its name when it is whole.
+"""A folder made image by image by many threads, which can be resumed after a kill and gets its name when complete.
 
-Work is done in ``.NAME.partial`` beside the target. A journal there has a line for each source that is done, with what
-came of it; whatever is not in the journal counts as not there. The finished folder holds ``.manifest.json``.
+The work is done in ``.NAME.partial`` next to the target. A journal there has a line for each source that is done, with
+the files made of it; what is not in the journal is made again. The finished folder holds ``.manifest.json``.
 
-Threads, for decoding, encoding, resizing and hashing let go of Python's lock; and they die with the process.
+Threads are enough: decoding, encoding, resizing and hashing release Python's lock; and they end with the process.
 """
 
 import hashlib
@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -48,13 +49,13 @@ def recipe_of(sources: Sequence[Path], **settings: Any) -> dict[str, Any]:
     }
 
 
-def lasting(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What a finished folder is known by: work goes on with the very same files only, but copies have other times."""
+def _without_times(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as a manifest has it: copied sources have other times, which matter only for resuming."""
     return {key: value for key, value in recipe.items() if key != 'modified'}
 
 
-def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """What a finished folder says of itself: recipe, count, bytes, files {name: [bytes, SHA-256]}; None without one."""
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """A finished folder's recipe, count, bytes and files {name: [bytes, SHA-256]}; None if it has no manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
         if not isinstance(manifest, dict) or not all(
@@ -64,83 +65,83 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise UserError(f'{folder / MANIFEST} is damaged ({error}); remove {folder} and make it anew') from error
+        raise UserError(f'{folder / MANIFEST} is damaged ({error}); remove {folder} and create it again') from error
     return manifest
 
 
-class Work:
-    """A folder in the making: ``folder`` to write into, ``done`` sources and what came of them, ``note`` for more."""
+class PartialFolder:
+    """The folder of unfinished work: its ``path``, and the sources that are ``done`` with the files made of them."""
 
-    def __init__(self, folder: Path, recipe: dict[str, Any]):
-        self.folder = folder
-        self.done: dict[str, Files] = {}
-        remove_leftovers(folder)  # of a kill while the manifest was written
-        lines = self._lines()
+    def __init__(self, path: Path, recipe: dict[str, Any]):
+        self.path = path
+        remove_leftovers(path)  # of a kill while the manifest was written
+        lines = []
+        with suppress(FileNotFoundError, ValueError):  # a kill or a power cut may leave a part of the last line
+            for line in (path / JOURNAL).read_text(encoding='utf-8').splitlines():
+                lines.append(json.loads(line))
         if not lines or lines[0] != {'recipe': recipe}:
-            self._clear()
-            lines = []
-        for line in lines[1:]:
-            self.done[line['source']] = line['files']
-        # what a kill or a power cut left of a last line is not taken along
-        kept = [{'recipe': recipe}, *lines[1:]]
-        (folder / JOURNAL).write_text(''.join(json.dumps(line) + '\n' for line in kept), encoding='utf-8')
-        self._journal = (folder / JOURNAL).open('a', encoding='utf-8')
+            lines = [{'recipe': recipe}]
+            for old in path.iterdir():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.done: dict[str, Files] = {line['source']: line['files'] for line in lines[1:]}
+        (path / JOURNAL).write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
+        self._journal = (path / JOURNAL).open('a', encoding='utf-8')
 
-    def note(self, source: str, files: Files) -> None:
-        """A source is done, and all that came of it is in the folder."""
+    def record(self, source: str, files: Files) -> None:
+        """Record that a source is done and that all files made of it are in the folder."""
         self.done[source] = files
         self._journal.write(json.dumps({'source': source, 'files': files}) + '\n')
         self._journal.flush()
 
+    def forget_lost_files(self) -> None:
+        """Take sources whose files are gone as not done: a power cut can keep the journal's line and lose the file."""
+        for source, files in list(self.done.items()):
+            if not all(has_size(self.path / name, size) for name, (size, _) in files.items()):
+                del self.done[source]
+
+    def write_manifest(self, recipe: dict[str, Any]) -> None:
+        files = {name: entry[:2] for of_source in self.done.values() for name, entry in of_source.items()}
+        manifest = {
+            'made_by': 'earn_plugin',
+            'recipe': _without_times(recipe),
+            'count': len(files),
+            'bytes': sum(size for size, _ in files.values()),
+            'files': dict(sorted(files.items())),
+        }
+        with atomic_file(self.path / MANIFEST) as file:
+            file.write(json.dumps(manifest).encode())
+
     def close(self) -> None:
         self._journal.close()
 
-    def _lines(self) -> list[dict]:
-        lines = []
-        try:
-            for line in (self.folder / JOURNAL).read_text(encoding='utf-8').splitlines():
-                lines.append(json.loads(line))
-        except (FileNotFoundError, ValueError):
-            pass
-        return lines
 
-    def _clear(self) -> None:
-        for path in self.folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def is_made(target: Path, recipe: dict[str, Any]) -> bool:
-    """Whether the target is there, made by this very recipe.
+def already_exists(target: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the target exists, made by the same recipe.
 
     Raises:
-        UserError: something else is there, or not all that was made.
+        UserError: something else has its name, or some of its files are missing.
     """
-    if not os.path.lexists(target):  # a link to nothing is something, too
+    if not os.path.lexists(target):  # a broken link exists, too
         return False
-    manifest, recipe = manifest_of(target), lasting(recipe)
+    manifest, recipe = read_manifest(target), _without_times(recipe)
     if manifest is None:
-        raise UserError(f'{target} exists, and was not made by this command: remove it, or take another name')
+        raise UserError(f'{target} exists, and was not created by this command: remove it, or choose another name')
     if manifest['recipe'] != recipe:
         now, then = (
             ', '.join(f'{key} {value}' for key, value in of.items() if value != other.get(key))
             for of, other in ((recipe, manifest['recipe']), (manifest['recipe'], recipe))
         )
         raise UserError(f'{target} exists, made from other images or settings ({then}; now {now}): remove it first')
-    lost = _lost(target, manifest)
-    if lost:
-        more = ', …' if len(lost) > 1 else ''
-        raise UserError(f'{target} is no longer whole, {lost[0]}{more} is missing or changed: remove it first')
-    return True
-
-
-def _lost(target: Path, manifest: dict[str, Any]) -> list[str]:
-    """The files that are missing or have another size; an LMDB keeps all images in one."""
-    if manifest['recipe'].get('what') == 'LMDB':
+    if recipe.get('what') == 'LMDB':  # which keeps all images in one file
         lost = [name for name in ('data.mdb', 'meta_info.txt') if not (target / name).is_file()]
         if not lost:
             check_length(target)
-        return lost
-    return [name for name, (size, _) in manifest['files'].items() if not has_size(target / name, size)]
+    else:
+        lost = [name for name, (size, _) in manifest['files'].items() if not has_size(target / name, size)]
+    if lost:
+        more = ', …' if len(lost) > 1 else ''
+        raise UserError(f'{target} is no longer complete, {lost[0]}{more} is missing or changed: remove it first')
+    return True
 
 
 def has_size(path: Path, size: int) -> bool:
@@ -148,97 +149,82 @@ def has_size(path: Path, size: int) -> bool:
 
 
 @contextmanager
-def making(target: Path, recipe: dict[str, Any]) -> Iterator[Work]:
-    """Work on a target that is not there yet; when the block ends without an error, it is.
+def resumable_folder(target: Path, recipe: dict[str, Any]) -> Iterator[PartialFolder]:
+    """Work on a target that does not exist yet; it exists once the block has ended without an error.
 
     Raises:
-        UserError: another process is at it, the disk is full or may not be written to; what was done is kept.
-        Stopped: Ctrl-C or SIGTERM; what was done is kept.
+        UserError: another process works on it, the disk is full or not writable; finished work is kept.
+        Stopped: Ctrl-C or SIGTERM; finished work is kept.
     """
     lock = FileLock(target.with_name(f'.{target.name}.lock'))
     partial = target.with_name(f'.{target.name}.partial')
     done: dict[str, Files] = {}
 
     def kept() -> str:
-        goes_on = ': the same command goes on from there' if done else ''
-        return f'{len(done)} of {recipe["sources"]} images are done{goes_on}'
+        how = ': the same command resumes there' if done else ''
+        return f'{len(done)} of {recipe["sources"]} images are done{how}'
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
         if target.exists():
-            raise UserError(f'another process has made {target} in the meantime')
+            raise UserError(f'another process has created {target} in the meantime')
         partial.mkdir(exist_ok=True)
-        with closing(Work(partial, recipe)) as work:
+        with closing(PartialFolder(partial, recipe)) as work:
             done = work.done
             yield work
-            _finish(work, recipe)
+            work.write_manifest(recipe)
+        if hasattr(os, 'sync'):
+            os.sync()  # once for all files, before the folder gets its name
         (partial / JOURNAL).unlink()
         partial.rename(target)
         sync_folder(target.parent)
         Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
-        raise UserError(f'another process is making {target}; wait for it, or end it') from None
+        raise UserError(f'another process is creating {target}; wait until it has ended, or stop it') from None
     except KeyboardInterrupt as interrupt:
         raise Stopped(number_of(interrupt), f'stopped; {kept()}') from None
     except OSError as error:
-        raise UserError(f'{target} could not be finished: {error}; {kept()}') from error
+        raise UserError(f'{target} could not be completed: {error}; {kept()}') from error
     finally:
         lock.release()
 
 
-def _finish(work: Work, recipe: dict[str, Any]) -> None:
-    files = {name: entry[:2] for of_source in work.done.values() for name, entry in of_source.items()}
-    manifest = {
-        'made_by': 'earn_plugin',
-        'recipe': lasting(recipe),
-        'count': len(files),
-        'bytes': sum(size for size, _ in files.values()),
-        'files': dict(sorted(files.items())),
-    }
-    with atomic_file(work.folder / MANIFEST) as file:
-        file.write(json.dumps(manifest).encode())
-    if hasattr(os, 'sync'):
-        os.sync()  # once for all files, before they take their name
-
-
-def cores() -> int:
-    """Those that this process may use."""
+def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def each(
-    sources: Sequence[Source],
+def in_threads(
+    sources: Iterable[Source],
     function: Callable[[Source], Result],
-    what: str,
+    *,
+    label: str,
+    total: int,
     done: int = 0,
     jobs: int | None = None,
     bar_file: TextIO | None = None,
 ) -> Iterator[tuple[Source, Result]]:
-    """Each source with what the function makes of it, in order, by ``jobs`` threads (all cores by default).
+    """Each source with the function's result, in order, computed by ``jobs`` threads (all cores by default).
 
-    A progress bar on a terminal (standard error by default) counts from ``done``. Only a few results wait at any time,
-    so memory stays small.
+    A progress bar on a terminal (standard error by default) counts from ``done`` to ``total``. Only a few sources and
+    results are in memory at any time.
     """
-    jobs = jobs or cores()
+    jobs = jobs or available_cores()
     waiting: deque = deque()
     remaining = iter(sources)
     with (
         ThreadPoolExecutor(jobs) as pool,
-        tqdm(desc=what, total=done + len(sources), initial=done, unit='image', disable=None, file=bar_file) as bar,
+        tqdm(desc=label, total=total, initial=done, unit='image', disable=None, file=bar_file) as bar,
     ):
         try:
-            for source in remaining:
-                waiting.append((source, pool.submit(function, source)))
-                if len(waiting) > 2 * jobs:
-                    break
-            while waiting:
+            while True:
+                for source in islice(remaining, 2 * jobs - len(waiting)):
+                    waiting.append((source, pool.submit(function, source)))
+                if not waiting:
+                    return
                 source, future = waiting.popleft()
                 yield source, future.result()
                 bar.update()
-                for following in remaining:
-                    waiting.append((following, pool.submit(function, following)))
-                    break
         finally:
             for _, future in waiting:
                 future.cancel()

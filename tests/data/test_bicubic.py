@@ -15,7 +15,7 @@ FOLDERS = {'replicate': ('Set5/LR_bicubic', 'Set14/LR_bicubic'), 'symmetric': ('
 
 
 @pytest.mark.parametrize(('border', 'folder'), [(b, f) for b, folders in FOLDERS.items() for f in folders])
-def test_benchmark_lr_files_come_out_to_the_byte(shared_data, border, folder):
+def test_benchmark_lr_files_are_byte_exact(shared_data, border, folder):
     files = sorted((shared_data / folder).glob('X*/*.png'))
     assert files
     for file in files:
@@ -23,8 +23,8 @@ def test_benchmark_lr_files_come_out_to_the_byte(shared_data, border, folder):
         hr = cv2.imread(
             str(shared_data / folder.split('/')[0] / 'HR' / f'{file.stem.removesuffix(f"x{scale}")}.png'), -1
         )
-        made = imresize(crop_to_multiple(hr, scale), Fraction(1, scale), border)
-        np.testing.assert_array_equal(made, cv2.imread(str(file), -1), err_msg=str(file))
+        resized = imresize(crop_to_multiple(hr, scale), Fraction(1, scale), border)
+        np.testing.assert_array_equal(resized, cv2.imread(str(file), -1), err_msg=str(file))
 
 
 SCALES = [*(Fraction(1, n) for n in (8, 4, 3, 2)), *map(Fraction, ('2/3', '3/4', '1', '3/2', '5/3', '2', '3', '4'))]
@@ -57,31 +57,31 @@ def test_uint8_is_rounded_after_each_axis_halves_up():
 
 
 @given(data=st.data(), scale=st.sampled_from(SCALES), border=st.sampled_from(BORDERS), is_float=st.booleans())
-def test_a_part_is_what_the_whole_has_there(data, scale, border, is_float):
+def test_part_equals_that_part_of_the_full_result(data, scale, border, is_float):
     shape = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
     image = photograph(*shape, seed=shape[0])
     image = image / 255 if is_float else image
-    whole = imresize(image, scale, border)
-    starts = [data.draw(st.integers(0, length - 1)) for length in whole.shape[:2]]
-    part = tuple(slice(s, s + data.draw(st.integers(1, n))) for s, n in zip(starts, whole.shape[:2], strict=True))
-    np.testing.assert_array_equal(imresize(image, scale, border, part), whole[part])
+    full = imresize(image, scale, border)
+    starts = [data.draw(st.integers(0, length - 1)) for length in full.shape[:2]]
+    part = tuple(slice(s, s + data.draw(st.integers(1, n))) for s, n in zip(starts, full.shape[:2], strict=True))
+    np.testing.assert_array_equal(imresize(image, scale, border, part), full[part])
 
 
-def test_many_blocks_of_rows_are_one_image(monkeypatch):
+def test_blocks_of_rows_do_not_change_the_result(monkeypatch):
     image = photograph(61, 47)
-    whole = imresize(image, Fraction(1, 3))
+    expected = imresize(image, Fraction(1, 3))
     monkeypatch.setattr(bicubic, 'CACHED', 1)
-    np.testing.assert_array_equal(imresize(image, Fraction(1, 3)), whole)
+    np.testing.assert_array_equal(imresize(image, Fraction(1, 3)), expected)
 
 
 @settings(max_examples=30, deadline=None)
 @given(value=st.integers(0, 255), height=st.integers(1, 9), scale=st.sampled_from([Fraction(1, 3), 0.5, 2, 4]))
-def test_a_constant_image_stays_constant(value, height, scale):
+def test_constant_image_stays_constant(value, height, scale):
     image = np.full((height, 5, 3), value, np.uint8)
     assert (imresize(image, scale) == value).all()
 
 
-def test_a_third_is_taken_as_a_third():
+def test_float_scale_of_a_third_is_taken_as_the_fraction():
     image = photograph(12, 9)
     np.testing.assert_array_equal(imresize(image, 1 / 3), imresize(image, Fraction(1, 3)))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earn_plugin.data import bicubic
-from earn_plugin.data.bicubic_torch import imresize
+from earn_plugin.data.bicubic_torch import imresize_tensor
 from tests.data.test_bicubic import FOLDERS, SCALES
 from tests.helpers.images import photograph
 
@@ -18,15 +18,15 @@ def batch(*images: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(('border', 'folder'), [(b, f) for b, folders in FOLDERS.items() for f in folders])
-def test_benchmark_lr_files_come_out_to_the_byte(shared_data, border, folder):
+def test_benchmark_lr_files_are_byte_exact(shared_data, border, folder):
     files = sorted((shared_data / folder).glob('X*/*.png'))
     assert files
     for file in files:
         scale = int(file.parent.name[1:])
         hr = shared_data / folder.split('/')[0] / f'HR/{file.stem.removesuffix(f"x{scale}")}.png'
         image = bicubic.crop_to_multiple(cv2.imread(str(hr)), scale)
-        made = imresize(batch(image), Fraction(1, scale), border)
-        assert torch.equal(made, batch(cv2.imread(str(file)))), file
+        resized = imresize_tensor(batch(image), Fraction(1, scale), border)
+        assert torch.equal(resized, batch(cv2.imread(str(file)))), file
 
 
 @settings(deadline=None)
@@ -41,20 +41,20 @@ def test_equals_numpy(height, width, scale, border, dtype):
     images = [photograph(height, width, seed) for seed in (height, width)]
     if dtype != np.uint8:
         images = [(image / 255).astype(dtype) for image in images]
-    made = imresize(batch(*images), scale, border)
+    resized = imresize_tensor(batch(*images), scale, border)
     expected = batch(*[bicubic.imresize(image, scale, border) for image in images])
-    assert made.dtype == expected.dtype
-    if dtype in (np.uint8, np.float64):  # in the same order of sums
-        assert torch.equal(made, expected)
+    assert resized.dtype == expected.dtype
+    if dtype in (np.uint8, np.float64):  # summed in the same order
+        assert torch.equal(resized, expected)
     else:
-        torch.testing.assert_close(made, expected, rtol=0, atol={np.float32: 1e-6, np.float16: 1e-3}[dtype])
+        torch.testing.assert_close(resized, expected, rtol=0, atol={np.float32: 1e-6, np.float16: 1e-3}[dtype])
 
 
 @pytest.mark.parametrize('scale', [Fraction(1, 2), Fraction(1, 3), 2])
 @pytest.mark.parametrize('border', bicubic.BORDERS)
 def test_gradient(scale, border):
     images = torch.rand(2, 1, 5, 7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: imresize(x, scale, border), images)
+    assert torch.autograd.gradcheck(lambda x: imresize_tensor(x, scale, border), images)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_gradient(scale, border):
 )
 def test_wrong_arguments(images, scale, border):
     with pytest.raises(ValueError, match='got'):
-        imresize(images, scale, border)
+        imresize_tensor(images, scale, border)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU on this machine')
-def test_a_gpu_gives_the_same_bytes():
+def test_gpu_gives_the_same_bytes():
     images = batch(photograph(61, 47, 1), photograph(61, 47, 2))
     for scale in SCALES:
-        assert torch.equal(imresize(images.cuda(), scale).cpu(), imresize(images, scale))
+        assert torch.equal(imresize_tensor(images.cuda(), scale).cpu(), imresize_tensor(images, scale))

@@ -1,4 +1,4 @@
-"""Against what cv2 makes of the same bytes, as BasicSR calls it."""
+"""Compared with cv2 as BasicSR calls it."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ def encoded(image: Image.Image, form: str = 'PNG', **options) -> bytes:
     return file.getvalue()
 
 
-def turned(orientation: int, form: str) -> bytes:
+def rotated(orientation: int, form: str) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encoded(Image.fromarray(photograph(12, 20)), form, exif=exif)
@@ -73,16 +73,16 @@ def test_kinds_of_other_formats():
 @pytest.mark.parametrize('form', ['JPEG', 'PNG'])
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_size_is_what_cv2_reads_by_exif(form, orientation):
-    content = turned(orientation, form)
+    content = rotated(orientation, form)
     header = read_header(io.BytesIO(content))
     assert header[:2] == cv2_size(content)
-    assert header.kind == ('' if orientation == 1 else f'turned by its EXIF orientation {orientation}')
+    assert header.kind == ('' if orientation == 1 else f'rotated by its EXIF orientation {orientation}')
 
 
-def test_exif_without_sense_is_upright():
+def test_invalid_exif_is_upright():
     content = encoded(Image.fromarray(photograph(12, 20)), 'JPEG', exif=b'Exif\x00\x00nothing at all')
     assert read_header(io.BytesIO(content)) == (12, 20, '')
-    assert read_header(io.BytesIO(turned(9, 'PNG'))) == (12, 20, '')
+    assert read_header(io.BytesIO(rotated(9, 'PNG'))) == (12, 20, '')
 
 
 def test_cut_off_at_any_place():
@@ -92,18 +92,18 @@ def test_cut_off_at_any_place():
             read_header(io.BytesIO(content[:length]))
 
 
-def test_bytes_after_the_end_do_no_harm():
+def test_bytes_after_the_end_are_ignored():
     content = encoded(Image.fromarray(photograph(4, 5))) + b'\n'
     assert read_header(io.BytesIO(content)) == (*cv2_size(content), '')
 
 
 @pytest.mark.parametrize(('content', 'message'), [(b'', 'is empty'), (b'text', 'is not an image')])
-def test_what_is_no_image(content, message):
+def test_not_an_image(content, message):
     with pytest.raises(ValueError, match=message):
         read_header(io.BytesIO(content))
 
 
-def test_what_pillow_stumbles_over():
+def test_damage_at_which_pillow_raises_other_errors():
     frame = encoded(Image.fromarray(photograph(8, 8)).convert('P'), 'GIF').removesuffix(b';')
     another_cut_off_in_its_palette = struct.pack('<cHHHHB', b',', 0, 0, 8, 8, 0x87) + bytes([0, 0, 0, 1])
     with pytest.raises(ValueError, match='is not an image'):
@@ -114,3 +114,16 @@ def test_too_large_to_open(monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 8)
     with pytest.raises(ValueError, match='is too large'):
         read_header(io.BytesIO(encoded(Image.fromarray(photograph(4, 5)), 'BMP')))
+
+
+def test_large_png_is_not_limited(monkeypatch):
+    """cv2 and BasicSR read PNG images that Pillow takes for an attack."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 8)
+    assert read_header(io.BytesIO(encoded(Image.fromarray(photograph(4, 5))))) == (4, 5, '')
+
+
+def test_damage_in_front_of_the_pixels():
+    content = bytearray(encoded(Image.fromarray(photograph(4, 5))))
+    content[20] ^= 1  # the height
+    with pytest.raises(ValueError, match='is damaged'):
+        read_header(io.BytesIO(content))

@@ -10,7 +10,7 @@ import numpy as np
 
 from earn_plugin import cli
 from earn_plugin.data.image_files import write_image
-from earn_plugin.prepare.lmdb import make_lr
+from earn_plugin.prepare.lr import make_lr
 from tests.helpers.images import photograph
 
 Images = dict[int, np.ndarray]

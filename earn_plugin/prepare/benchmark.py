@@ -1,0 +1,100 @@
+"""Set5, Set14, B100 and Urban100, the test sets of the recipes, from any layout in which they are distributed."""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from earn_plugin.data.bicubic import BORDERS, imresize
+from earn_plugin.data.image_files import read_image
+from earn_plugin.prepare.archives import SourceImage, gather
+from earn_plugin.prepare.data_tree import CroppedPNG, DataTree, names_in
+from earn_plugin.prepare.resumable_folder import read_manifest
+
+PAGE = 'https://cv.snu.ac.kr/research/EDSR/benchmark.tar'
+ARCHIVES = 'benchmark|Set5|Set14|B100|BSDS?100|Urban100|SelfExSR|RCAN|HR'
+COUNTS = {'Set5': 5, 'Set14': 14, 'B100': 100, 'Urban100': 100}
+KNOWN_AS = {'B100': '(B100|BSD100|BSDS100)'}
+
+
+def make_benchmark(tree: DataTree, scales: Sequence[int], counts: dict[str, int] = COUNTS) -> None:
+    """GTmod12 of each test set and its LR images; for ×8 GTmod8.
+
+    Args:
+        scales: of 2, 3, 4 and 8.
+        counts: name → number of images.
+    """
+    for name, count in counts.items():
+        versions = _versions(name, tree.images)
+        for multiple, its_scales in ((12, [scale for scale in scales if scale != 8]), (8, [8] if 8 in scales else [])):
+            gt = tree.root / name / f'GTmod{multiple}'
+            if its_scales and _make_gt(tree, gt, multiple, versions, count):
+                for scale in its_scales:
+                    _make_lr(tree, gt, scale)
+
+
+def _make_gt(
+    tree: DataTree, gt: Path, multiple: int, versions: list[tuple[int, dict[str, SourceImage]]], count: int
+) -> bool:
+    allow_missing = tree.settings.allow_missing
+    if gt.is_dir():
+        print(f'{gt} already exists')
+        found = len(names_in(gt))
+        if found != count and not (allow_missing and found):
+            tree.add_problem(gt, f'{found} images instead of {count}; move it away')
+            return False
+        return True
+    # images that were cropped to a multiple of 2 before give the same as the originals when cropped to one of 12
+    usable = [images for cropped_to, images in versions if multiple % cropped_to == 0]
+    chosen = next((images for images in usable if len(images) == count), None)
+    if not chosen and allow_missing:
+        chosen = max(usable, key=len, default=None)
+    if chosen:
+        images = {f'{stem}.png': image for stem, image in chosen.items()}
+        return tree.make(gt, lambda: gather(images, gt, CroppedPNG(multiple), tree.settings.jobs))
+    if usable:
+        nearest = min(usable, key=lambda images: abs(len(images) - count))
+        tree.add_problem(gt, f'{len(nearest)} images instead of {count} next to {next(iter(nearest.values()))}')
+    else:
+        only = f' except images cropped to a multiple of {versions[0][0]}' if versions else ''
+        what = f'no images of {gt.parent.name} in {tree.place}{only}; benchmark.tar is published at {PAGE}'
+        tree.add_problem(gt, what)
+    return False
+
+
+def _make_lr(tree: DataTree, gt: Path, scale: int) -> None:
+    """LR images from elsewhere are kept if they equal ours with either border."""
+    lr = gt.with_name(f'LRbicx{scale}')
+    if not lr.is_dir() or read_manifest(lr):
+        tree.make(lr, lambda: tree.lr(gt, lr, scale))
+    elif tree.has_all(lr, names_in(lr), names_in(gt), 'no images; remove it, and it is created again'):
+        name = min(names_in(lr), key=lambda name: (gt / name).stat().st_size)
+        hr, image = read_image(gt / name), read_image(lr / name)
+        borders = [b for b in BORDERS if np.array_equal(imresize(hr, Fraction(1, scale), b), image)]
+        if borders:
+            print(f'{lr} already exists, border {borders[0]}')
+        else:
+            tree.add_problem(lr, f'{name} is not the bicubic LR of the image in {gt.name}; move {lr} away')
+
+
+def _versions(name: str, found: list[SourceImage]) -> list[tuple[int, dict[str, SourceImage]]]:
+    """Candidates for a test set, the least cropped first: the multiple that they were cropped to, stem → image."""
+    known_as, stem = KNOWN_AS.get(name, name), r'(?P<stem>[^/]+)'
+    layouts = (  # of EDSR and BasicSR, BasicSR's cropped ones, SelfExSR's, RCAN's
+        rf'{known_as}(_HR|/HR|/original)?/{stem}',
+        rf'{known_as}/GTmod(?P<multiple>\d+)/{stem}',
+        rf'{known_as}(_SR)?/image_SRF_(?P<multiple>\d)/{stem}_SRF_\d_HR',
+        rf'HR/{known_as}/x(?P<multiple>\d)/{stem}_HR_x\d',
+    )
+    versions = {}
+    for number, layout in enumerate(layouts):
+        pattern = re.compile(rf'(^|/){layout}\.\w+$', re.IGNORECASE)
+        for image in found:
+            match = pattern.search(image.name)
+            if match:
+                multiple = int(match.groupdict().get('multiple') or 1)
+                where = image.file if image.member else '', image.name.rpartition('/')[0]
+                versions.setdefault((multiple, number, where), {})[match['stem']] = image
+    return [(key[0], images) for key, images in sorted(versions.items(), key=lambda item: item[0][:2])]

@@ -1,0 +1,64 @@
+"""LR images as MATLAB's bicubic makes them, and HR images cropped to fit them."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
+from earn_plugin.data.image_files import read_image
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.prepare.png_folder import NamedImage, Requirements, check_positive, make_png_folder
+
+
+def make_lr(
+    hr_folder: Path,
+    lr_folder: Path,
+    scale: int,
+    *,
+    border: str = 'replicate',
+    suffix: str = '',
+    jobs: int | None = None,
+) -> bool:
+    """LR images by MATLAB's bicubic: NAME.png → NAMEsuffix.png. False if they exist already.
+
+    Args:
+        hr_folder: 8-bit images; each is first cropped to a multiple of the scale, at the right and the bottom.
+        scale: 2, 3, …
+        border: 'replicate' or 'symmetric', see ``imresize``.
+        jobs: threads; all cores by default.
+
+    Raises:
+        UserError: lists all images that cannot be read; or ``lr_folder`` is something else.
+    """
+    check_positive(scale=scale, jobs=jobs)
+    if border not in BORDERS:
+        raise UsageError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
+    if '/' in suffix or os.sep in suffix:
+        raise UsageError(f'suffix is the end of a file name and cannot contain a folder, got {suffix!r}')
+
+    def shrink(path: Path) -> Iterator[NamedImage]:
+        image = crop_to_multiple(read_image(path), scale)
+        try:
+            yield f'{path.stem}{suffix}', imresize(image, Fraction(1, scale), border)
+        except ValueError as error:
+            raise UserError(f'{path}: {error}') from error
+
+    settings = {'what': 'LR', 'scale': scale, 'border': border, 'suffix': suffix}
+    needs = Requirements(smallest=scale, only_8_bit=True)
+    return make_png_folder(hr_folder, lr_folder, shrink, settings, needs=needs, jobs=jobs)
+
+
+def make_cropped(folder: Path, cropped_folder: Path, multiple: int, jobs: int | None = None) -> bool:
+    """Images cropped to a multiple, at the right and the bottom, as PNG, so that their LR fits them to the pixel.
+
+    Raises:
+        UserError: as ``make_lr``.
+    """
+    check_positive(multiple=multiple, jobs=jobs)
+
+    def crop(path: Path) -> Iterator[NamedImage]:
+        yield path.stem, crop_to_multiple(read_image(path), multiple)
+
+    settings = {'what': 'cropped', 'multiple': multiple}
+    return make_png_folder(folder, cropped_folder, crop, settings, needs=Requirements(smallest=multiple), jobs=jobs)
