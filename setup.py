@@ -11,7 +11,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'earn_plugin/__init__.py').
 setup(
     name='earn_plugin',
     version=VERSION,
-    description='Super-resolution networks and losses for BasicSR: EARN and its kin, trained so that it can be trusted',
+    description='Super-resolution networks and losses for BasicSR: EARN and related networks, trained reproducibly',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
