@@ -22,4 +22,4 @@ def register() -> None:
         import_module(f'earn_plugin.{name}')
 
 
-compat.with_basicsr(register)
+compat.patch_on_import(register)

@@ -1,7 +1,7 @@
-"""All knowledge of basicsr 1.4.2's age: what keeps it from running with today's torch, torchvision and lmdb, mended.
+"""Patches basicsr 1.4.2 and torchvision so that they run with current versions of Python, torch, SciPy and lmdb.
 
-Each patch says what it patches and applies itself only where it is needed. Those in ``TORCHVISION`` and ``BEFORE`` let
-torchvision and basicsr be imported; those in ``AFTER`` change what basicsr does, each at the smallest hook.
+Each patch names its problem and is applied only where the problem exists. Those in ``TORCHVISION`` and ``BEFORE`` make
+torchvision and basicsr importable; those in ``AFTER`` change basicsr's behaviour, each at the smallest hook.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Patch(NamedTuple):
-    """``problem`` in a sentence; ``needed`` tells whether this machine has it; ``apply`` solves it."""
+    """A problem, in a sentence; whether it exists here; and its fix."""
 
     problem: str
     needed: Callable[[], bool]
@@ -41,7 +41,7 @@ _torchvision_library = []  # torch forgets operators whose Library object is gon
 def _define_torchvision_ops() -> None:
     import torch
 
-    # torchvision attaches shape rules to these two while it is imported; nothing here ever calls them.
+    # torchvision registers shape rules for these two when it is imported; nothing here calls them
     library = torch.library.Library('torchvision', 'DEF')
     for operator in ('nms', 'qnms'):
         library.define(f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
@@ -94,7 +94,7 @@ def _share_lmdb_environments() -> None:
     environments = weakref.WeakValueDictionary()
 
     class SharedLmdbBackend(LmdbBackend):
-        """Opens each LMDB once a process; workers that are forked go on with the parent's, which only reads."""
+        """Opens each LMDB once in a process; forked workers share the parent's, which is read-only."""
 
         def __init__(self, db_paths, client_keys='default', **kwargs):
             self.db_paths = [str(path) for path in (db_paths if isinstance(db_paths, list) else [db_paths])]
@@ -139,7 +139,7 @@ class _AnyList(type):
 
 
 class _Listing(list, metaclass=_AnyList):
-    """A list that knows at once whether it has a name, and takes the place of ``list`` where one is asked for."""
+    """A list with ``in`` in constant time; it replaces ``list``, for whose instances ``isinstance`` stays true."""
 
     def __contains__(self, name):
         if not hasattr(self, 'names'):
@@ -157,7 +157,7 @@ def _list_in_order() -> None:
         return iter(sorted(unordered(*arguments, **settings)))
 
     data_util.scandir = scandir
-    data_util.list = _Listing  # which it calls as list(scandir(folder)), and asks isinstance of
+    data_util.list = _Listing  # used there in list(scandir(folder)) and isinstance(…, list)
 
 
 TORCHVISION = (
@@ -169,43 +169,43 @@ TORCHVISION = (
 )
 BEFORE = (
     Patch(
-        'torchvision.transforms.functional_tensor is gone since torchvision 0.17',
+        'torchvision 0.17 removed torchvision.transforms.functional_tensor',
         _functional_tensor_missing,
         _alias_functional_tensor,
     ),
-    Patch('distutils is gone since Python 3.12', _distutils_missing, _alias_distutils),
+    Patch('Python 3.12 removed distutils', _distutils_missing, _alias_distutils),
     Patch(
-        'scipy.ndimage.filters is deprecated since SciPy 1.8 and gone from 2.0',
+        'SciPy 1.8 deprecated scipy.ndimage.filters, SciPy 2.0 removes it',
         _scipy_filters_moved,
         _alias_scipy_filters,
     ),
 )
 AFTER = (
     Patch(
-        'lmdb refuses since 2.0 to open an LMDB twice in a process, so none could serve training and validation',
+        'lmdb 2.0 refuses to open an LMDB twice in a process, as for training and validation',
         _lmdb_opens_once,
         _share_lmdb_environments,
     ),
-    Patch('distributed training asks for a CUDA device', _ddp_needs_cuda, _allow_ddp_on_cpu),
+    Patch('distributed training requires a CUDA device', _ddp_needs_cuda, _allow_ddp_on_cpu),
     Patch(
-        'basicsr takes files in the order of the file system, another on each machine, and pairs 40,000 in 14 seconds',
+        'basicsr lists files in the arbitrary order of the file system, and takes quadratic time to pair them',
         lambda: True,
         _list_in_order,
     ),
 )
 
-active: list[Patch] = []  # the patches that this machine needed, as far as what they patch has been imported
+applied: list[Patch] = []  # so far; a patch is applied when its module is imported
 
 
 def _apply(*patches: Patch) -> None:
     for patch in patches:
         if patch.needed():
             patch.apply()
-            active.append(patch)
+            applied.append(patch)
 
 
 class _Finder:
-    """Finds one module as Python would, and runs something right before and right after its import."""
+    """Finds one module as Python would, and calls a function right before and right after its import."""
 
     def __init__(self, name: str, before: Callable[[], None], after: Callable[[], None]):
         self.name, self.before, self.after = name, before, after
@@ -214,7 +214,7 @@ class _Finder:
         if name != self.name:
             return None
         place = sys.meta_path.index(self)
-        sys.meta_path.remove(self)  # the others find it, and find it once
+        sys.meta_path.remove(self)  # the other finders find it
         try:
             spec = importlib.util.find_spec(name)
         finally:
@@ -229,10 +229,10 @@ class _Finder:
         self.after()
 
 
-def with_basicsr(then: Callable[[], None]) -> None:
-    """Patch torchvision and basicsr as they are imported, and call ``then`` right after basicsr is.
+def patch_on_import(then: Callable[[], None]) -> None:
+    """Patch torchvision and basicsr when they are imported, and call ``then`` right after the import of basicsr.
 
-    Where basicsr has been imported already, at once.
+    If basicsr is already imported, patch it and call ``then`` now.
     """
 
     def after() -> None:
