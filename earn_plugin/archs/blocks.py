@@ -38,13 +38,11 @@ class ResidualBlock(nn.Module):
         return out.relu() if self.relu_out else out
 
 
-class ResidualAttentionUnit(nn.Module):
+class ResidualAttentionUnit(ResidualBlock):
     """conv, ReLU, conv, attention, + input: RCAN's RCAB, with any attention. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int, attention: nn.Module):
-        super().__init__()
-        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
-        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
+        super().__init__(num_feat)
         self.attention = attention
 
     def forward(self, x: Tensor) -> Tensor:

@@ -86,13 +86,10 @@ class FusedGatedAttention(nn.Module):
     def take(self, trained: nn.Module) -> None:
         gate = trained.gate
         fill_after_norm(self.proj_in, trained.norm, trained.proj_in)
-        for conv, source in (
-            (self.gate_in, gate.proj_in),
-            (self.local, gate.local),
-            (self.wide, gate.wide),
-            (self.gate_out, gate.proj_out),
-        ):
-            fill(conv, source.weight, source.bias)
+        self.gate_in.load_state_dict(gate.proj_in.state_dict())
+        self.local.load_state_dict(gate.local.state_dict())
+        self.wide.load_state_dict(gate.wide.state_dict())
+        self.gate_out.load_state_dict(gate.proj_out.state_dict())
         self.strips.take(gate)
         fill_scaled(self.proj_out, trained.proj_out, trained.scale)
 
@@ -157,7 +154,7 @@ class FusedUpsampler(Bands):
             weight[..., -1] += second[:, None, :, None, :, -1]
             weight = weight.flatten(0, 4)
         fill(self[0], weight[:, :-1], weight[:, -1])
-        fill(self[3], conv_last.weight, conv_last.bias)
+        self[3].load_state_dict(conv_last.state_dict())
 
 
 def plain_norm(x: Tensor) -> Tensor:
