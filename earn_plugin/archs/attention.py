@@ -254,7 +254,7 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        # with gradients all is kept, so bands would save nothing; a trace would fix their number
+        # with gradients all is kept, so bands save no memory; a trace would fix their number
         if torch.is_grad_enabled() or torch.jit.is_tracing():
             return self._band(x, 0, h)
         values = self.band_values['cpu' if x.device.type == 'cpu' else 'other']

@@ -108,7 +108,7 @@ class HAN(nn.Module):
         for group in [*self.groups, self.conv_after_groups]:
             deep = group(deep)
             outputs.append(deep)
-        layers = torch.stack(outputs[::-1], dim=1)  # the last first, as the authors' weights expect
+        layers = torch.stack(outputs[::-1], dim=1)  # the last first, as the authors' weights need
         deep = torch.cat([self.channel_spatial_attention(deep), self.conv_layers(self.layer_attention(layers))], dim=1)
         deep = self.conv_fuse(deep) + shallow
         return self.shift.undo(self.conv_last(self.upsample(deep)))

@@ -85,19 +85,19 @@ def test_each_optimiser_changes_only_its_network(opt):
 def test_srgan_models_options_give_its_weights_bit_for_bit(opt, discriminator, iters):
     opt['network_d'] = {'type': discriminator, 'num_in_ch': 3, 'num_feat': 4}
     train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}, **iters}
-    ours, theirs = build(opt, **train), build({**opt, 'model_type': 'SRGANModel'}, **train)
-    assert (type(ours), type(theirs)) == (EARNGANModel, SRGANModel)
+    ours, basicsrs = build(opt, **train), build({**opt, 'model_type': 'SRGANModel'}, **train)
+    assert (type(ours), type(basicsrs)) == (EARNGANModel, SRGANModel)
     names = ('l_g_gan', 'l_d_real', 'out_d_real', 'l_d_fake', 'out_d_fake')
     for iteration in range(1, 5):
-        for model in (ours, theirs):
+        for model in (ours, basicsrs):
             step(model, iteration, batch(iteration))
-        logs = ours.get_current_log(), theirs.get_current_log()
+        logs = ours.get_current_log(), basicsrs.get_current_log()
         assert [logs[0].get(name) for name in names] == [logs[1].get(name) for name in names]
         assert logs[0].get('l_pix') == logs[1].get('l_g_pix')
         assert ('l_pix' in logs[0]) == (not iters or iteration == 4)
     for name in ('net_g', 'net_d'):
-        assert same(*(dict(getattr(model, name).state_dict()) for model in (ours, theirs)))
-    for a, b in zip(ours.net_g_ema.parameters(), theirs.net_g_ema.parameters(), strict=True):
+        assert same(*(dict(getattr(model, name).state_dict()) for model in (ours, basicsrs)))
+    for a, b in zip(ours.net_g_ema.parameters(), basicsrs.net_g_ema.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=1e-6, atol=1e-7)
 
 

@@ -82,14 +82,14 @@ def test_basicsrs_own_options_still_work(opt):
     """The same seed and the same pixel loss give SRModel's weights bit for bit, and its averages up to rounding."""
     train = {'losses': None, 'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0}}
     ours = build(opt, **train)
-    theirs = build({**opt, 'model_type': 'SRModel'}, **train)
-    assert (type(ours), type(theirs)) == (EARNModel, SRModel)
+    basicsrs = build({**opt, 'model_type': 'SRModel'}, **train)
+    assert (type(ours), type(basicsrs)) == (EARNModel, SRModel)
     for iteration in (1, 2, 3):
-        for model in (ours, theirs):
+        for model in (ours, basicsrs):
             step(model, iteration, batch(iteration))
-    assert ours.get_current_log() == theirs.get_current_log()
+    assert ours.get_current_log() == basicsrs.get_current_log()
     for name in ('net_g', 'net_g_ema'):
-        for a, b in zip(getattr(ours, name).parameters(), getattr(theirs, name).parameters(), strict=True):
+        for a, b in zip(getattr(ours, name).parameters(), getattr(basicsrs, name).parameters(), strict=True):
             assert torch.equal(a, b) if name == 'net_g' else torch.allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
