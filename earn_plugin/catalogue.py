@@ -1,4 +1,4 @@
-"""What is registered, with the parameter counts of the networks, and the recipes."""
+"""Lists what is registered, with the parameter counts of the networks, and the recipes."""
 
 import contextlib
 import inspect
@@ -22,29 +22,29 @@ def is_ours(thing) -> bool:
 
 
 def parameter_count(network: type) -> str:
-    """Parameters with the default arguments; or which arguments have no default."""
+    """Number of parameters with the default arguments, or which arguments have no default."""
     parameters = inspect.signature(network).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if needed:
         return f'needs {", ".join(needed)}'
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # what a network says when it is built is of no interest here
+        warnings.simplefilter('ignore')  # some networks print and warn when they are built
         try:
-            with torch.device('meta'):  # nothing is allocated
+            with torch.device('meta'):  # allocates nothing
                 built = network()
-        except (NotImplementedError, RuntimeError):  # it computes with its values
+        except (NotImplementedError, RuntimeError):  # it computes with values, which a meta device has not
             try:
                 built = network()
             except RuntimeError:
-                return 'its defaults do not fit one another'
+                return 'its default arguments are inconsistent'
     return f'{sum(p.numel() for p in built.parameters()):,} parameters'
 
 
-def show() -> None:
-    """Print ours first, then BasicSR's."""
+def print_catalogue() -> None:
+    """Print everything that is registered, ours before BasicSR's."""
     print('networks')
     for name, network in sorted(ARCH_REGISTRY, key=lambda item: (not is_ours(item[1]), item[0])):
-        name = name.removesuffix('_basicsr')  # how the registry keeps those of BasicSR that others may replace
+        name = name.removesuffix('_basicsr')  # BasicSR's registry finds NAME_basicsr as NAME
         print(f'  {name:<32}{parameter_count(network)}')
     for title, registry in (
         ('losses', LOSS_REGISTRY),

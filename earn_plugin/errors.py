@@ -1,20 +1,20 @@
-"""What the command line reports without a traceback."""
+"""Errors that the command line reports without a traceback."""
 
 
 class UserError(Exception):
-    """Something that the user can mend. The message says what was given, what is possible and what to do."""
+    """An error that the user can fix. The message says what was given, what is valid and what to do."""
 
     exit_code = 1
 
 
 class UsageError(UserError):
-    """The command or the options file asks for something that does not exist."""
+    """An error in the arguments of a command or in an options file."""
 
     exit_code = 2
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what others raised, with its kind where the line alone is no sentence."""
+    """The first line of another library's error, with its type where the line alone may not be a sentence."""
     line = next(iter(str(error).strip().splitlines()), '')
-    speaks = line and isinstance(error, (RuntimeError, ValueError, OSError))
-    return line if speaks else f'{type(error).__name__}: {line}'.rstrip(': ')
+    is_sentence = line and isinstance(error, (RuntimeError, ValueError, OSError))
+    return line if is_sentence else f'{type(error).__name__}: {line}'.rstrip(': ')

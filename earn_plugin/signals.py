@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training grants them when an iteration is done, all else ends at once and cleans up."""
+"""Ctrl-C and SIGTERM: training stops after the iteration, other commands stop at once and clean up."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(UserError):
-    """Work was asked to stop, and has saved. The exit code is a shell's for the signal: 130 or 143."""
+    """Work was stopped by a signal after it was saved. The exit code is a shell's: 130 or 143."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
@@ -20,14 +20,14 @@ class Stopped(UserError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, taken as Ctrl-C."""
+    """SIGTERM, raised like Ctrl-C."""
 
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """While entered, SIGTERM raises, so that what is half-written is removed; by itself it would end at once.
+    """Inside, SIGTERM raises ``Terminated``, so that incomplete files are removed; by default it ends at once.
 
-    Processes that are forked meanwhile, such as a pool's, end at once all the same: nothing of theirs is half-written.
+    Processes forked inside, such as a pool's, still end at once; they write no files.
     """
     main_process = os.getpid()
 
@@ -43,40 +43,39 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def number_of(interrupt: KeyboardInterrupt) -> int:
+def signal_number(interrupt: KeyboardInterrupt) -> int:
     return signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
 
 
 class StopRequest:
-    """While entered, the first signal only sets ``number``; a second one interrupts at once."""
+    """Inside, the first signal only sets ``number``; a second one raises KeyboardInterrupt."""
 
     def __init__(self):
         self.number = 0
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
 
     def __exit__(self, *exception):
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame) -> None:
+    def _record(self, number, frame) -> None:
         if self.number:
             raise KeyboardInterrupt
         self.number = number
-        # not print or logging: they may be in the middle of a line of their own
-        os.write(sys.__stderr__.fileno(), b'\nstopping after this iteration; once more stops at once\n')
+        # not print or logging, which the signal may have interrupted
+        os.write(sys.__stderr__.fileno(), b'\nstopping after this iteration; repeat to stop at once\n')
 
 
 def leave_to_main_process(ending) -> None:
-    """In a worker: end by SIGTERM only when the main process says so.
+    """In a worker, ignore Ctrl-C, and SIGTERM until the main process is ending.
 
-    A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, while the main one still needs its workers to
-    finish the iteration.
+    Both reach all processes of a terminal or a job, but the main process needs its workers to finish the iteration.
 
     Args:
-        ending: a shared ``multiprocessing.RawValue``, not 0 once the main process is done with its workers.
+        ending: a shared ``multiprocessing.RawValue``, nonzero once the main process no longer needs its workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if ending.value else None)

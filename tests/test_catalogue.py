@@ -9,7 +9,7 @@ from earn_plugin.catalogue import is_ours, parameter_count
 def test_counts():
     assert parameter_count(EARN) == '2,181,443 parameters'
     assert parameter_count(EDSR) == 'needs num_in_ch, num_out_ch'
-    assert parameter_count(SwinIR) == 'its defaults do not fit one another'  # windows of 7 in an image of 64
+    assert parameter_count(SwinIR) == 'its default arguments are inconsistent'  # windows of 7 in an image of 64
     assert parameter_count(SpyNet) == '1,440,300 parameters'
 
 

@@ -10,7 +10,7 @@ def draw():
     return random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist(), random.gauss(0, 1), np.random.randn()
 
 
-def test_state_goes_through_a_weights_only_load_and_back(tmp_path):
+def test_a_state_survives_a_weights_only_load(tmp_path):
     draw()
     torch.save(rng.get_state(), tmp_path / 'state')
     expected = draw()
@@ -19,7 +19,7 @@ def test_state_goes_through_a_weights_only_load_and_back(tmp_path):
     assert draw() == expected
 
 
-def test_preserved_leaves_no_trace_even_of_a_failure():
+def test_preserved_restores_even_after_an_exception():
     state = rng.get_state()
     expected = draw()
     rng.set_state(state)
@@ -32,7 +32,7 @@ def test_preserved_leaves_no_trace_even_of_a_failure():
     assert draw() == expected
 
 
-def test_seeded_draws_what_the_key_says_and_leaves_no_trace():
+def test_seeded_depends_on_the_key_and_restores():
     state = rng.get_state()
     expected = draw()
     rng.set_state(state)

@@ -5,28 +5,28 @@ import sys
 
 import pytest
 
-from earn_plugin.signals import Stopped, StopRequest, number_of, sigterm_as_ctrl_c
+from earn_plugin.signals import Stopped, StopRequest, signal_number, sigterm_as_ctrl_c
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_the_first_is_a_request_the_second_interrupts(number, capfd):
+def test_the_first_signal_is_a_request_the_second_interrupts(number, capfd):
     before = signal.getsignal(number)
     with StopRequest() as request:
         assert request.number == 0
         os.kill(os.getpid(), number)
         assert request.number == number
-        assert 'once more stops at once' in capfd.readouterr().err
+        assert 'repeat' in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
 
 
-def test_sigterm_raises_as_ctrl_c_does():
+def test_sigterm_raises_like_ctrl_c():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt) as raised, sigterm_as_ctrl_c():
         os.kill(os.getpid(), signal.SIGTERM)
-    assert number_of(raised.value) == signal.SIGTERM
-    assert number_of(KeyboardInterrupt()) == signal.SIGINT
+    assert signal_number(raised.value) == signal.SIGTERM
+    assert signal_number(KeyboardInterrupt()) == signal.SIGINT
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -47,11 +47,11 @@ with sigterm_as_ctrl_c():
 """
 
 
-def test_a_forked_process_ends_without_a_word():
+def test_a_forked_process_ends_silently():
     done = subprocess.run([sys.executable, '-c', FORKED], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ('143\n', '')
 
 
-def test_exit_codes_are_a_shells():
+def test_exit_codes_are_those_of_a_shell():
     assert Stopped(signal.SIGINT, '').exit_code == 130
     assert Stopped(signal.SIGTERM, '').exit_code == 143

@@ -1,4 +1,7 @@
-"""The basicsr command: parse, dispatch, nothing else. What a command needs is imported when it runs."""
+"""The basicsr command: a file for each group of commands, which parses and dispatches.
+
+What a command needs is imported when it runs, so that --help stays fast.
+"""
 
 import argparse
 import io
@@ -15,13 +18,13 @@ from earn_plugin.cli import (
     train_commands,
 )
 from earn_plugin.errors import UserError
-from earn_plugin.signals import number_of, sigterm_as_ctrl_c
+from earn_plugin.signals import signal_number, sigterm_as_ctrl_c
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 or 143 when stopped."""
     args = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal does not
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not be printable in its encoding
         sys.stdout.reconfigure(errors='backslashreplace')
     command = ' '.join(filter(None, (args.command, getattr(args, 'what', None))))
     try:
@@ -32,15 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print(f'basicsr {command}: interrupted', file=sys.stderr)
-        return 128 + number_of(interrupt)
-    except BrokenPipeError:  # the reader, head or less, has seen enough
+        return 128 + signal_number(interrupt)
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog='basicsr', description='Train and test super-resolution networks: EARN and its kin, in BasicSR.'
+        prog='basicsr', description='Train, test and measure super-resolution networks with BasicSR.'
     )
     top.add_argument('--version', action='version', version=f'earn_plugin {earn_plugin.__version__}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')

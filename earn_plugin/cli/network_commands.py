@@ -7,17 +7,17 @@ from earn_plugin.errors import UsageError
 
 
 def add_commands(commands) -> None:
-    convert = commands.add_parser('convert', help="turn the authors' checkpoints into ours, and back")
-    convert.add_argument('source', type=Path, metavar='IN', help='an official checkpoint, or one of ours')
-    convert.add_argument('target', type=Path, metavar='OUT', help='a .pth, or a .safetensors')
-    convert.add_argument('--upscale', type=int, metavar='S', help='where the checkpoint does not tell')
+    convert = commands.add_parser('convert', help="convert the authors' checkpoints to ours, and back")
+    convert.add_argument('source', type=Path, metavar='IN', help="the authors' checkpoint, or one of ours")
+    convert.add_argument('target', type=Path, metavar='OUT', help='a .pth or .safetensors file')
+    convert.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
     add_set(convert, 'other arguments of the network')
-    convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose names the output has')
-    convert.add_argument('--fused', action='store_true', help='write the fused form: equal, and faster')
+    convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose parameter names to write')
+    convert.add_argument('--fused', action='store_true', help='write the fused form: the same function, faster')
     convert.set_defaults(run=run_convert)
 
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
-    complexity.add_argument('network', metavar='NETWORK', help='a registered network, or a checkpoint')
+    complexity.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
     add_network_arguments(complexity)
     complexity.add_argument(
         '--size',
@@ -25,26 +25,26 @@ def add_commands(commands) -> None:
         nargs='+',
         default=[256, 256],
         metavar='N',
-        help="of the input: H W, 256 256 by default, or the whole shape without the batch (a video's T C H W)",
+        help='of the input: H W (default: 256 256), or the full shape without the batch (for videos T C H W)',
     )
-    complexity.add_argument('--device', help='cpu, cuda, or meta: counts the largest networks at once, without fvcore')
+    complexity.add_argument('--device', help='cpu, cuda, or meta: counts very large networks quickly, without fvcore')
     complexity.add_argument('--json', action='store_true', help='print JSON')
     complexity.set_defaults(run=run_complexity)
 
-    listing = commands.add_parser('list', help='what is registered, with parameter counts, and the recipes')
+    listing = commands.add_parser('list', help='list what is registered, with parameter counts, and the recipes')
     listing.set_defaults(run=run_list)
 
-    doctor = commands.add_parser('doctor', help='check versions, devices, disk; each finding with its remedy')
+    doctor = commands.add_parser('doctor', help='check packages, devices and disk, and suggest remedies')
     doctor.set_defaults(run=run_doctor)
 
 
 def add_network_arguments(command: argparse.ArgumentParser, form: bool = True) -> None:
-    """What tells a network, and its form, beside its checkpoint or name."""
-    command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint that does not tell it')
-    command.add_argument('--arch-file', type=Path, metavar='FILE', help='the file that registers a network of your own')
+    """The arguments that ``network_choice`` reads."""
+    command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
+    command.add_argument('--arch-file', type=Path, metavar='FILE', help='a file that registers your own network')
     add_set(command)
     if form:
-        command.add_argument('--fused', action='store_true', help='in its fused form')
+        command.add_argument('--fused', action='store_true', help='use its fused form')
 
 
 def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the network') -> None:
@@ -52,7 +52,7 @@ def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the netw
 
 
 def network_choice(args: argparse.Namespace, model: str):
-    """Which network ``model`` and the arguments of ``add_network_arguments`` name; imports --arch-file."""
+    """The NetworkChoice of ``model`` and of the arguments of ``add_network_arguments``; imports --arch-file."""
     from earn_plugin.convert.networks import NetworkChoice, import_arch_file
 
     if args.arch_file:
@@ -61,7 +61,7 @@ def network_choice(args: argparse.Namespace, model: str):
 
 
 def settings_of(entries: list[str], given: dict | None = None) -> dict:
-    """NAME=VALUE, … of --set as arguments of a network, beside those given already."""
+    """The NAME=VALUE entries of --set as arguments of a network, in addition to those given."""
     from earn_plugin.options.options_file import parse_value
 
     settings = dict(given or {})
@@ -90,9 +90,9 @@ def run_complexity(args: argparse.Namespace) -> None:
 
 
 def run_list(args: argparse.Namespace) -> None:
-    from earn_plugin.catalogue import show
+    from earn_plugin.catalogue import print_catalogue
 
-    show()
+    print_catalogue()
 
 
 def run_doctor(args: argparse.Namespace) -> int:

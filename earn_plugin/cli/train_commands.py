@@ -1,33 +1,33 @@
-"""basicsr train | test: by BasicSR's own flags."""
+"""basicsr train | test, with BasicSR's own flags."""
 
 import argparse
 import os
 
 
 def add_commands(commands) -> None:
-    train = commands.add_parser('train', help='train as an options file says')
+    train = commands.add_parser('train', help='train from an options file')
     add_options_arguments(train)
-    train.add_argument('--auto_resume', action='store_true', help='go on from the newest whole state, if there is one')
+    train.add_argument('--auto_resume', action='store_true', help='resume from the latest valid state, if there is one')
     train.set_defaults(run=run_train)
 
-    test = commands.add_parser('test', help='test a network as an options file says')
+    test = commands.add_parser('test', help='test a network from an options file')
     add_options_arguments(test)
-    test.add_argument('--auto_resume', action='store_true', help=argparse.SUPPRESS)  # BasicSR takes it and ignores it
+    test.add_argument('--auto_resume', action='store_true', help=argparse.SUPPRESS)  # ignored, as in BasicSR
     test.set_defaults(run=run_test)
 
 
 def add_options_arguments(command: argparse.ArgumentParser) -> None:
     """BasicSR's own flags."""
-    command.add_argument('-opt', required=True, metavar='FILE', help='options file, or the name of a recipe')
-    command.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='who started this')
+    command.add_argument('-opt', required=True, metavar='FILE', help='options file or name of a recipe')
+    command.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='how it was started')
     command.add_argument('--debug', action='store_true', help='log every iteration, save and validate every 8')
-    command.add_argument('--local_rank', '--local-rank', type=int, default=None, help='set by older launchers')
+    command.add_argument('--local_rank', '--local-rank', type=int, default=None, help='set by old launchers')
     command.add_argument(
         '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='override options: train:ema_decay=0.999'
     )
 
 
-def options_of(args: argparse.Namespace):
+def read_arguments(args: argparse.Namespace):
     from earn_plugin.options.options_file import find_options_file, override, read_options
 
     if args.local_rank is not None:
@@ -38,14 +38,14 @@ def options_of(args: argparse.Namespace):
 
 
 def run_train(args: argparse.Namespace) -> None:
-    options = options_of(args)
+    options = read_arguments(args)
     from earn_plugin.training.train import train
 
     train(options, args.launcher, args.auto_resume, args.debug)
 
 
 def run_test(args: argparse.Namespace) -> None:
-    options = options_of(args)
+    options = read_arguments(args)
     from earn_plugin.training.test import test
 
     test(options, args.launcher, args.debug)

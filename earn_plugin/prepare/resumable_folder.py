@@ -24,7 +24,7 @@ from tqdm import tqdm
 from earn_plugin.atomic_files import atomic_file, remove_leftovers, sync_folder
 from earn_plugin.data.folder_or_lmdb import check_length
 from earn_plugin.errors import UserError
-from earn_plugin.signals import Stopped, number_of
+from earn_plugin.signals import Stopped, signal_number
 
 MANIFEST = '.manifest.json'
 JOURNAL = '.journal'
@@ -183,7 +183,7 @@ def resumable_folder(target: Path, recipe: dict[str, Any]) -> Iterator[PartialFo
     except Timeout:
         raise UserError(f'another process is creating {target}; wait until it has ended, or stop it') from None
     except KeyboardInterrupt as interrupt:
-        raise Stopped(number_of(interrupt), f'stopped; {kept()}') from None
+        raise Stopped(signal_number(interrupt), f'stopped; {kept()}') from None
     except OSError as error:
         raise UserError(f'{target} could not be completed: {error}; {kept()}') from error
     finally:

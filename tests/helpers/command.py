@@ -1,4 +1,4 @@
-"""The basicsr command, in a process of its own or in this one."""
+"""Runs the basicsr command, in a separate process or in this one."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 
 def start(*arguments: str | Path, cwd: Path, **keywords: Any) -> subprocess.Popen:
-    """The command in a process of its own."""
+    """Start the command in a separate process."""
     return subprocess.Popen(
         [sys.executable, '-m', 'earn_plugin', *map(str, arguments)],
         cwd=cwd,
@@ -21,7 +21,7 @@ def start(*arguments: str | Path, cwd: Path, **keywords: Any) -> subprocess.Pope
 
 
 def command(*arguments: str | Path, cwd: Path, expect: int = 0, timeout: float = 300) -> str:
-    """Run the command to its end; returns what it printed."""
+    """Run the command in a separate process; returns what it printed."""
     process = start(*arguments, cwd=cwd)
     output = process.communicate(timeout=timeout)[0]
     assert process.returncode == expect, output
@@ -30,7 +30,7 @@ def command(*arguments: str | Path, cwd: Path, expect: int = 0, timeout: float =
 
 
 def command_here(*arguments: str | Path, capsys: pytest.CaptureFixture, expect: int = 0) -> str:
-    """The same in this process and its working directory, without the seconds that a new one takes to import torch."""
+    """Run the command in this process and working directory, which saves the import of torch."""
     from earn_plugin.cli import main
 
     capsys.readouterr()
