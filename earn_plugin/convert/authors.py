@@ -17,7 +17,7 @@ Renames = tuple[tuple[str, str], ...]
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
-def count(shapes: Shapes, pattern: str) -> int:
+def count_blocks(shapes: Shapes, pattern: str) -> int:
     """One more than the largest number in the group of a pattern; 0 if no name matches it."""
     return max((int(found[1]) + 1 for name in shapes if (found := re.match(pattern, name))), default=0)
 
@@ -123,8 +123,8 @@ class HANFormat(EDSRFormat):
     def arguments(self, shapes):
         frame = super().arguments(shapes)
         return frame | {
-            'num_group': count(shapes, r'body\.(\d+)\.body\.'),
-            'num_block': count(shapes, r'body\.0\.body\.(\d+)\.body\.'),
+            'num_group': count_blocks(shapes, r'body\.(\d+)\.body\.'),
+            'num_block': count_blocks(shapes, r'body\.0\.body\.(\d+)\.body\.'),
             'squeeze_factor': frame['num_feat'] // shapes['body.0.body.0.body.3.conv_du.0.weight'][0],
         }
 
@@ -188,7 +188,7 @@ class EARNFormat(EDSRFormat):
         squeezed = shapes.get(f'{block}ASCA.0.saeb_mean.block.0.weight')
         window = shapes.get(f'{block}RA_MB.0.MB_Down.0.rel_h')
         return frame | {
-            'num_block': count(shapes, r'body\.(\d+)\.body\.'),
+            'num_block': count_blocks(shapes, r'body\.(\d+)\.body\.'),
             'variant': 'released',
             'groups': num_feat // shapes[f'{block}RA_MB.0.MB_RB1.0.body.0.weight'][1],
             'squeeze_factor': num_feat // squeezed[0] if squeezed else math.gcd(16, num_feat),
@@ -235,7 +235,7 @@ class RNANFormat(EDSRFormat):
     )
 
     def arguments(self, shapes):
-        return super().arguments(shapes) | {'num_block': 2 + count(shapes, r'body\.(\d+)\.body\.')}
+        return super().arguments(shapes) | {'num_block': 2 + count_blocks(shapes, r'body\.(\d+)\.body\.')}
 
     def authors_name(self, name, arguments):
         return super().authors_name(name, {**arguments, 'num_local': arguments['num_block'] - 2})
@@ -262,7 +262,7 @@ class A2NFormat(CheckpointFormat):
     def arguments(self, shapes):
         found = frame_of(shapes, 'conv_first', 'conv_last') | {
             'num_upfeat': shapes['upconv1.weight'][0],
-            'num_block': count(shapes, r'AAB_trunk\.(\d+)\.'),
+            'num_block': count_blocks(shapes, r'AAB_trunk\.(\d+)\.'),
             'variant': 'A2N-M' if shapes['AAB_trunk.0.non_attention.weight'][-1] == 1 else 'A2N',
         }
         return found | ({'upscale': 4} if 'upconv2.weight' in shapes else {})
@@ -300,7 +300,7 @@ class LGVANFormat(CheckpointFormat):
 
     def arguments(self, shapes):
         return frame_of(shapes, 'conv_first', 'conv_last') | {
-            'num_block': count(shapes, r'layers\.(\d+)\.'),
+            'num_block': count_blocks(shapes, r'layers\.(\d+)\.'),
             'upscale': upscale_of(shapes, 'upsapling'),
         }
 
@@ -333,8 +333,8 @@ class RK4RDNFormat(CheckpointFormat):
         spatial, squeezed = 'rdbs.0.spatial_att.g.weight' in shapes, shapes.get('rdbs.0.se.fc.0.weight')
         found = frame | {
             'num_grow_ch': shapes['rdbs.0.layers.0.conv.weight'][0],
-            'num_block': count(shapes, r'rdbs\.(\d+)\.'),
-            'num_layer': count(shapes, r'rdbs\.0\.layers\.(\d+)\.'),
+            'num_block': count_blocks(shapes, r'rdbs\.(\d+)\.'),
+            'num_layer': count_blocks(shapes, r'rdbs\.0\.layers\.(\d+)\.'),
             'upscale': upscale_of(shapes, 'upscale'),
             'order': 1 + ('rdbs.0.one_half' in shapes) + 2 * ('rdbs.0.one_sixth' in shapes),
             'attention': ('none', 'spatial', 'channel', 'dual')[spatial + 2 * bool(squeezed)],

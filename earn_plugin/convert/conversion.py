@@ -13,7 +13,11 @@ from earn_plugin.errors import UsageError, UserError
 
 
 def convert(
-    source: Path, target: Path, arguments: dict[str, Any], to_authors: bool = False, fused: bool = False
+    source: Path,
+    target: Path,
+    arguments: dict[str, Any] | None = None,
+    to_authors: bool = False,
+    fused: bool = False,
 ) -> str:
     """Convert an official checkpoint or one of ours into a file that describes itself, or back into the official form.
 
@@ -34,7 +38,7 @@ def convert(
             raise UsageError(f'{target} is a folder; name a file in it')
         if target.samefile(source):
             raise UsageError(f'{target} is the input file; choose another name for the output')
-    read = read_network(source, arguments)
+    read = read_network(source, arguments or {})
     description = read.description
     found = FoundNetwork(read.network, description['arch'], description['arguments'])
     lines = [f'{source}: {read.title}, {count_of(found.network)} parameters']

@@ -157,6 +157,7 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
         for name, value in arguments.items():
             if (recorded := description['arguments'].get(name)) != value:
                 raise UserError(f'{path} has {name}={recorded!r}, not {value!r}')
+        check_form(path, description, network, weights)
         load_strictly(path, description['arch'], network, weights)
         return ReadNetwork(network, description, f'{description["arch"]} checkpoint{source}', [])
     network_opt = {'type': kind.arch, **infer_arguments(path, kind, weights, arguments)}
@@ -233,6 +234,20 @@ def from_authors(
         fits = tensor.shape == kind.authors_shape(authors_name, tuple(shape))
         ours[name] = tensor.reshape(shape) if fits else tensor
     return ours
+
+
+def check_form(path: Path, description: dict[str, Any], network: nn.Module, weights: Weights) -> None:
+    """Raise UserError if the weights are those of the network's other form."""
+    if not isinstance(network, Fusible) or weights.keys() == network.state_dict().keys():
+        return
+    is_fused = bool(description['arguments'].get('fused'))
+    other = build(path, description['arch'], {**description['arguments'], 'fused': not is_fused})
+    if weights.keys() == other.state_dict().keys():
+        forms = ('training', 'fused') if is_fused else ('fused', 'training')
+        raise UserError(
+            f'{path} holds the weights of the {forms[0]} form, but is read as the {forms[1]} form; unless the file '
+            f'records it, pass --set fused={str(not is_fused).lower()}'
+        )
 
 
 def load_strictly(path: Path, title: str, network: nn.Module, weights: Weights) -> None:

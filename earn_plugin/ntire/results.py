@@ -52,7 +52,7 @@ def read_results(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, En
                 'or another folder by --results-dir'
             )
     if others:
-        results_table({other: results[other] for other in others})
+        official_table({other: results[other] for other in others})
     return results
 
 
@@ -62,7 +62,7 @@ def write_results(folder: Path, results: dict[str, Entry]) -> None:
     Raises:
         UserError: an entry lacks a figure of the table, or a file cannot be written.
     """
-    contents = {'results.json': json.dumps(results), 'results.txt': results_table(results)}
+    contents = {'results.json': json.dumps(results), 'results.txt': official_table(results)}
     for name, content in contents.items():
         try:
             with atomic_file(folder / name) as file:
@@ -71,7 +71,7 @@ def write_results(folder: Path, results: dict[str, Entry]) -> None:
             raise UserError(f'cannot write {folder / name}: {error}') from error
 
 
-def results_table(results: dict[str, Entry]) -> str:
+def official_table(results: dict[str, Entry]) -> str:
     """The official table; all entries must have the same splits."""
     splits = splits_in(next(iter(results.values())))
     if 'test' in splits:

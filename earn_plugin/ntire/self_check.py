@@ -77,7 +77,7 @@ def check_submission(folder: Path, submission: Submission, network: nn.Module) -
     check_source(submission.code, (folder / submission.code).read_text(encoding='utf-8'))
     check_weights(folder / submission.weights, submission, network)
     compared = check_outputs(folder, submission, network)
-    check_counts(folder, submission, network)
+    check_figures(folder, submission, network)
     return [
         f'{submission.code}: Python 3.9 syntax, only names of torch 1.13, no imports that the organisers may lack',
         f'{submission.weights}: flat, {len(network.state_dict())} tensors on the CPU, exactly those of the network',
@@ -155,7 +155,7 @@ def check_outputs(folder: Path, submission: Submission, network: nn.Module) -> l
     ]
 
 
-def check_counts(folder: Path, submission: Submission, network: nn.Module) -> None:
+def check_figures(folder: Path, submission: Submission, network: nn.Module) -> None:
     """Compare the counters' figures of the file with ours."""
     ours = FoundNetwork(network, submission.arch, submission.arguments)
     exported = replace(ours, network=build_exported(folder, submission))

@@ -50,6 +50,13 @@ def test_official_weights_in_one_step(golden, tmp_path):
         assert case.error(earn_plugin.load(tmp_path / 'fused.pth')(case.input.float()).double()) < 1e-5
 
 
+@pytest.mark.parametrize(('fused', 'forms'), [(False, ('fused', 'training')), (True, ('training', 'fused'))])
+def test_weights_of_the_other_form(tmp_path, trained, fused, forms):
+    write(tmp_path / 'a.pth', trained if fused else trained.fuse(), {**ARGUMENTS, 'fused': fused})
+    with pytest.raises(UserError, match=rf'a\.pth holds the weights of the {forms[0]} form, .* the {forms[1]} form'):
+        earn_plugin.load(tmp_path / 'a.pth')
+
+
 def test_a_training_form_is_not_loaded_as_fused(golden, tmp_path, trained):
     torch.save(golden('lgvan_x2_f16b3').weights, tmp_path / 'official.pth')
     for name in ('net.pth', 'official.pth'):

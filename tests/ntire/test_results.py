@@ -26,14 +26,14 @@ def test_keys_of_an_entry():
 
 
 def test_the_table_without_the_test_set():
-    assert results.results_table({'18_LGVAN': entry('valid')}) == (
+    assert results.official_table({'18_LGVAN': entry('valid')}) == (
         'Model               \tVal PSNR  \tVal Time [ms] \tParams [M]\tFLOPs [G] \tActs [M]\tMem [M] \tConv    \n'
         '18_LGVAN            \t27.50     \t20.00         \t0.118     \t9.04      \t332.39  \t1234.57 \t 122    \n'
     )
 
 
 def test_the_table_with_the_test_set():
-    assert results.results_table({'18_LGVAN': entry('valid', 'test')}) == (
+    assert results.official_table({'18_LGVAN': entry('valid', 'test')}) == (
         'Model               \tVal PSNR  \tTest PSNR \tVal Time [ms] \tTest Time [ms]\tAve Time [ms] \tParams [M]\t'
         'FLOPs [G] \tActs [M]\tMem [M] \tConv    \n'
         '18_LGVAN            \t27.50     \t28.00     \t20.00         \t20.50         \t20.25         \t0.118     \t'

@@ -14,7 +14,7 @@ from earn_plugin.measure.complexity import measure_complexity
 from earn_plugin.ntire import export as exporting
 from earn_plugin.ntire.export import export, serialised_weights, source_file, write_file
 from earn_plugin.ntire.organisers_script import Submission
-from earn_plugin.ntire.self_check import build_exported, check_counts, check_outputs, check_submission, check_weights
+from earn_plugin.ntire.self_check import build_exported, check_figures, check_outputs, check_submission, check_weights
 from tests.helpers.ntire_scripts import make_repo
 
 ARGUMENTS = {'num_feat': 8, 'num_block': 1}
@@ -101,7 +101,7 @@ def test_weights_of_another_network(exported, network):
 def test_other_figures(exported, network):
     spoil(exported, 'shallow = self.conv_first(x)', 'shallow = self.conv_first(x)\n        self.conv_first(x)')
     with pytest.raises(UserError, match=r'has other figures than the network: hooks [\d,]+ instead of'):
-        check_counts(exported, SUBMISSION, network)
+        check_figures(exported, SUBMISSION, network)
 
 
 class TwoForms(nn.Module):
@@ -174,7 +174,7 @@ def test_attention_that_is_plain_in_the_file_is_counted(tmp_path):
     submission = replace(SUBMISSION, arch='RK4RDN', arguments=arguments)
     write_file(tmp_path / submission.weights, serialised_weights(found.network))
     write_file(tmp_path / submission.code, source_file(submission, type(found.network), found).encode())
-    check_counts(tmp_path, submission, found.network)
+    check_figures(tmp_path, submission, found.network)
     counted = measure_complexity(found, (29, 31))
     exported = measure_complexity(replace(found, network=build_exported(tmp_path, submission)), (29, 31))
     assert exported.fvcore == counted.exported_fvcore
