@@ -1,11 +1,13 @@
 """Runs the basicsr command, in a separate process or in this one."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from basicsr.utils.logger import initialized_logger
 
 
 def start(*arguments: str | Path, cwd: Path, **keywords: Any) -> subprocess.Popen:
@@ -29,11 +31,22 @@ def command(*arguments: str | Path, cwd: Path, expect: int = 0, timeout: float =
     return output
 
 
+def _close_log() -> None:
+    """BasicSR has one logger in a process, which would also write the next run to the log file of this one."""
+    logger = logging.getLogger('basicsr')
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+        handler.close()
+    initialized_logger.clear()
+
+
 def command_here(*arguments: str | Path, capsys: pytest.CaptureFixture, expect: int = 0) -> str:
     """Run the command in this process and working directory, which saves the import of torch."""
     from earn_plugin.cli import main
 
+    _close_log()
     capsys.readouterr()
     assert main([*map(str, arguments)]) == expect
     printed = capsys.readouterr()
+    _close_log()
     return printed.out + printed.err

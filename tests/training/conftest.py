@@ -1,13 +1,11 @@
 """Fixtures: a tiny model after two iterations, and the basicsr command in this process, which starts faster."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from basicsr.models import build_model
-from basicsr.utils.logger import initialized_logger
 
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.options_file import read_options
@@ -33,22 +31,11 @@ def model(opt):
 
 
 @pytest.fixture
-def run_here(capsys, monkeypatch) -> Iterator[Callable[..., str]]:
+def run_here(capsys, monkeypatch) -> Callable[..., str]:
     """``command`` in this process."""
 
     def run(*arguments, cwd, expect=0) -> str:
         monkeypatch.chdir(cwd)
-        forget_log()
         return command_here(*arguments, capsys=capsys, expect=expect)
 
-    yield run
-    forget_log()
-
-
-def forget_log() -> None:
-    """BasicSR has one logger for a process, which would go on writing to the log of the run before."""
-    logger = logging.getLogger('basicsr')
-    for handler in [*logger.handlers]:
-        logger.removeHandler(handler)
-        handler.close()
-    initialized_logger.clear()
+    return run
