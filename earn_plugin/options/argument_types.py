@@ -9,16 +9,8 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
-NAMES = {
-    int: 'a whole number',
-    float: 'a number',
-    bool: 'true or false',
-    str: 'text',
-    dict: 'a mapping',
-    list: 'a list',
-    tuple: 'a list',
-    type(None): 'nothing (~)',
-}
+NAMES = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'text', type(None): 'nothing (~)'}
+NAMES |= {dict: 'a mapping', list: 'a list', tuple: 'a list'}
 
 
 def kind_name(kind: Any) -> str:

@@ -21,15 +21,8 @@ def fill_defaults(
 ) -> dict[str, Any]:
     """The options as BasicSR's models and data sets expect them, with paths under the working directory.
 
-    Missing options get BasicSR's usual values. Without CUDA, everything runs on the CPU whatever num_gpu is.
-
-    Args:
-        options: changed in place.
-        is_train: whether for training or for a test.
-        auto_resume: recorded, as BasicSR does.
-        debug: log every iteration; save and validate every 8.
-        rank: of this process.
-        world_size: number of processes.
+    Changes the given options. Missing ones get BasicSR's usual values. Without CUDA, everything runs on the CPU
+    whatever num_gpu is. With ``debug``, every iteration is logged and every eighth saved and validated.
     """
     opt: dict[str, Any] = options.data
     opt.update(is_train=is_train, auto_resume=auto_resume, root_path=str(Path.cwd()))

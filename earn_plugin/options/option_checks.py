@@ -72,9 +72,7 @@ ANY_NUMBER = {'manual_seed', 'num_gpu', 'warmup_iter', 'ema_decay', 'net_d_init_
 
 
 def check_options(options: Options, is_train: bool) -> list[str]:
-    """Check everything that can be checked without building anything.
-
-    A path that does not exist is valid if it belongs to the demo data set, which is made when it is missing.
+    """Check everything that can be checked without building anything; missing demo data are valid.
 
     Returns:
         Warnings: keys that only other types than the given ones read.
@@ -237,18 +235,10 @@ class _Checker:
         extra: Iterable[str] = (),
         needed: Iterable[str] = (),
     ) -> Any:
-        """Check a section whose type names a class or function and whose other keys are arguments of it.
+        """Check a section whose type is one of the choices and whose other keys are that choice's arguments.
 
-        Args:
-            place: of the section.
-            choices: the classes or functions by the names that a type may have.
-            what: they are, for messages.
-            skip: arguments that the program passes.
-            extra: keys that are not arguments.
-            needed: arguments that must be given although they have a default.
-
-        Returns:
-            The class or function; None if there is none.
+        ``skip`` are arguments that the program passes, ``extra`` keys that are not arguments, ``needed`` arguments that
+        must be given although they have a default. Returns the choice, or None.
         """
         if not self.is_mapping(place):
             return None
