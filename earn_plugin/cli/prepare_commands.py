@@ -196,7 +196,7 @@ def options_to_check(args: argparse.Namespace) -> list[dict]:
         options = read_options(find_options_file(args.data))
     except UsageError as error:
         is_file = Path(args.data).is_file()
-        raise UsageError(f'{error}' if is_file else f'there is no folder {args.data}, {error}') from None
+        raise UsageError(f'{error}' if is_file else f'there is no folder {args.data}; {error}') from None
     check_dataset_options(options)
     make_missing_demo(options.data)
     return fill_dataset_defaults(options.data)

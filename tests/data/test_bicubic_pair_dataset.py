@@ -12,7 +12,8 @@ from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import override, read_options
-from earn_plugin.prepare.lmdb import make_cropped, make_lmdb, make_lr
+from earn_plugin.prepare.lmdb import make_lmdb
+from earn_plugin.prepare.lr import make_cropped, make_lr
 from tests.helpers.command import command
 from tests.helpers.images import photograph
 from tests.helpers.options import write_options
@@ -27,24 +28,24 @@ def scale(request):
 
 
 def sizes(scale):
-    """HR sizes that leave something over, and whose LR is 6×7, 9×6, 6×8: with crops of 5, all within reach."""
+    """HR sizes that are no multiples of the scale, with LR 6×7, 9×6, 6×8: crops of 5 reach every position."""
     return [(6 * scale + 1, 7 * scale), (9 * scale, 6 * scale + scale - 1), (6 * scale + 1, 8 * scale + 1)]
 
 
 def prepared(root, scale, border='replicate'):
-    """HR, its multiples of the scale and their LR: folders and LMDBs."""
+    """HR, HR cropped to multiples of the scale, and LR: folders and LMDBs."""
     (root / 'HR').mkdir()
     for seed, (name, size) in enumerate(zip(NAMES, sizes(scale), strict=True)):
         cv2.imwrite(str(root / f'HR/{name}.png'), photograph(*size, seed))
     make_cropped(root / 'HR', root / 'multiple', scale)
-    make_lr(root / 'HR', root / 'LR', scale, border)
+    make_lr(root / 'HR', root / 'LR', scale, border=border)
     for folder in ('HR', 'multiple', 'LR'):
         make_lmdb(root / folder, root / f'{folder}.lmdb')
     return root
 
 
 def both(root, scale, backend='disk', border='replicate', phase='train', **more):
-    """PairedImageDataset on files and BicubicPairDataset on HR, as the program builds and checks them."""
+    """PairedImageDataset on files and BicubicPairDataset on HR, built and checked as for training."""
     ending = '.lmdb' if backend == 'lmdb' else ''
     shared = {
         'phase': phase,
@@ -79,7 +80,7 @@ def assert_same(pairs, made, seeds):
             for key in ('lq', 'gt'):
                 assert sample[key].dtype == expected[key].dtype
                 assert torch.equal(sample[key], expected[key]), (name, seed, key)
-            assert state == expected_state  # what is drawn next is the same, too
+            assert state == expected_state  # so that the next random number is also the same
             assert sample['lq_path'] == sample['gt_path']
             assert Path(sample['gt_path']).name == Path(expected['gt_path']).name
 
@@ -87,11 +88,11 @@ def assert_same(pairs, made, seeds):
 @pytest.mark.parametrize('backend', ['disk', 'lmdb'])
 @pytest.mark.parametrize('border', ['replicate', 'symmetric'])
 def test_samples_equal_those_of_prepared_lr_bit_for_bit(tmp_path, scale, backend, border):
-    """The crops are so many that every position occurs: all corners, all edges, and what touches none."""
+    """There are so many crops that every position occurs: corners, edges, and the inside."""
     root = prepared(tmp_path, scale, border)
     seeds = range(60)
     places = set()
-    for seed in seeds:  # BasicSR draws these first; of the image of LR 9×6
+    for seed in seeds:  # BasicSR first draws these, here of LR 9×6
         random.seed(seed)
         places.add((random.randint(0, 9 - 5), random.randint(0, 6 - 5)))
     assert len(places) == 5 * 2
@@ -110,12 +111,12 @@ def test_samples_equal_those_of_prepared_lr_bit_for_bit(tmp_path, scale, backend
     ],
     ids=str,
 )
-def test_every_option_does_what_it_does_for_files(tmp_path, scale, more):
+def test_every_option_has_the_same_effect_as_for_files(tmp_path, scale, more):
     assert_same(*both(prepared(tmp_path, scale), scale, **more), range(12))
 
 
 def test_large_images_with_real_margins(tmp_path):
-    """Crops whose kernels end inside the image, so that most of it is never filtered."""
+    """Crops whose kernels end inside the image, so that only a part is filtered."""
     (tmp_path / 'HR').mkdir()
     for seed, name in enumerate(NAMES):
         cv2.imwrite(str(tmp_path / f'HR/{name}.png'), photograph(131, 150, seed))
@@ -124,7 +125,7 @@ def test_large_images_with_real_margins(tmp_path):
     assert_same(*both(tmp_path, 3, gt_size=48), range(30))
 
 
-def test_images_named_by_a_meta_info_file(tmp_path):
+def test_images_of_a_meta_info_file(tmp_path):
     root = prepared(tmp_path, 2)
     (root / 'meta.txt').write_text('c.png (12,12,3)\na.png (12,12,3)\n')
     opt = {'name': 'x', 'type': 'BicubicPairDataset', 'dataroot_gt': str(root / 'HR'), 'phase': 'val', 'scale': 2}
@@ -154,39 +155,39 @@ def hr_only(root, **more):
     }
 
 
-def told(opt) -> str:
+def error_of(opt) -> str:
     with pytest.raises(UserError) as error:
         build_checked(opt)
     return str(error.value)
 
 
-def test_mistakes_are_told_before_training(tmp_path):
+def test_mistakes_are_reported_before_training(tmp_path):
     prepared(tmp_path, 2)
-    assert "border must be one of replicate, symmetric, got 'reflect'" in told(hr_only(tmp_path, border='reflect'))
-    assert 'scale must be a whole number, got 2.5' in told(hr_only(tmp_path, scale=2.5))
-    assert 'c.png is 12×16, smaller than gt_size 14' in told(hr_only(tmp_path, gt_size=14))  # it is 13×17
+    assert "border must be one of replicate, symmetric, got 'reflect'" in error_of(hr_only(tmp_path, border='reflect'))
+    assert 'scale must be an integer, got 2.5' in error_of(hr_only(tmp_path, scale=2.5))
+    assert 'c.png is 12×16, smaller than gt_size 14' in error_of(hr_only(tmp_path, gt_size=14))  # it is 13×17
     lmdb = {'dataroot_gt': str(tmp_path / 'HR.lmdb'), 'io_backend': {'type': 'lmdb'}}
-    assert 'HR.lmdb:c is 12×16, smaller than gt_size 14' in told(hr_only(tmp_path, gt_size=14, **lmdb))
-    assert 'lmdb' in told(hr_only(tmp_path, io_backend={'type': 'lmdb'}))
+    assert 'HR.lmdb:c is 12×16, smaller than gt_size 14' in error_of(hr_only(tmp_path, gt_size=14, **lmdb))
+    assert 'lmdb' in error_of(hr_only(tmp_path, io_backend={'type': 'lmdb'}))
     damaged = tmp_path / 'HR/b.png'
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    assert f'{damaged} is cut off' in told(hr_only(tmp_path))
+    assert f'{damaged} is cut off' in error_of(hr_only(tmp_path))
     (tmp_path / 'empty').mkdir()
-    assert 'is empty' in told(hr_only(tmp_path, dataroot_gt=str(tmp_path / 'empty')))
+    assert 'is empty' in error_of(hr_only(tmp_path, dataroot_gt=str(tmp_path / 'empty')))
 
 
-def test_oddities_are_told_once(tmp_path):
+def test_warning_names_an_image_once(tmp_path):
     (tmp_path / 'HR').mkdir()
     Image.fromarray(photograph(20, 20)[..., 0]).save(tmp_path / 'HR/grey.png')
-    dataset, notes = build_checked(hr_only(tmp_path))
-    assert len(notes) == 1
-    assert notes[0].count('grey.png is grey') == 1
+    dataset, warnings = build_checked(hr_only(tmp_path))
+    assert len(warnings) == 1
+    assert warnings[0].count('grey.png is grey') == 1
     assert dataset[0]['lq'].shape == (3, 4, 4)
 
 
 @pytest.fixture
 def made(tiny, pairs):
-    """The tiny training, its LR made as it is read."""
+    """The options of the tiny training, with LR images made when read."""
     options = copy.deepcopy(tiny)
     options['train']['total_iter'] = 3
     for dataset in options['datasets'].values():
@@ -198,7 +199,7 @@ def made(tiny, pairs):
 @pytest.mark.parametrize(
     ('force', 'expected'),
     [
-        ('datasets:train:bordr=symmetric', 'datasets.train.bordr: is not known here; did you mean border?'),
+        ('datasets:train:bordr=symmetric', 'datasets.train.bordr: is not a known option; did you mean border?'),
         ('datasets:train:dataroot_gt=~', 'datasets.train: BicubicPairDataset needs dataroot_gt'),
         ('datasets:train:gt_size=~', 'datasets.train: BicubicPairDataset needs gt_size'),
     ],
@@ -214,7 +215,7 @@ def test_its_options_are_known(tmp_path, made, force, expected):
 
 @pytest.mark.slow
 def test_training_equals_that_on_prepared_lr_bit_for_bit(tmp_path, tiny, made, pairs):
-    """Files from LMDBs in one process; made from a folder in two, the images named in the LMDB's order."""
+    """From LMDBs in one process, and from an HR folder in two, with the images in the LMDB's order."""
     tiny['train']['total_iter'] = 3
     names = sorted(path.name for path in (pairs / 'HR').iterdir())
     (tmp_path / 'names.txt').write_text('\n'.join(names))

@@ -15,7 +15,7 @@ from earn_plugin.errors import UserError
 
 
 class Noisy(torch.utils.data.Dataset):
-    """Draws from all three generators, as BasicSR's data sets may."""
+    """Draws from all three generators, as BasicSR's data sets may do."""
 
     def __init__(self, length=5):
         self.length = length
@@ -29,7 +29,7 @@ class Noisy(torch.utils.data.Dataset):
         return {'index': index, 'drawn': (random.random(), np.random.rand(), torch.rand(1).item())}
 
 
-def test_a_sample_depends_on_seed_and_position_alone():
+def test_sample_depends_only_on_seed_and_position():
     stream = Stream(Noisy(), seed=3)
     ahead = [stream[p] for p in range(12)]
     np.random.seed(0)
@@ -40,7 +40,7 @@ def test_a_sample_depends_on_seed_and_position_alone():
     assert Stream(Noisy(), seed=4)[9] != ahead[9]
 
 
-def test_a_batch_is_its_samples():
+def test_batch_equals_its_samples():
     stream = Stream(Noisy(), seed=3)
     state = rng.get_state()
     expected = torch.rand(2)
@@ -58,7 +58,7 @@ def test_reading_leaves_the_generators_alone():
 
 
 @given(length=st.integers(1, 12), ratio=st.sampled_from([1, 2, 3.5]), seed=st.integers(0, 10))
-def test_an_epoch_has_every_image_and_another_order(length, ratio, seed):
+def test_epoch_has_every_image_in_a_new_order(length, ratio, seed):
     stream = Stream(Noisy(length), seed, ratio)
     epochs = [
         [stream[p]['index'] for p in range(e * stream.epoch_length, (e + 1) * stream.epoch_length)] for e in (0, 1)
@@ -81,7 +81,7 @@ def test_no_two_epochs_repeat_their_draws():
     batch=st.integers(1, 4),
     world=st.integers(1, 4),
 )
-def test_positions_of_all_processes_are_one_stream(start, count, batch, world):
+def test_positions_of_all_processes_together_are_one_stream(start, count, batch, world):
     by_rank = [list(Positions(start, count, batch, rank, world)) for rank in range(world)]
     assert all(len(Positions(start, count, batch, rank, world)) == len(p) for rank, p in enumerate(by_rank))
     merged = [p for i in range(count) for rank in range(world) for p in by_rank[rank][i * batch : (i + 1) * batch]]
@@ -103,16 +103,16 @@ def batches(tiny, workers, position, count, **changes):
 
 @pytest.mark.parametrize('mode', [None, 'cpu', 'cuda'])
 def test_any_worker_count_and_restart_give_the_same_batches(tiny, mode):
-    """With BasicSR's own data set on a real LMDB; cuda prefetching falls back where there is no CUDA."""
-    whole = batches(tiny, 0, 0, 8)
-    assert len(whole) == 8
+    """With BasicSR's data set on an LMDB; prefetch_mode cuda falls back without CUDA."""
+    expected = batches(tiny, 0, 0, 8)
+    assert len(expected) == 8
     for workers, first in ((1, 0), (2, 0), (3, 5)):
         part = batches(tiny, workers, first * 2, 8 - first, prefetch_mode=mode)
-        for ours, theirs in zip(whole[first:], part, strict=True):
-            assert ours['gt_path'] == theirs['gt_path']
-            assert torch.equal(ours['lq'], theirs['lq'])
-            assert torch.equal(ours['gt'], theirs['gt'])
-    crops = [gt.numpy().tobytes() for batch in whole for gt in batch['gt']]
+        for batch, other in zip(expected[first:], part, strict=True):
+            assert batch['gt_path'] == other['gt_path']
+            assert torch.equal(batch['lq'], other['lq'])
+            assert torch.equal(batch['gt'], other['gt'])
+    crops = [gt.numpy().tobytes() for batch in expected for gt in batch['gt']]
     assert len(set(crops)) == len(crops)
 
 
@@ -124,13 +124,13 @@ def test_training_generator_is_not_drawn_from(tiny):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_a_batch_larger_than_an_epoch_is_refused(tiny):
+def test_batch_larger_than_an_epoch(tiny):
     with pytest.raises(UserError, match=r'batch of 7 is larger than an epoch of data set train: 6 samples .*ratio: 2'):
         batches(tiny, 0, 0, 1, batch_size_per_gpu=7)
     assert len(batches(tiny, 0, 0, 1, batch_size_per_gpu=7, dataset_enlarge_ratio=2)[0]['gt']) == 7
 
 
-def test_an_iteration_under_way_can_be_ended():
+def test_running_iteration_can_be_ended():
     positions = Positions(0, 1000, 2)
     seen = []
     for position in positions:
@@ -147,7 +147,7 @@ class Broken(Noisy):
         raise ValueError('no such thing')
 
 
-def test_a_failure_arrives_as_a_message():
+def test_failure_arrives_as_a_message():
     with pytest.raises(UserError, match=r'data set broken: cannot read sample 2 .*ValueError: no such thing'):
         Readable(Broken())[2]
     failed = Stream(Broken(), 0)[0]
@@ -156,7 +156,7 @@ def test_a_failure_arrives_as_a_message():
     assert torch.equal(collate([{'a': 1}, {'a': 2}])['a'], torch.tensor([1, 2]))
 
 
-def test_stands_in_for_its_data_set_and_can_be_pickled():
+def test_wrapper_behaves_like_its_data_set_and_can_be_pickled():
     readable = Readable(Broken(3))
     assert readable.opt['name'] == 'broken'
     assert len(pickle.loads(pickle.dumps(Readable(Noisy(3))))) == 3

@@ -1,16 +1,18 @@
-"""Images made from a seed, alone and as pairs on disk."""
+"""Images made from a seed, alone and as pairs on disk; and what folders and LMDBs contain."""
 
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
+from basicsr.utils import scandir
 
 from earn_plugin.data.bicubic import imresize
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """H×W×3 uint8 with edges and gradients; another for each seed."""
+    """H×W×3 uint8 with edges and gradients; different for each seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / rng.uniform(2, 20) + y / rng.uniform(2, 20) + rng.uniform(0, 6)) for _ in range(3)]
@@ -19,7 +21,7 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def write_pairs(root: Path, count: int, scale: int = 2, size: tuple[int, int] = (24, 28)) -> Path:
-    """root/HR and root/LR with images of scale·size and size."""
+    """root/HR and root/LR, with images of scale·size and size."""
     for folder in ('HR', 'LR'):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for index in range(count):
@@ -27,3 +29,17 @@ def write_pairs(root: Path, count: int, scale: int = 2, size: tuple[int, int] = 
         cv2.imwrite(str(root / f'HR/im{index:02d}.png'), image)
         cv2.imwrite(str(root / f'LR/im{index:02d}.png'), imresize(image, Fraction(1, scale)))
     return root
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder as BasicSR lists them, without hidden files."""
+    return sorted(scandir(str(folder)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != 'lock.mdb'}
+
+
+def lmdb_values(folder: Path) -> dict[str, bytes]:
+    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return {bytes(key).decode(): bytes(value) for key, value in transaction.cursor()}

@@ -1,6 +1,7 @@
-"""Data sets in small, packed as their authors pack them, and the command that makes a tree of them."""
+"""Small data sets, packed as their authors pack them, and helpers for the tree that the commands make of them."""
 
 import hashlib
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from earn_plugin import cli
 from earn_plugin.data.image_files import write_image
 from earn_plugin.prepare.lr import make_lr
+from tests.helpers.command import command_here
 from tests.helpers.images import photograph
 
 Images = dict[int, np.ndarray]
@@ -23,13 +24,14 @@ FLICKR = {1: photograph(480, 480, 6), 2: photograph(480, 492, 7)}
 
 def publish(
     root: Path,
+    *,
     train: Images | None = None,
     valid: Images | None = None,
     flickr: Images | None = None,
     benchmark: dict[str, dict[str, np.ndarray]] | None = None,
     voc: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """The archives in root/Downloads, from the folders that they are packed from in root/published."""
+    """The archives in root/Downloads, packed from folders in root/published."""
     here, downloads = root / 'published', root / 'Downloads'
     for stem, images, digits in (('DIV2K_train', train, 4), ('DIV2K_valid', valid, 4), ('Flickr2K', flickr, 6)):
         where = here / stem if stem == 'Flickr2K' else here
@@ -61,10 +63,12 @@ def publish(
 
 
 def prepare(*arguments, capsys, expect: int = 0) -> str:
-    code = cli.main(['prepare', *map(str, arguments)])
-    printed = ''.join(capsys.readouterr())
-    assert code == expect, printed
-    return printed
+    return command_here('prepare', *arguments, capsys=capsys, expect=expect)
+
+
+def lmdb_lines(lmdb: str) -> list[str]:
+    """The lines of meta_info.txt of an LMDB in datasets/."""
+    return Path('datasets', lmdb, 'meta_info.txt').read_text().splitlines()
 
 
 def tree(root: Path = Path('datasets')) -> dict[str, str]:
@@ -82,3 +86,7 @@ def unpack(downloads: Path, *names: str) -> None:
             with tarfile.open(packed) as archive:
                 archive.extractall(downloads, filter='data')
         packed.unlink()
+
+
+def cut_in_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)

@@ -1,4 +1,4 @@
-"""Archives of small data sets, for the commands that make a tree of them."""
+"""A folder of images, and archives of small data sets for the commands that make the tree."""
 
 import os
 import shutil
@@ -6,30 +6,38 @@ from functools import partial
 
 import pytest
 
-from earn_plugin.prepare import benchmarks
-from earn_plugin.prepare import div2k as sets
+from earn_plugin.data.image_files import write_image
+from earn_plugin.prepare import benchmark, div2k, flickr2k, voc2012
 from tests.helpers.images import photograph
 from tests.helpers.published import FLICKR, HR, TRAIN, VALID, publish
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """HR/im0.png to im2.png of 50×70, 51×70 and 52×70."""
+    for index in range(3):
+        write_image(tmp_path / f'HR/im{index}.png', photograph(50 + index, 70, index))
+    return tmp_path / 'HR'
+
+
 @pytest.fixture(scope='session')
 def published(tmp_path_factory):
-    images = dict.fromkeys(benchmarks.COUNTS, HR)
     voc = {'2008_000001': photograph(100, 110), '2007_000002': photograph(97, 120), '2007_000009': photograph(60, 99)}
-    return publish(tmp_path_factory.mktemp('sets'), TRAIN, VALID, FLICKR, images, voc)
+    sets = dict.fromkeys(benchmark.COUNTS, HR)
+    return publish(tmp_path_factory.mktemp('sets'), train=TRAIN, valid=VALID, flickr=FLICKR, benchmark=sets, voc=voc)
 
 
 @pytest.fixture
 def downloads(published, tmp_path, monkeypatch):
-    """A copy of the archives, in a working directory; the sets have as many images as are in them."""
+    """A copy of the archives in a working directory; the data sets have as many images as the archives."""
     shutil.copytree(published, tmp_path / 'Downloads')
-    div2k, flickr2k = partial(sets.div2k, train=(1, 2, 3), valid=(801, 802)), partial(sets.flickr2k, train=(1, 2, 3))
-    monkeypatch.setattr(sets, 'div2k', div2k)
-    monkeypatch.setattr(sets, 'flickr2k', partial(flickr2k, flickr=(1, 2)))
-    monkeypatch.setattr(sets, 'voc2012', partial(sets.voc2012, images=3, taken=2))
-    monkeypatch.setattr(
-        benchmarks, 'benchmark', partial(benchmarks.benchmark, counts=dict.fromkeys(benchmarks.COUNTS, 2))
-    )
-    monkeypatch.setattr(os, 'sync', lambda: None)  # it waits for the whole machine's disk
+    for module, name, counts in (
+        (div2k, 'make_div2k', {'train': (1, 2, 3), 'valid': (801, 802)}),
+        (flickr2k, 'make_flickr2k', {'train': (1, 2, 3), 'flickr': (1, 2)}),
+        (voc2012, 'make_voc2012', {'images': 3, 'first': 2}),
+        (benchmark, 'make_benchmark', {'counts': dict.fromkeys(benchmark.COUNTS, 2)}),
+    ):
+        monkeypatch.setattr(module, name, partial(getattr(module, name), **counts))
+    monkeypatch.setattr(os, 'sync', lambda: None)  # it waits for the disk of the complete machine
     monkeypatch.chdir(tmp_path)
     return tmp_path / 'Downloads'

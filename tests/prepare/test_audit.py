@@ -24,8 +24,8 @@ def root(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def told(capsys):
-    """What prepare check prints; a dict of file → finding beside it."""
+def check(capsys):
+    """Runs prepare check; returns what it prints, and a dict of file → problem."""
 
     def run(*arguments, expect=1):
         assert main(['prepare', 'check', *map(str, arguments)]) == expect
@@ -42,7 +42,7 @@ def flip(path, place=0.5):
     path.write_bytes(content)
 
 
-def test_one_report_names_every_fault(tmp_path):
+def test_one_report_names_every_problem(tmp_path):
     write_pairs(tmp_path, 11, scale=4)
     hr, lr = tmp_path / 'HR', tmp_path / 'LR'
     content = (hr / 'im00.png').read_bytes()
@@ -68,20 +68,20 @@ def test_one_report_names_every_fault(tmp_path):
         ('HR/im04.png', 'is RGBA; BasicSR reads it as 8-bit RGB'),
         ('HR/im05.jpg', 'is CMYK; BasicSR reads it as 8-bit RGB'),
         ('HR/im06.png', 'is 96×112, but ×4 of LR/im06.png (20×28) is 80×112'),
-        ('HR/im09.png', 'is damaged: the checksum of its IDAT at byte 41 is wrong'),
+        ('HR/im09.png', "is damaged: broken PNG file (bad header checksum in b'IDAT')"),
         ('HR/mein Bild ü.png', "has a space in its name: BasicSR's meta_info files end a name at a space"),
-        ('HR/mein Bild ü.png', "is not an ASCII name: BasicSR's LMDB refuses it, and so does cv2 on Windows"),
+        ('HR/mein Bild ü.png', "is not an ASCII name: BasicSR's LMDB and cv2 on Windows do not accept it"),
         ('LR/im07.png', 'is missing: HR/im07.png needs it'),
         ('LR/mein Bild ü.png', "has a space in its name: BasicSR's meta_info files end a name at a space"),
-        ('LR/mein Bild ü.png', "is not an ASCII name: BasicSR's LMDB refuses it, and so does cv2 on Windows"),
+        ('LR/mein Bild ü.png', "is not an ASCII name: BasicSR's LMDB and cv2 on Windows do not accept it"),
     ]
     assert [(row[0], row[1].strip()) for row in rows] == expected
-    assert 'note: HR and LR: scale 4, which fits 6 of 7 pairs' in printed
+    assert 'warning: HR and LR: scale 4, which fits 6 of 7 pairs' in printed
     assert printed.splitlines()[-1].startswith('21 images, 10 pairs, ')
-    assert printed.endswith(': 13 findings\n')
+    assert printed.endswith(': 13 problems\n')
 
 
-def test_sound_data_sets_of_an_options_file(tiny, tmp_path):
+def test_valid_data_sets_of_an_options_file(tiny, tmp_path):
     other = write_pairs(tmp_path / 'other', 3)
     for folder in ('HR', 'LR'):
         for index, path in enumerate(sorted((other / folder).iterdir())):
@@ -92,77 +92,79 @@ def test_sound_data_sets_of_an_options_file(tiny, tmp_path):
     tiny['datasets']['val'].update(roots, io_backend={'type': 'disk'})
     printed = command('prepare', 'check', write_options(tmp_path, tiny), cwd=tmp_path)
     assert printed.startswith('18 images, 9 pairs, ')
-    assert printed.endswith(': 0 findings\n')
+    assert printed.endswith(': 0 problems\n')
 
 
-def test_images_to_train_on_and_to_test_on_are_named(root, tiny, tmp_path, told):
+def test_training_images_that_are_test_images_are_named(root, tiny, tmp_path, check):
     """The fixture trains and validates on one LMDB."""
-    printed, found = told(write_options(tmp_path, tiny))
+    printed, found = check(write_options(tmp_path, tiny))
     assert len(found) == 12
-    assert found[f'{tiny["datasets"]["train"]["dataroot_gt"]}:im03'] == 'is for testing, too'
-    assert printed.startswith('train: 12 findings')
+    assert found[f'{tiny["datasets"]["train"]["dataroot_gt"]}:im03'] == 'is also for testing'
+    assert printed.startswith('train: 12 problems')
 
 
-def test_against_test_images_in_another_format(root, told):
+def test_against_test_images_in_another_format(root, check):
     (root / 'test').mkdir()
     cv2.imwrite('test/copy.bmp', cv2.imread('HR/im02.png'))
     cv2.imwrite('test/grey.png', np.zeros((48, 56, 3), np.uint8))
-    cv2.imwrite('HR/im05.png', np.zeros((48, 56, 3), np.uint8))  # of one colour: no sign of anything
-    _, found = told('HR', 'LR', '--against', 'test')
-    assert found == {'HR/im02.png': 'is the same image as test/copy.bmp, which is for testing, too'}
-    assert told('HR', '--against', 'test')[1] == found
+    cv2.imwrite('HR/im05.png', np.zeros((48, 56, 3), np.uint8))  # images of one colour do not count as the same
+    _, found = check('HR', 'LR', '--against', 'test')
+    assert found == {'HR/im02.png': 'is also for testing, as test/copy.bmp'}
+    assert check('HR', '--against', 'test')[1] == found
 
 
-def test_repeated_images_are_noted_only(root, told):
+def test_repeated_images_are_only_a_warning(root, check):
     for folder in ('HR', 'LR'):
         shutil.copy(f'{folder}/im02.png', f'{folder}/im05.png')
-    printed, _ = told('HR', 'LR', '--scale', 2, expect=0)
-    assert 'note: HR/im05.png is the same image as im02.png' in printed
-    assert printed.count('note') == 1
+    printed, _ = check('HR', 'LR', '--scale', 2, expect=0)
+    assert 'warning: HR/im05.png is the same image as im02.png' in printed
+    assert printed.count('warning') == 1
 
 
-def test_scale_is_found_or_asked_for(root, told):
-    assert 'scale 2, which fits 8 of 8 pairs' in told('HR', 'LR', expect=0)[0]
-    assert len(told('HR', 'LR', '--scale', 3)[1]) == 8
+def test_scale_is_found_or_requested(root, check):
+    assert 'scale 2, which fits 8 of 8 pairs' in check('HR', 'LR', expect=0)[0]
+    assert len(check('HR', 'LR', '--scale', 3)[1]) == 8
     for index in range(5):
         cv2.imwrite(f'LR/im{index:02d}.png', photograph(48 // (index + 3), 56 // (index + 3)))
-    assert told('HR', 'LR')[1] == {'HR': 'fits LR by no one scale: give the scale'}
+    assert check('HR', 'LR')[1] == {'HR': 'has no scale that fits most LR images: give the scale'}
 
 
-def test_what_the_scale_leaves_over_is_for_validation_only(root, told):
+def test_sizes_that_are_not_multiples_are_for_validation_only(root, check):
     cv2.imwrite('HR/im01.png', photograph(49, 57))
-    assert told('HR', 'LR')[1] == {'HR/im01.png': 'is 49×57, but ×2 of LR/im01.png (24×28) is 48×56'}
-    told('HR', 'LR', '--phase', 'val', expect=0)
+    assert check('HR', 'LR')[1] == {'HR/im01.png': 'is 49×57, but ×2 of LR/im01.png (24×28) is 48×56'}
+    check('HR', 'LR', '--phase', 'val', expect=0)
 
 
-def test_size_is_after_exif_has_turned_the_image(root, told):
+def test_size_is_that_after_rotation_by_exif(root, check):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(photograph(56, 48)).save('HR/im01.png', exif=exif)
-    assert told('HR', 'LR')[1] == {'HR/im01.png': 'is turned by its EXIF orientation 6; BasicSR reads it as 8-bit RGB'}
+    assert check('HR', 'LR')[1] == {
+        'HR/im01.png': 'is rotated by its EXIF orientation 6; BasicSR reads it as 8-bit RGB'
+    }
 
 
-def test_names(root, told):
+def test_names(root, check):
     (root / 'HR/im00.png').rename('HR/a.b.png')
     (root / 'HR/im01.png').rename('HR/IM02.png')
     cv2.imwrite('HR/im03.bmp', photograph(8, 8))
-    (root / 'HR/.hidden').write_text('left alone, as BasicSR does')
-    _, found = told('HR')
+    (root / 'HR/.hidden').write_text('ignored, as in BasicSR')
+    _, found = check('HR')
     assert set(found) == {'HR/a.b.png', 'HR/im02.png', 'HR/im03.png'}
     assert 'has a dot in its name' in found['HR/a.b.png']
     assert found['HR/im02.png'] == 'has the same name as IM02.png on Windows and macOS'
     assert found['HR/im03.png'] == 'has the same name as im03.bmp as LMDB keys'
 
 
-def test_template_and_leftovers(root, told):
+def test_template_and_leftovers(root, check):
     for path in sorted((root / 'LR').iterdir()):
         path.rename(path.with_name(f'{path.stem}x2.png'))
-    _, found = told('HR', 'LR')
-    asks = "pairs with nothing in LR: im00.png asks for im00.png, and there is im00x2.png (filename_tmpl is '{}')"
-    assert found == {'HR': asks}
-    told('HR', 'LR', '--filename_tmpl', '{}x2', expect=0)
+    _, found = check('HR', 'LR')
+    needs = "im00.png needs im00.png, but the names are like im00x2.png (filename_tmpl is '{}')"
+    assert found == {'HR': f'has no pair in LR: {needs}'}
+    check('HR', 'LR', '--filename_tmpl', '{}x2', expect=0)
     (root / 'HR/im04.png').unlink()
-    assert told('HR', 'LR', '--filename_tmpl', '{}x2')[1] == {'LR/im04x2.png': 'is the LR of no image in HR'}
+    assert check('HR', 'LR', '--filename_tmpl', '{}x2')[1] == {'LR/im04x2.png': 'is the LR of no image in HR'}
 
 
 def make_lmdbs(root):
@@ -170,25 +172,25 @@ def make_lmdbs(root):
         make_lmdb(root / folder, root / f'{folder}.lmdb')
 
 
-def store(path, key, value):
+def put(path, key, value):
     with lmdb.open(str(path), map_size=2**24) as environment, environment.begin(write=True) as writing:
         writing.put(key, value) if value is not None else writing.delete(key)
 
 
-def test_lmdbs(root, told):
+def test_lmdbs(root, check):
     make_lmdbs(root)
-    told('HR.lmdb', 'LR.lmdb', expect=0)
-    for made in ('HR.lmdb', 'LR.lmdb'):
-        (root / made / '.manifest.json').unlink()
+    check('HR.lmdb', 'LR.lmdb', expect=0)
+    for lmdb_folder in ('HR.lmdb', 'LR.lmdb'):
+        (root / lmdb_folder / '.manifest.json').unlink()
     content = (root / 'HR/im01.png').read_bytes()
-    store('HR.lmdb', b'im00', content[:-20])
-    store('HR.lmdb', b'im02', cv2.imencode('.png', photograph(50, 56))[1].tobytes())
-    store('HR.lmdb', b'im03', None)
-    store('HR.lmdb', b'more', content)
+    put('HR.lmdb', b'im00', content[:-20])
+    put('HR.lmdb', b'im02', cv2.imencode('.png', photograph(50, 56))[1].tobytes())
+    put('HR.lmdb', b'im03', None)
+    put('HR.lmdb', b'more', content)
     with (root / 'LR.lmdb/meta_info.txt').open('a') as file:
         file.write('a (1).png (24,28,3) 1\n')
-    _, found = told('HR.lmdb', 'LR.lmdb', '--phase', 'val', '--scale', 2)
-    assert found.pop('HR.lmdb:more').startswith('is stored, but meta_info.txt does not have it')
+    _, found = check('HR.lmdb', 'LR.lmdb', '--phase', 'val', '--scale', 2)
+    assert found.pop('HR.lmdb:more').startswith('is stored but not listed')
     assert found.pop('LR.lmdb:a (1)') in ('is missing: meta_info names it', 'is the LR of no image in HR.lmdb')
     assert found == {
         'HR.lmdb:im00': 'is cut off: the PNG does not end',
@@ -197,17 +199,17 @@ def test_lmdbs(root, told):
     }
 
 
-def test_shape_that_meta_info_tells_wrongly(root, told):
+def test_wrong_shape_in_meta_info(root, check):
     make_lmdbs(root)
-    store('LR.lmdb', b'im02', cv2.imencode('.png', photograph(12, 14))[1].tobytes())
+    put('LR.lmdb', b'im02', cv2.imencode('.png', photograph(12, 14))[1].tobytes())
     (root / 'LR.lmdb/.manifest.json').unlink()
-    assert told('LR.lmdb')[1] == {'LR.lmdb:im02': 'is 12×14, but meta_info.txt says 24×28'}
+    assert check('LR.lmdb')[1] == {'LR.lmdb:im02': 'is 12×14, but meta_info.txt says 24×28'}
 
 
-def test_manifest(root, told):
+def test_manifest(root, check):
     make_lmdbs(root)
-    store('HR.lmdb', b'im02', (root / 'HR/im01.png').read_bytes())
-    _, found = told('HR.lmdb', 'LR.lmdb', '--scale', 2)
+    put('HR.lmdb', b'im02', (root / 'HR/im01.png').read_bytes())
+    _, found = check('HR.lmdb', 'LR.lmdb', '--scale', 2)
     assert set(found) == {'HR.lmdb:im02'}
     assert found['HR.lmdb:im02'].startswith('was changed: ')
     files = {path.name: [path.stat().st_size, '0' * 64] for path in (root / 'HR').iterdir()}
@@ -215,50 +217,50 @@ def test_manifest(root, told):
     files['im99.png'] = [1, '']
     manifest = {'recipe': {}, 'files': files, 'count': len(files), 'bytes': sum(size for size, _ in files.values())}
     (root / 'HR/.manifest.json').write_text(json.dumps(manifest))
-    _, found = told('HR')
-    assert found.pop('HR/im03.png') == 'was added: the manifest does not have it'
-    assert found.pop('HR/im99.png') == 'is missing: the manifest has it'
+    _, found = check('HR')
+    assert found.pop('HR/im03.png') == 'was added: it is not in the manifest'
+    assert found.pop('HR/im99.png') == 'is missing: it is in the manifest'
     assert len(found) == 7
     assert all(what.startswith('was changed: ') and '00000000…' in what for what in found.values())
     (root / 'HR/.manifest.json').write_text(json.dumps({**manifest, 'count': 3}))
-    assert told('HR')[1] == {'HR/.manifest.json': 'is damaged: count and bytes do not fit its files'}
+    assert check('HR')[1] == {'HR/.manifest.json': 'is damaged: count and bytes do not fit its files'}
     (root / 'HR/.manifest.json').write_text('{')
-    assert 'is damaged' in told('HR')[1]['HR']
+    assert 'is damaged' in check('HR')[1]['HR']
 
 
-def test_meta_info_file_chooses(root):
+def test_meta_info_file_selects_images(root):
     (root / 'chosen.txt').write_text('im01.png (48,56,3)\nim09.png (48,56,3)\n')
     roots = {'dataroot_gt': 'HR', 'dataroot_lq': 'LR', 'meta_info_file': 'chosen.txt'}
     report = audit_datasets([{'name': 'set', 'type': 'PairedImageDataset', 'phase': 'train', 'scale': 2, **roots}])
-    assert [str(finding) for _, findings in report.findings for finding in findings] == [
+    assert [str(problem) for _, problems in report.problems for problem in problems] == [
         'HR/im09.png is missing: meta_info names it',
         'LR/im09.png is missing: meta_info names it',
     ]
 
 
-def test_folders_of_clips_are_gone_into(root):
+def test_folders_of_clips_are_searched(root):
     (root / 'clips').mkdir()
     (root / 'HR').rename('clips/000')
     flip(root / 'clips/000/im03.png')
     report = audit_datasets([{'name': 'clips', 'type': 'VideoTestDataset', 'phase': 'val', 'dataroot_gt': 'clips'}])
     assert report.images == 8
-    assert [finding.where for _, findings in report.findings for finding in findings] == ['clips/000/im03.png']
+    assert [problem.where for _, problems in report.problems for problem in problems] == ['clips/000/im03.png']
 
 
-def test_what_is_asked_wrongly(root, tiny, tmp_path, capsys):
+def test_wrong_usage(root, tiny, tmp_path, capsys):
     def error(*arguments, code=2):
         assert main(['prepare', 'check', *map(str, arguments)]) == code
         return capsys.readouterr().err
 
-    assert 'there is no folder nowhere, no options file nowhere' in error('nowhere')
+    assert 'there is no folder nowhere; nowhere is neither' in error('nowhere')
     assert 'there is no folder nowhere' in error('nowhere', 'LR')
     assert 'there is no folder nowhere' in error('HR', 'nowhere', code=1)
     assert 'there is no folder nowhere' in error('HR', '--against', 'nowhere', code=1)
-    assert '--scale must be 1 or more' in error('HR', 'LR', '--scale', 0)
-    assert 'give the LR folder' in error('HR', '--scale', 2)
+    assert '--scale must be at least 1' in error('HR', 'LR', '--scale', 0)
+    assert 'pass the LR folder' in error('HR', '--scale', 2)
     assert "filename_tmpl must be like '{}x4', got '{1}'" in error('HR', 'LR', '--filename_tmpl', '{1}', code=1)
     options = write_options(tmp_path, tiny)
-    assert 'an options file says its own' in error(options, '--scale', 2)
+    assert 'an options file has its own' in error(options, '--scale', 2)
     tiny['datasets']['train']['dataroot_gt'] = 'nowhere.lmdb'
     assert 'nowhere.lmdb does not exist' in error(write_options(tmp_path, tiny))
     (root / 'empty.lmdb').mkdir()
@@ -273,35 +275,35 @@ def test_what_is_asked_wrongly(root, tiny, tmp_path, capsys):
         )
 
 
-def test_links_to_nothing(root, told):
-    for name, there in (('gone.png', 'moved/gone.png'), ('loop.png', 'loop.png')):
-        (root / 'HR' / name).symlink_to(there)
-    found = told('HR', 'LR')[1]
-    assert found == dict.fromkeys(('HR/gone.png', 'HR/loop.png'), 'is a link to what is not there')
+def test_broken_links(root, check):
+    for name, target in (('gone.png', 'moved/gone.png'), ('loop.png', 'loop.png')):
+        (root / 'HR' / name).symlink_to(target)
+    found = check('HR', 'LR')[1]
+    assert found == dict.fromkeys(('HR/gone.png', 'HR/loop.png'), 'is a broken link')
 
 
-def test_hr_alone_does_not_read_what_training_does_not(root):
+def test_hr_alone_reads_no_lr(root):
     (root / 'LR/im00.png').write_text('not an image')
     opt = {'name': 's', 'type': 'BicubicPairDataset', 'phase': 'train', 'scale': 2}
     assert not audit_datasets([{**opt, 'dataroot_gt': 'HR', 'dataroot_lq': 'LR'}]).count
 
 
-def test_a_meta_info_file_that_is_a_folder(root):
+def test_meta_info_file_that_is_a_folder(root):
     opt = {'name': 's', 'type': 'SingleImageDataset', 'phase': 'test', 'dataroot_lq': 'LR', 'meta_info_file': 'HR'}
     with pytest.raises(UserError, match='data set s: HR cannot be read: Is a directory'):
         audit_datasets([opt])
 
 
-def test_empty_folder_is_a_finding(root, told):
+def test_empty_folder_is_a_problem(root, check):
     (root / 'none').mkdir()
-    assert told('none')[1] == {'none': 'is empty: there is no image in it'}
+    assert check('none')[1] == {'none': 'is empty: it has no images'}
 
 
-def test_an_lmdb_that_is_cut_off(root):
+def test_cut_off_lmdb(root):
     make_lmdbs(root)
-    whole = (root / 'HR.lmdb/data.mdb').read_bytes()
-    for length in (len(whole) - 1, len(whole) // 2, 8192, 5000, 4096, 200, 0):
-        (root / 'HR.lmdb/data.mdb').write_bytes(whole[:length])
+    content = (root / 'HR.lmdb/data.mdb').read_bytes()
+    for length in (len(content) - 1, len(content) // 2, 8192, 5000, 4096, 200, 0):
+        (root / 'HR.lmdb/data.mdb').write_bytes(content[:length])
         with pytest.raises(UserError, match=r'HR\.lmdb.* is cut off'):
             audit_datasets([{'name': 's', 'type': 'SingleImageDataset', 'phase': 'test', 'dataroot_lq': 'HR.lmdb'}])
 
@@ -310,6 +312,6 @@ def test_hr_alone_must_be_as_large_as_the_crop(root):
     opt = {'name': 's', 'type': 'BicubicPairDataset', 'phase': 'train', 'scale': 5, 'dataroot_gt': 'HR'}
     height = min(cv2.imread(str(path)).shape[0] for path in (root / 'HR').iterdir())
     assert not audit_datasets([{**opt, 'gt_size': height - height % 5}]).count
-    findings = audit_datasets([{**opt, 'gt_size': height - height % 5 + 1}]).findings[0][1]
-    assert findings
-    assert all('smaller than gt_size' in finding.what for finding in findings)
+    problems = audit_datasets([{**opt, 'gt_size': height - height % 5 + 1}]).problems[0][1]
+    assert problems
+    assert all('smaller than gt_size' in problem.what for problem in problems)
