@@ -55,13 +55,12 @@ def test_ci_installs_and_tests_as_the_readme_says():
 
 
 def test_the_table_of_places_is_complete():
-    """Every folder and top-level module of the package, every folder of the repository, and nothing that is not there."""
+    """Every folder and top-level module of the package, every folder of the repository, and nothing else."""
     table = README.partition('## Where things are')[2].partition('\n## ')[0]
     named = {name for row in re.findall(r'^\| (`.+?) \|', table, re.MULTILINE) for name in re.findall(r'`(.+?)`', row)}
     package = ROOT / 'earn_plugin'
-    folders = [path.parent for path in package.glob('*/__init__.py')] + [
-        ROOT / f for f in ('options', 'datasets', 'docs')
-    ]
+    folders = [path.parent for path in package.glob('*/__init__.py')]
+    folders += [ROOT / name for name in ('options', 'datasets', 'docs', 'tests')]
     modules = [path for path in package.glob('*.py') if not path.stem.startswith('__')]
     wanted = {f'{path.relative_to(ROOT).as_posix()}/' for path in folders}
     assert wanted | {path.relative_to(ROOT).as_posix() for path in modules} <= named

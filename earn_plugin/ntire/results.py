@@ -48,8 +48,8 @@ def read_results(path: Path, name: str, splits: tuple[str, ...]) -> dict[str, En
         if other_splits != splits:
             raise UserError(
                 f'{path} has {other} on {" and ".join(other_splits) or "nothing"}, but this run is on '
-                f'{" and ".join(splits)}, and one table cannot hold both. Use the same --include-test and --hybrid-test, '
-                'or another folder by --results-dir'
+                f'{" and ".join(splits)}, and one table cannot hold both. Use the same --include-test and '
+                '--hybrid-test, or another folder by --results-dir'
             )
     if others:
         official_table({other: results[other] for other in others})
