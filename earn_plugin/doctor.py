@@ -15,14 +15,14 @@ Result = tuple[str, str]  # 'ok', 'warning' or 'problem', and a sentence with th
 def examine() -> int:
     """Print all results; returns 1 if a problem prevents training, else 0."""
     problems = 0
-    for verdict, text in chain.from_iterable(map(run_check, (packages, patches, devices, disk))):
+    for verdict, text in chain.from_iterable(map(results_of, (packages, patches, devices, disk))):
         print(f'{verdict:<7} {text}', flush=True)
         problems += verdict == 'problem'
     print(f'problems: {problems}; see also `pip check` and `python -m torch.utils.collect_env`')
     return 1 if problems else 0
 
 
-def run_check(check: Callable[[], Iterator[Result]]) -> Iterator[Result]:
+def results_of(check: Callable[[], Iterator[Result]]) -> Iterator[Result]:
     """The results of a check; an exception is a problem."""
     try:
         yield from check()

@@ -12,7 +12,7 @@ Usage = namedtuple('Usage', 'total used free')
 
 
 def verdicts(check) -> dict[str, str]:
-    return {text: verdict for verdict, text in doctor.run_check(check)}
+    return {text: verdict for verdict, text in doctor.results_of(check)}
 
 
 def test_versions():

@@ -88,7 +88,7 @@ def broadcast(value: Any) -> Any:
     return values[0]
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The values of all processes, by rank."""
     values = [value] * get_dist_info()[1]
     if dist.is_initialized():

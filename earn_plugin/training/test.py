@@ -35,10 +35,10 @@ def test(options: Options, launcher: str = 'none', debug: bool = False) -> None:
     if rank == 0:  # one process, one image at a time
         warnings = check_options(options, is_train=False)
         make_missing_demo(options.data)
-        run_test(fill_defaults(options, is_train=False, debug=debug), warnings)
+        evaluate(fill_defaults(options, is_train=False, debug=debug), warnings)
 
 
-def run_test(opt: dict[str, Any], warnings: list[str]) -> None:
+def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
     opt['manual_seed'] = opt['manual_seed'] or 0
     loaders = []
     for phase, dataset_opt in sorted(opt['datasets'].items()):

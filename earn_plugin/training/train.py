@@ -159,8 +159,8 @@ class Training:
             log = self.model.get_current_log()
             bad = next(((self.iteration, name) for name, value in log.items() if not math.isfinite(value)), None)
         if distributed.any_rank(bad is not None):
-            iteration, term = min(found for found in distributed.gather(bad) if found is not None)
-            names = [name for part in distributed.gather(self.recent_images.get(iteration, [])) for name in part]
+            iteration, term = min(found for found in distributed.all_gather(bad) if found is not None)
+            names = [name for part in distributed.all_gather(self.recent_images.get(iteration, [])) for name in part]
             states = checkpoint.states_in(Path(self.opt['path']['training_states']))
             raise UserError(
                 f'{term} is not finite in iteration {iteration}. Images of this batch: '
@@ -204,7 +204,7 @@ class Training:
     def save_checkpoint(self) -> None:
         """Write the network files and the training state."""
         self.check_losses()
-        rngs = distributed.gather(rng.get_state())
+        rngs = distributed.all_gather(rng.get_state())
 
         def save() -> None:
             checkpoint.save_networks(self.model, self.opt, str(self.iteration))
@@ -218,7 +218,7 @@ class Training:
         """Save a checkpoint and stop, after Ctrl-C or SIGTERM reached any of the processes."""
         if self.saved_at != self.iteration:
             self.save_checkpoint()
-        number = max(distributed.gather(number))
+        number = max(distributed.all_gather(number))
         raise Stopped(
             number, f'stopped at iteration {self.iteration:,}; a checkpoint is saved, resume with --auto_resume'
         )

@@ -12,7 +12,7 @@ def test_a_single_process(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert distributed.start('none') == (0, 1)
     assert distributed.broadcast(3) == 3
-    assert distributed.gather(3) == [3]
+    assert distributed.all_gather(3) == [3]
     assert distributed.any_rank(True)
     assert not distributed.any_rank(False)
     done = []
@@ -47,7 +47,7 @@ def start_and_stop(rank):
         net = DistributedDataParallel(torch.nn.Linear(2, 2))
         net(torch.rand(1, 2)).sum().backward()
         for _ in range(2):
-            assert distributed.gather(list(range(100))) == [list(range(100))] * 2
+            assert distributed.all_gather(list(range(100))) == [list(range(100))] * 2
         distributed.stop()
         del net
 

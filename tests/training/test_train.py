@@ -151,36 +151,28 @@ def test_an_earlier_run_is_archived(tiny, tmp_path, run_here, monkeypatch):
 def test_stock_options_run_unchanged_and_stock_basicsr_loads_the_result(pairs, tmp_path, run_here):
     """BasicSR's train_EDSR: folders, SRModel, EDSR, none of our keys."""
     stock = f"""
-# general settings
 name: EDSR_Mx2
 model_type: SRModel
 scale: 2
 num_gpu: 1  # set num_gpu: 0 for cpu mode
 manual_seed: 10
-
-# dataset and data loader settings
 datasets:
   train:
     name: DIV2K
     type: PairedImageDataset
     dataroot_gt: {pairs}/HR
     dataroot_lq: {pairs}/LR
-    # (for lmdb)
     filename_tmpl: '{{}}'
     io_backend:
       type: disk
-
     gt_size: 32
     use_hflip: true
     use_rot: true
-
-    # data loader
     use_shuffle: true
     num_worker_per_gpu: 1
     batch_size_per_gpu: 4
     dataset_enlarge_ratio: 100
     prefetch_mode: ~
-
   val:
     name: Set5
     type: PairedImageDataset
@@ -188,8 +180,6 @@ datasets:
     dataroot_lq: {pairs}/LR
     io_backend:
       type: disk
-
-# network structures
 network_g:
   type: EDSR
   num_in_ch: 3
@@ -200,14 +190,10 @@ network_g:
   res_scale: 1
   img_range: 255.
   rgb_mean: [0.4488, 0.4371, 0.4040]
-
-# path
 path:
   pretrain_network_g: ~
   strict_load_g: true
   resume_state: ~
-
-# training settings
 train:
   ema_decay: 0.999
   optim_g:
@@ -215,33 +201,24 @@ train:
     lr: !!float 1e-4
     weight_decay: 0
     betas: [0.9, 0.99]
-
   scheduler:
     type: MultiStepLR
     milestones: [200000]
     gamma: 0.5
-
   total_iter: 3
   warmup_iter: -1  # no warm up
-
-  # losses
   pixel_opt:
     type: L1Loss
     loss_weight: 1.0
     reduction: mean
-
-# validation settings
 val:
   val_freq: !!float 2
   save_img: true
-
   metrics:
     psnr: # metric name, can be arbitrary
       type: calculate_psnr
       crop_border: 2
       test_y_channel: false
-
-# logging settings
 logger:
   print_freq: 1
   save_checkpoint_freq: !!float 2
@@ -249,8 +226,6 @@ logger:
   wandb:
     project: ~
     resume_id: ~
-
-# dist training settings
 dist_params:
   backend: nccl
   port: 29500

@@ -46,15 +46,6 @@ def test_resume_from_an_older_state(tiny, tmp_path, run_here):
     assert re.search(r'resuming from \S+/3\.state', printed)
 
 
-def test_a_state_of_a_different_network_is_refused(tiny, tmp_path, run_here):
-    options = write_options(tmp_path, tiny)
-    run_here('train', '-opt', options, '--force_yml', 'train:total_iter=1', cwd=tmp_path)
-    printed = run_here(
-        'train', '-opt', options, '--auto_resume', '--force_yml', 'network_g:num_block=2', cwd=tmp_path, expect=1
-    )
-    assert re.search(r'iteration 1 .* different network \(network_g\.num_block: 1 → 2\)', printed)
-
-
 @pytest.mark.parametrize('model_type', ['EARNModel', 'SRModel'])
 def test_a_loss_that_is_not_finite_stops_training(tiny, tmp_path, run_here, model_type):
     tiny['model_type'] = model_type
@@ -75,9 +66,7 @@ def test_a_loss_that_is_not_finite_stops_training(tiny, tmp_path, run_here, mode
 BAD = {
     'batch': ({'datasets:train:batch_size_per_gpu': 50}, 1, 'a batch of 50 is larger than an epoch'),
     'option': ({'train:ema_decayy': 0.9}, 2, 'did you mean ema_decay?'),
-    'folder': ({'datasets:train:dataroot_gt': 'gone'}, 2, 'datasets.train.dataroot_gt: gone does not exist'),
     'network': ({'network_g:num_feat': 20}, 1, 'num_feat must be a multiple of 16 (squeeze_factor), got 20'),
-    'override': ({'trian:total_iter': 3}, 2, 'has no section trian; did you mean train?'),
 }
 
 
@@ -112,15 +101,6 @@ def test_a_damaged_image_stops_training_and_is_named(tiny, tmp_path, run_here, p
     printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1)
     assert f'data set train: {root}/HR/im02.png cannot be decoded: it is damaged' in printed
     assert multiprocessing.active_children() == []
-
-
-def test_a_harmful_options_file_is_refused(tmp_path, run_here):
-    path = tmp_path / 'o.yml'
-    path.write_text('name: !!python/object/apply:os.system ["touch pwned"]\n')
-    printed = run_here('train', '-opt', path, cwd=tmp_path, expect=2)
-    assert 'line 1' in printed
-    assert 'refused' in printed
-    assert not (tmp_path / 'pwned').exists()
 
 
 def test_a_full_disk_is_reported_and_earlier_checkpoints_stay(tiny, tmp_path, run_here):
