@@ -315,7 +315,7 @@ class _Checker:
             return
         from earn_plugin.prepare.demo import would_create  # which imports scikit-image
 
-        if not would_create(path):
+        if not would_create(path) and not missing.exists():  # another process may have created it just now
             self.report(place, f'{missing} does not exist')
             self.lacks_data |= path.parts[:1] == ('datasets',)
 

@@ -45,8 +45,8 @@ def train(options: Options, launcher: str = 'none', auto_resume: bool = False, d
     try:
         warnings = check_options(options, is_train=True)
         distributed.rank0_first(lambda: make_missing_demo(options.data))
-        processes = {'rank': rank, 'world_size': world_size}
-        opt = fill_defaults(options, is_train=True, auto_resume=auto_resume, debug=debug, **processes)
+        settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
+        opt = fill_defaults(options, is_train=True, **settings)
         Training(opt, options.file, warnings).run()
     finally:
         distributed.stop()

@@ -277,7 +277,7 @@ def test_other_models_of_basicsr_are_resumed_bit_for_bit(tiny, folders, run_here
 
 def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path, run_here):
     """Two of batch size 1 see the samples of one of batch size 2; the weights differ only by the order of sums."""
-    del tiny['train']['ema_decay']  # so that the trained network itself is validated, by one process alone
+    del tiny['train']['ema_decay']  # so that the trained network itself is validated, by one process only
     tiny['train']['total_iter'] = 3
     tiny['train']['optim_g'] = {'type': 'Adam', 'lr': 1e-3, 'eps': 1e-3}  # rounding stays rounding
     tiny['train']['losses'] = {'pix': {'type': 'L1Loss'}}
