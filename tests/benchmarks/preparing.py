@@ -1,5 +1,9 @@
-"""``basicsr prepare`` beside what BasicSR offers for the same: by turns, on the same images."""
+"""``basicsr prepare`` compared with BasicSR's own means, in interleaved runs on the same images.
 
+python -m tests.benchmarks.preparing [--hr DIR] [--size 240] [--step 120] [--scale 4] [--repeats 5]
+"""
+
+import argparse
 import contextlib
 import io
 import shutil
@@ -15,37 +19,34 @@ from basicsr.utils.matlab_functions import imresize as imresize_basicsr
 
 from earn_plugin.data.image_files import images_in, read_image
 from earn_plugin.data.image_headers import read_header
-from earn_plugin.errors import UsageError, UserError
-from earn_plugin.measure.memory import medians
-from earn_plugin.prepare.lmdb import make_cropped, make_lmdb, make_lr, make_subimages, subimages
-from earn_plugin.prepare.resumable_folder import cores
+from earn_plugin.measure.speed import interleaved_medians
+from earn_plugin.prepare.lmdb import make_lmdb
+from earn_plugin.prepare.lr import make_cropped, make_lr
+from earn_plugin.prepare.resumable_folder import available_cores
+from earn_plugin.prepare.subimages import SubImages, make_subimages, subimages
 
 
 def make_large(folder: Path, hr: Path, scale: int, size: int) -> None:
-    """The images cut to a multiple of the scale, but for those that are then smaller than ``size``.
-
-    Raises:
-        UserError: none is as large, or one cannot be read.
-    """
+    """The images cropped to a multiple of the scale, without those that are then smaller than ``size``."""
     make_cropped(folder, hr, scale)
     for path in images_in(hr):
         if min(read_header(path)[:2]) < size:
             path.unlink()
     if not any(hr.glob('*.png')):
-        raise UserError(f'no image of {folder} is as large as {size}×{size}; take a smaller --size')
+        raise SystemExit(f'no image of {folder} is as large as {size}×{size}; use a smaller --size')
 
 
 def extract_subimages(folder: Path, sub_folder: Path, size: int, step: int) -> None:
-    """In the manner of BasicSR's script of that name, which pip does not install: PNG level 3, a process a core."""
+    """As BasicSR's script of this name, which pip does not install: PNG level 3, one process a core."""
     sub_folder.mkdir(parents=True)
-    with get_context('spawn').Pool(cores()) as pool:
+    with get_context('spawn').Pool(available_cores()) as pool:
         pool.map(partial(_extract, sub_folder, size, step), images_in(folder))
 
 
 def _extract(sub_folder: Path, size: int, step: int, path: Path) -> None:
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    for number, square in enumerate(subimages(image, size, step), 1):
-        cv2.imwrite(str(sub_folder / f'{path.stem}_s{number:03d}.png'), square, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    for number, sub_image in enumerate(subimages(image, size, step), 1):
+        cv2.imwrite(str(sub_folder / f'{path.stem}_s{number:03d}.png'), sub_image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
 
 
 def make_lr_basicsr(folder: Path, lr_folder: Path, scale: int) -> None:
@@ -57,7 +58,7 @@ def make_lr_basicsr(folder: Path, lr_folder: Path, scale: int) -> None:
 
 
 def make_lmdb_basicsr(folder: Path, lmdb: Path) -> None:
-    """As it is called by BasicSR's own script, but for the room, which it guesses from the first image."""
+    """As BasicSR's script calls it, except for the map size, which it guesses from the first image."""
     paths = images_in(folder)
     lmdb.parent.mkdir(parents=True)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -66,51 +67,56 @@ def make_lmdb_basicsr(folder: Path, lmdb: Path) -> None:
 
 
 def benchmark_prepare(folder: Path, size: int, step: int, scale: int, repeats: int) -> None:
-    """Print seconds and images a second of LR, sub-images and LMDB, ours and BasicSR's.
-
-    Images smaller than ``size`` take no part.
-
-    Raises:
-        UsageError: a number below 1.
-        UserError: none is as large, or one cannot be read.
-    """
-    if min(size, step, scale, repeats) < 1:
-        raise UsageError(f'size, step, scale and repeats must be at least 1, got {size}, {step}, {scale}, {repeats}')
+    """Print seconds and images per second of LR images, sub-images and LMDBs, without images smaller than ``size``."""
     with tempfile.TemporaryDirectory(prefix='.benchmark_', dir=Path.cwd()) as temporary:
         root = Path(temporary)
         hr, sub, out = root / 'HR', root / 'sub', root / 'out'
         make_large(folder, hr, scale, size)
-        make_subimages(hr, sub, size, step)
-        images, pieces = len(images_in(hr)), len(images_in(sub))
-        print(f'{images} images, {pieces} sub-images of {size}×{size}; {cores()} cores, medians of {repeats} by turns')
-        for what, count, ours, basicsrs in (
-            (
-                f'LR ×{scale}',
+        make_subimages(hr, sub, SubImages(size, step))
+        images, sub_images = len(images_in(hr)), len(images_in(sub))
+        cores = f'{available_cores()} cores, medians of {repeats} interleaved runs'
+        print(f'{images} images, {sub_images} sub-images of {size}×{size}; {cores}')
+        target, settings = out / 'x', SubImages(size, step)
+        runs = {
+            f'LR ×{scale}': (
                 images,
-                lambda: make_lr(hr, out / 'x', scale),
-                lambda: make_lr_basicsr(hr, out / 'x', scale),
+                lambda: make_lr(hr, target, scale),
+                lambda: make_lr_basicsr(hr, target, scale),
             ),
-            (
-                'sub-images',
+            'sub-images': (
                 images,
-                lambda: make_subimages(hr, out / 'x', size, step),
-                lambda: extract_subimages(hr, out / 'x', size, step),
+                lambda: make_subimages(hr, target, settings),
+                lambda: extract_subimages(hr, target, size, step),
             ),
-            (
-                'LMDB',
-                pieces,
+            'LMDB': (
+                sub_images,
                 lambda: make_lmdb(sub, out / 'x.lmdb'),
                 lambda: make_lmdb_basicsr(sub, out / 'x.lmdb'),
             ),
-        ):
-            forms = {'earn_plugin': partial(anew, out, ours), 'BasicSR': partial(anew, out, basicsrs)}
-            seconds = medians(forms, repeats)
+        }
+        for what, (count, ours, basicsrs) in runs.items():
+            forms = {'earn_plugin': partial(_again, out, ours), 'BasicSR': partial(_again, out, basicsrs)}
+            seconds = interleaved_medians(forms, repeats)
             for name, value in seconds.items():
                 print(f'{what:<12}{name:<12}{value:>8.2f} s{count / value:>10.1f} images/s')
             print(f'{what:<12}{"ratio":<12}{seconds["BasicSR"] / seconds["earn_plugin"]:>8.2f} ×')
 
 
-def anew(out: Path, make: Callable[[], object]) -> None:
-    """Into a folder that is not there yet."""
+def _again(out: Path, make: Callable[[], object]) -> None:
     shutil.rmtree(out, ignore_errors=True)
     make()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--hr', type=Path, default=Path('datasets/demo/train/HR'), metavar='DIR')
+    parser.add_argument('--size', type=int, default=240, help='side of the sub-images')
+    parser.add_argument('--step', type=int, default=120, help='distance between sub-images')
+    parser.add_argument('--scale', type=int, default=4)
+    parser.add_argument('--repeats', type=int, default=5)
+    args = parser.parse_args()
+    benchmark_prepare(args.hr, args.size, args.step, args.scale, args.repeats)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,5 +1,9 @@
-"""How fast training reads its data: BasicSR's way, ours, and without LR files, from folders and LMDBs, by turns."""
+"""How fast training reads: BasicSR, ours, and ours without LR files, from folders and LMDBs, in interleaved runs.
 
+python -m tests.benchmarks.reading [--hr DIR] [--root DIR] [--size 480] [--samples 128] [--workers 0] [--repeats 5]
+"""
+
+import argparse
 import math
 import statistics
 import tempfile
@@ -18,13 +22,14 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from tqdm import tqdm
 
 from earn_plugin.data.loaders import TrainingData
-from earn_plugin.errors import UsageError
 from earn_plugin.prepare import demo
-from earn_plugin.prepare.lmdb import make_lmdb, make_lr, make_subimages
+from earn_plugin.prepare.lmdb import make_lmdb
+from earn_plugin.prepare.lr import make_lr
+from earn_plugin.prepare.subimages import SubImages, make_subimages
 from tests.benchmarks.preparing import make_large
 
 SCALE, PATCH, BATCH, SEED = 4, 192, 16, 0  # ×4 from crops of 192 in batches of 16, as the papers train
-WARM = 2  # batches before the clock starts, in which workers start and caches fill
+WARM = 2  # batches that are not timed: workers start and caches fill
 
 
 class Source(NamedTuple):
@@ -43,13 +48,13 @@ class Source(NamedTuple):
 
     @property
     def megabytes(self) -> float:
-        """Of 1,000 images with their LR."""
+        """Of 1,000 images with their LR, on disk."""
         files = [path for root in (self.hr, self.lr) for path in root.iterdir() if not path.name.startswith('.')]
         return sum(path.stat().st_size for path in files) / self.count / 1000
 
 
 class Figures(NamedTuple):
-    """Of a source: samples a second of the readers, and the share of a sample's time that goes into decoding."""
+    """Of a source: samples per second of each reader, and the share of decoding in the time of a sample."""
 
     basicsr: float
     ours: float
@@ -58,63 +63,44 @@ class Figures(NamedTuple):
     decoding: float
 
 
-def benchmark_data(hr: Path | None, root: Path | None, square: int, samples: int, workers: int, repeats: int) -> None:
-    """Print a table of reading speeds.
-
-    Args:
-        hr: a folder of HR images; the demo's photographs if None.
-        root: where the data sets are made, and removed again; the system's folder for such things if None.
-        square: side of the sub-images; half of it is measured too.
-        samples: read in each measurement.
-        workers: ``num_worker_per_gpu``.
-        repeats: measurements of each reader; the median counts.
-
-    Raises:
-        UsageError: a number that cannot be, no folder ``root``.
-    """
-    if square < 2 * PATCH or square % (2 * SCALE):
-        raise UsageError(f'size must be a multiple of {2 * SCALE} and at least {2 * PATCH}, got {square}')
-    if min(samples, repeats) < 1 or workers < 0:
-        raise UsageError(f'samples and repeats must be at least 1, got {samples} and {repeats}')
-    if root is not None and not root.is_dir():
-        raise UsageError(f'there is no folder {root}')
+def benchmark_data(hr: Path | None, root: Path | None, size: int, samples: int, workers: int, repeats: int) -> None:
+    """Print a table of reading speeds; see ``main`` for the arguments."""
+    if size < 2 * PATCH or size % (2 * SCALE):
+        raise SystemExit(f'--size must be a multiple of {2 * SCALE} and at least {2 * PATCH}, got {size}')
     with tempfile.TemporaryDirectory(dir=root, prefix='benchmark-data-') as folder:
-        sources = make_sources(hr, Path(folder), square)
+        sources = make_sources(hr, Path(folder), size)
         figures = measure(sources, math.ceil(samples / BATCH), workers, repeats)
         report(sources, figures, workers)
 
 
-def make_sources(hr: Path | None, folder: Path, square: int) -> list[Source]:
-    """The same images, those that are large enough, as folders and LMDBs, whole and in squares.
-
-    Raises:
-        UserError: none is, or one cannot be read.
-    """
+def make_sources(hr: Path | None, folder: Path, size: int) -> list[Source]:
+    """The same images, those that are large enough, as folders and LMDBs, complete and as sub-images."""
     if hr is None:
         demo.make_demo(folder / 'demo')
         hr = folder / 'demo/train/HR'
-    whole = Source('whole images, folder', folder / 'HR', folder / 'LR')
-    make_large(hr, whole.hr, SCALE, square)
-    make_lr(whole.hr, whole.lr, SCALE)
+    complete = Source('complete images, folder', folder / 'HR', folder / 'LR')
+    make_large(hr, complete.hr, SCALE, size)
+    make_lr(complete.hr, complete.lr, SCALE)
 
-    def squares(name: str, size: int, ending: str, make: Any, **settings: Any) -> Source:
-        made = Source(name, *(folder / f'{part}_{name.replace(" ", "_")}{ending}' for part in ('HR', 'LR')))
-        for source, target, shrunk in ((whole.hr, made.hr, 1), (whole.lr, made.lr, SCALE)):
-            make(source, target, size // shrunk, size // shrunk, skip_small=True, **settings)
-        return made
+    def cut(name: str, side: int, ending: str, make: Any, **keywords: Any) -> Source:
+        source = Source(name, *(folder / f'{part}_{name.replace(" ", "_")}{ending}' for part in ('HR', 'LR')))
+        for images, target, scale in ((complete.hr, source.hr, 1), (complete.lr, source.lr, SCALE)):
+            make(images, target, SubImages(side // scale, side // scale, skip_small=True), **keywords)
+        return source
 
+    half = size // 2
     return [
-        whole,
-        squares(f'{square} squares, folder', square, '', make_subimages),
-        squares(f'{square} squares, LMDB', square, '.lmdb', make_lmdb),
-        squares(f'{square // 2} squares, LMDB', square // 2, '.lmdb', make_lmdb),
-        squares(f'{square} squares, BMP LMDB', square, '.lmdb', make_lmdb, encoding='bmp'),
-        squares(f'{square // 2} squares, BMP LMDB', square // 2, '.lmdb', make_lmdb, encoding='bmp'),
+        complete,
+        cut(f'{size} sub-images, folder', size, '', make_subimages),
+        cut(f'{size} sub-images, LMDB', size, '.lmdb', make_lmdb),
+        cut(f'{half} sub-images, LMDB', half, '.lmdb', make_lmdb),
+        cut(f'{size} sub-images, BMP LMDB', size, '.lmdb', make_lmdb, encoding='bmp'),
+        cut(f'{half} sub-images, BMP LMDB', half, '.lmdb', make_lmdb, encoding='bmp'),
     ]
 
 
 def options(source: Source, kind: str, workers: int, samples: int) -> dict[str, Any]:
-    """Completed options whose first epoch has as many samples as are read."""
+    """Completed options with an epoch of as many samples as are read."""
     train = {
         'name': source.name,
         'type': kind,
@@ -163,7 +149,7 @@ def samples_per_second(batches: Iterator[dict], count: int) -> float:
 
 
 def decoding_share(dataset: Any, count: int) -> float:
-    """Which part of the time of reading samples passes in OpenCV's decoder."""
+    """The share of OpenCV's decoder in the time of reading samples."""
     decode, spent = cv2.imdecode, 0.0
 
     def timed(*arguments: Any) -> Any:
@@ -185,11 +171,11 @@ def decoding_share(dataset: Any, count: int) -> float:
 
 
 def measure(sources: list[Source], count: int, workers: int, repeats: int) -> list[Figures]:
-    """Medians over the turns; in a turn every reader reads ``count`` batches from every source."""
+    """Medians over the rounds; in each, every reader reads ``count`` batches from every source."""
     total = (WARM + count) * BATCH
-    found: list[list[Figures]] = [[] for _ in sources]
-    for turn in tqdm(range(repeats), desc='reading', unit='turn', disable=None):
-        for source, figures in zip(sources, found, strict=True):
+    rounds: list[list[Figures]] = [[] for _ in sources]
+    for turn in tqdm(range(repeats), desc='reading', unit='round', disable=None):
+        for source, figures in zip(sources, rounds, strict=True):
             pairs = options(source, 'PairedImageDataset', workers, total)
             alone = options(source, 'BicubicPairDataset', workers, total)
             readers = {
@@ -201,15 +187,15 @@ def measure(sources: list[Source], count: int, workers: int, repeats: int) -> li
             rates = {name: samples_per_second(readers[name](), count) for name in order}
             ratio = rates['ours'] / rates['basicsr']
             figures.append(Figures(ratio=ratio, decoding=decoding_share(dataset_of(pairs), BATCH), **rates))
-    return [Figures(*map(statistics.median, zip(*figures, strict=True))) for figures in found]
+    return [Figures(*map(statistics.median, zip(*figures, strict=True))) for figures in rounds]
 
 
 def report(sources: list[Source], figures: list[Figures], workers: int) -> None:
-    print(f'samples a second, ×{SCALE}, crops of {PATCH}, batches of {BATCH}, {workers} workers, files in memory')
-    print(f'{"":<26}{"BasicSR":>9}{"ours":>9}{"ratio":>8}{"HR alone":>10}{"MB / 1000":>11}{"decoding":>10}')
+    print(f'samples per second, ×{SCALE}, crops of {PATCH}, batches of {BATCH}, {workers} workers, files in memory')
+    print(f'{"":<28}{"BasicSR":>9}{"ours":>9}{"ratio":>8}{"HR alone":>10}{"MB / 1000":>11}{"decoding":>10}')
     for source, of in zip(sources, figures, strict=True):
         print(
-            f'{source.name:<26}{of.basicsr:>9.0f}{of.ours:>9.0f}{of.ratio:>8.2f}'
+            f'{source.name:<28}{of.basicsr:>9.0f}{of.ours:>9.0f}{of.ratio:>8.2f}'
             f'{of.hr_alone:>10.0f}{source.megabytes:>11.0f}{of.decoding:>10.0%}'
         )
     usual = figures[2]
@@ -219,3 +205,19 @@ def report(sources: list[Source], figures: list[Figures], workers: int) -> None:
         f'From {sources[2].name}, {what} takes most of the time; '
         f'{best.name} is the fastest, {fastest.ours / usual.ours:.1f} times as fast.'
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--hr', type=Path, metavar='DIR', help="HR images (default: the demo's photographs)")
+    parser.add_argument('--root', type=Path, metavar='DIR', help='for the data sets, which are removed at the end')
+    parser.add_argument('--size', type=int, default=480, help='side of the sub-images; half of it is also measured')
+    parser.add_argument('--samples', type=int, default=128, help='read in each measurement')
+    parser.add_argument('--workers', type=int, default=0, help='num_worker_per_gpu')
+    parser.add_argument('--repeats', type=int, default=5, help='measurements of each; the median counts')
+    args = parser.parse_args()
+    benchmark_data(args.hr, args.root, args.size, args.samples, args.workers, args.repeats)
+
+
+if __name__ == '__main__':
+    main()

@@ -2,23 +2,21 @@ import cv2
 import pytest
 import torch
 
-from earn_plugin.errors import UsageError, UserError
 from tests.benchmarks.reading import SCALE, benchmark_data, dataset_of, decoding_share, make_sources, options
-from tests.helpers.command import command
 from tests.helpers.images import photograph
 
 
 @pytest.fixture
 def hr(tmp_path):
     (tmp_path / 'photographs').mkdir()
-    for index, size in enumerate([(402, 384), (390, 411), (100, 100)]):  # the last is too small for a square
+    for index, size in enumerate([(402, 384), (390, 411), (100, 100)]):  # the last is too small for a sub-image
         cv2.imwrite(str(tmp_path / f'photographs/{index}.png'), photograph(*size, index))
     return tmp_path / 'photographs'
 
 
-def test_all_sources_of_the_same_squares_give_the_same_samples(tmp_path, hr):
-    """So a decoded LMDB is read to the bit as one of PNG is."""
-    sources = {source.name: source for source in make_sources(hr, tmp_path / 'made', 384)}
+def test_all_sources_give_the_same_samples(tmp_path, hr):
+    """A BMP LMDB is read bit for bit as one of PNG."""
+    sources = {source.name: source for source in make_sources(hr, tmp_path / 'sources', 384)}
     assert len(sources) == 6
     for size in (384, 192):
         samples = []
@@ -36,45 +34,31 @@ def test_all_sources_of_the_same_squares_give_the_same_samples(tmp_path, hr):
         for kind, read in samples:
             for sample, expected in zip(read, samples[0][1], strict=True):
                 assert torch.equal(sample['gt'], expected['gt'])
-                # the LR of a square is not the square of the LR: only its inside is
+                # the LR of a sub-image equals the sub-image of the LR only inside
                 inside = (..., slice(2, -2), slice(2, -2)) if kind == 'BicubicPairDataset' else ...
                 assert torch.equal(sample['lq'][inside], expected['lq'][inside])
         assert samples[0][1][0]['gt'].shape[-1] == samples[0][1][0]['lq'].shape[-1] * SCALE
 
 
 def test_decoding_is_timed(hr, tmp_path):
-    source = make_sources(hr, tmp_path / 'made', 384)[2]
+    source = make_sources(hr, tmp_path / 'sources', 384)[2]
     decode = cv2.imdecode
     assert 0 < decoding_share(dataset_of(options(source, 'PairedImageDataset', 0, 1)), 4) < 1
     assert cv2.imdecode is decode
 
 
-def test_the_command(hr, tmp_path):
-    arguments = '--hr', hr, '--root', tmp_path, '--size', 384, '--samples', 16, '--repeats', 1
-    printed = command('benchmark', 'data', *arguments, cwd=tmp_path).splitlines()
+def test_table(hr, tmp_path, capsys):
+    benchmark_data(hr, tmp_path, 384, 16, 0, 1)
+    printed = capsys.readouterr().out.splitlines()
     rows = [line for line in printed if line.endswith('%')]
     assert len(rows) == 6
     for row in rows:
         *_, basicsr, ours, ratio, hr_alone, _, _ = row.split()
         assert min(map(float, (basicsr, ours, ratio, hr_alone))) > 0
     assert 'is the fastest' in printed[-1]
-    assert [path for path in tmp_path.iterdir() if path != hr] == []  # what it made is gone
+    assert [path for path in tmp_path.iterdir() if path != hr] == []  # the data sets are removed
 
 
-@pytest.mark.parametrize(
-    ('numbers', 'expected'),
-    [((100, 16, 0, 1), 'size must be'), ((480, 0, 0, 1), 'samples'), ((480, 16, 0, 0), 'repeats')],
-)
-def test_wrong_numbers(tmp_path, numbers, expected):
-    with pytest.raises(UsageError, match=expected):
-        benchmark_data(None, tmp_path, *numbers)
-
-
-def test_no_place_for_the_data_sets(tmp_path):
-    with pytest.raises(UsageError, match=r'there is no folder .*nowhere'):
-        benchmark_data(None, tmp_path / 'nowhere', 480, 16, 0, 1)
-
-
-def test_images_too_small_for_a_square(tmp_path, hr):
-    with pytest.raises(UserError, match='take a smaller --size'):
-        make_sources(hr, tmp_path / 'made', 480)
+def test_images_smaller_than_a_sub_image(tmp_path, hr):
+    with pytest.raises(SystemExit, match='use a smaller --size'):
+        make_sources(hr, tmp_path / 'sources', 480)
