@@ -48,12 +48,8 @@ def add_commands(commands) -> None:
     add_jobs(lmdb)
     lmdb.set_defaults(run=run_lmdb)
 
-    check = what.add_parser(
-        'check',
-        help='read every image of data sets and list all problems',
-        description='Read every image and list all problems: names, pairs, sizes, damage, channels, bit depth, and '
-        'training images that are also test images. The exit code is 1 if there are any.',
-    )
+    about = 'names, pairs, sizes, damage, channels, bit depth, training images that are also test images'
+    check = what.add_parser('check', help='read every image of data sets and list all problems', description=about)
     check.add_argument('data', metavar='DATA', help='a recipe, an options file, or a folder or LMDB of (HR) images')
     check.add_argument('lr', metavar='LR', nargs='?', help='the folder or LMDB of their LR images')
     check.add_argument('--scale', type=int, help='HR divided by LR (default: the scale of most pairs)')
@@ -103,18 +99,17 @@ def run_demo(args: argparse.Namespace) -> None:
 
 def run_lr(args: argparse.Namespace) -> None:
     from earn_plugin.data.image_files import images_in
-    from earn_plugin.prepare.lr import make_cropped, make_lr
+    from earn_plugin.prepare.lr import make_lr
+    from earn_plugin.prepare.subimages import SubImages, make_subimages
 
     hr, lr = args.hr_folder, args.lr_folder
     if args.cropped:
-        report(args.cropped, make_cropped(hr, args.cropped, args.scale, args.jobs))
+        report(args.cropped, make_subimages(hr, args.cropped, SubImages(multiple=args.scale), args.jobs))
     report(lr, make_lr(hr, lr, args.scale, border=args.border, suffix=args.suffix, jobs=args.jobs))
     others = [path.name for path in images_in(hr) if path.suffix != '.png']
     if others and not args.cropped:
-        print(
-            f'warning: LR images are PNG, {others[0]} is not, and BasicSR pairs only files of the same type: '
-            'with --cropped DIR the HR images are also written as PNG'
-        )
+        hint = 'with --cropped DIR the HR images are also written as PNG'
+        print(f'warning: LR images are PNG, {others[0]} is not, and BasicSR pairs only files of the same type: {hint}')
 
 
 def run_subimages(args: argparse.Namespace) -> None:
@@ -161,17 +156,13 @@ def report(path: Path, is_new: bool) -> None:
 def run_check(args: argparse.Namespace) -> int:
     from earn_plugin.prepare.audit import audit_datasets
 
-    audited = audit_datasets([*options_to_check(args), *(images_only(folder) for folder in args.against)])
-    print(audited)
-    return 1 if audited.count else 0
+    result = audit_datasets([*options_to_check(args), *map(images_only, args.against)])
+    print(result)
+    return 1 if result.count else 0
 
 
 def options_to_check(args: argparse.Namespace) -> list[dict]:
-    """BasicSR's options of the data sets: from an options file, or for folders.
-
-    Raises:
-        UsageError: neither an options file nor a folder, or arguments that exclude each other.
-    """
+    """BasicSR's options of the data sets: from an options file, or for folders."""
     if args.scale is not None and args.scale < 1:
         raise UsageError(f'--scale must be at least 1, got {args.scale}')
     if Path(args.data).is_dir():
@@ -195,8 +186,8 @@ def options_to_check(args: argparse.Namespace) -> list[dict]:
     try:
         options = read_options(find_options_file(args.data))
     except UsageError as error:
-        is_file = Path(args.data).is_file()
-        raise UsageError(f'{error}' if is_file else f'there is no folder {args.data}; {error}') from None
+        no_folder = '' if Path(args.data).is_file() else f'there is no folder {args.data}; '
+        raise UsageError(f'{no_folder}{error}') from None
     check_dataset_options(options)
     make_missing_demo(options.data)
     return fill_dataset_defaults(options.data)

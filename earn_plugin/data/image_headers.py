@@ -32,15 +32,18 @@ class Header(NamedTuple):
     kind: str
 
 
-def read_header(file: Path | BinaryIO) -> Header:
+def read_header(file: Path | BinaryIO, verify: bool = False) -> Header:
     """Size and kind of an image; for a PNG also a look at its last bytes.
+
+    Args:
+        verify: compare all checksums of a PNG.
 
     Raises:
         ValueError: not an image, or a PNG that is cut off or damaged in front of its pixels.
     """
     if isinstance(file, Path):
         with file.open('rb') as opened:
-            return read_header(opened)
+            return read_header(opened, verify)
     signature = file.read(len(PNG_SIGNATURE))
     if not signature:
         raise ValueError('is empty')
@@ -50,7 +53,10 @@ def read_header(file: Path | BinaryIO) -> Header:
     file.seek(0)
     try:
         with PngImageFile(file) if is_png else Image.open(file) as image:  # no limit to a PNG's size, as in cv2
-            return _header(image)
+            header = _header(image)
+            if verify:
+                image.verify()
+            return header
     except Image.DecompressionBombError as error:
         raise ValueError(f'is too large: {error}') from error
     except Exception as error:  # Pillow raises whatever the damage leads to

@@ -114,7 +114,7 @@ def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[PairHeaders]:
     def named_header(side: str, path: str) -> tuple[str, Header | str]:
         if is_lmdb:
             return f'{roots[side]}:{path}', lmdb_header(shapes[side][path])
-        return path, _header_or_problem(Path(path))
+        return path, header_or_problem(Path(path))
 
     for path in paths:
         gt_name, gt = named_header('gt', path['gt_path'])
@@ -133,7 +133,8 @@ def with_lr_made(name: str, gt: Header | str, scale: int) -> PairHeaders:
     return PairHeaders(name, name, gt._replace(height=lq.height * scale, width=lq.width * scale), lq)
 
 
-def _header_or_problem(path: Path) -> Header | str:
+def header_or_problem(path: Path) -> Header | str:
+    """An image's header, or what is wrong with its file."""
     try:
         return read_header(path)
     except FileNotFoundError:

@@ -67,11 +67,7 @@ def find_images(place: Path, is_wanted: Callable[[str], object]) -> tuple[list[S
     if not place.is_dir() and not (place.is_file() and is_archive(place)):
         raise UserError(f'{place} is neither a folder nor an archive ({" ".join(ARCHIVES)})')
     images, problems = [], []
-
-    def skipped(error: OSError) -> None:
-        problems.append(f'{error.filename} cannot be read: {error.strerror}')
-
-    for path in _image_files(place, skipped) if place.is_dir() else [place]:
+    for path in _image_files(place, problems) if place.is_dir() else [place]:
         name = path.relative_to(place.parent).as_posix()
         if is_archive(path) and (is_wanted(path.name) or path == place):
             try:
@@ -89,7 +85,10 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES)
 
 
-def _image_files(place: Path, skipped: Callable[[OSError], object]) -> Iterator[Path]:
+def _image_files(place: Path, problems: list[str]) -> Iterator[Path]:
+    def skipped(error: OSError) -> None:
+        problems.append(f'{error.filename} cannot be read: {error.strerror}')
+
     seen = set()
     for where, folders, files in os.walk(place, followlinks=True, onerror=skipped):
         here = Path(where)

@@ -21,19 +21,12 @@ from earn_plugin.signals import Stopped
 
 @dataclass(frozen=True)
 class TreeSettings:
-    """How a tree is made.
+    """How a tree is made."""
 
-    Attributes:
-        border: of the bicubic kernel, see ``bicubic.imresize``.
-        make_lr: make DIV2K's and Flickr2K's LR images if their archive is missing.
-        allow_missing: make a data set of the images that exist.
-        jobs: threads; all cores by default.
-    """
-
-    border: str = 'replicate'
-    make_lr: bool = False
-    allow_missing: bool = False
-    jobs: int | None = None
+    border: str = 'replicate'  # of the bicubic kernel, see ``bicubic.imresize``
+    make_lr: bool = False  # make DIV2K's and Flickr2K's LR images if their archive is missing
+    allow_missing: bool = False  # make a data set of the images that exist
+    jobs: int | None = None  # threads; all cores by default
 
 
 @dataclass
@@ -46,7 +39,11 @@ class DataTree:
     settings: TreeSettings = TreeSettings()
     problems: list[str] = field(default_factory=list)
 
-    def make(self, path: Path, make: Callable[[], bool | None]) -> bool:
+    def make_once(self, path: Path, make: Callable[[], bool]) -> bool:
+        """As ``make``, but an existing path is not compared with what would be made."""
+        return self.make(path, lambda: not path.exists() and make())
+
+    def make(self, path: Path, make: Callable[[], bool]) -> bool:
         """Make ``path`` by a function that returns False if it exists. A failure becomes a problem; False then."""
         try:
             is_new = make()
@@ -55,7 +52,7 @@ class DataTree:
         except UserError as error:
             self.add_problem(path, str(error))
             return False
-        print(f'{path} {"already exists" if is_new is False else "created"}')
+        print(f'{path} {"created" if is_new else "already exists"}')
         return True
 
     def add_problem(self, path: Path, problem: str) -> None:

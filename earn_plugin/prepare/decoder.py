@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL.PngImagePlugin import PngImageFile
 
 from earn_plugin.data.image_files import decode
-from earn_plugin.data.image_headers import PNG_SIGNATURE, Header, read_header
+from earn_plugin.data.image_headers import Header, read_header
 
 JPEG_SIGNATURE, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 JPEG_WARNINGS = ('Corrupt JPEG data', 'Premature end of JPEG')
@@ -51,9 +50,7 @@ class Decoder:
     def inspect(self, content: bytes) -> Inspection:
         """Never raises for what is in the file."""
         try:
-            header = read_header(io.BytesIO(content))
-            if content.startswith(PNG_SIGNATURE):
-                check_png(content)
+            header = read_header(io.BytesIO(content), verify=True)
             if content.startswith(JPEG_SIGNATURE):
                 image = self._decode_jpeg(content)
             else:
@@ -77,19 +74,6 @@ class Decoder:
                 if line.startswith(JPEG_WARNINGS):
                     raise ValueError(f'is damaged, although it can be decoded: {line}')
         return image
-
-
-def check_png(content: bytes) -> None:
-    """Compare each chunk of a PNG with its checksum.
-
-    Raises:
-        ValueError: a checksum is wrong.
-    """
-    try:
-        with PngImageFile(io.BytesIO(content)) as image:
-            image.verify()
-    except Exception as error:  # Pillow raises whatever the damage leads to
-        raise ValueError(f'is damaged: {error}') from error
 
 
 def hash_of(image: np.ndarray) -> bytes:

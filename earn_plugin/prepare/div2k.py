@@ -16,10 +16,7 @@ VALID = PublishedPairs('DIV2K_valid', 'DIV2K_(train|valid)', 4, '{}.zip', PAGE)
 
 
 def make_div2k(
-    tree: DataTree,
-    scales: Sequence[int],
-    train: Sequence[int] = range(1, 801),
-    valid: Sequence[int] = range(801, 901),
+    tree: DataTree, scales: Sequence[int], train: Sequence[int] = range(1, 801), valid: Sequence[int] = range(801, 901)
 ) -> None:
     """DIV2K's images and the LMDBs of their sub-images; with scale 4 also the validation images.
 
@@ -46,10 +43,8 @@ def _make_x8(tree: DataTree, root: Path, hr: Path) -> None:
     jobs = tree.settings.jobs
 
     def make_lr_lmdb() -> bool:
-        if lr_lmdb.exists():
-            return False
         tree.lr(hr, lr, 8)
         return make_lmdb(lr, lr_lmdb, SubImages(SIZE // 8, STEP // 8), jobs=jobs)
 
     tree.make(hr_lmdb, lambda: make_lmdb(hr, hr_lmdb, SubImages(SIZE, STEP, multiple=8), jobs=jobs))
-    tree.make(lr_lmdb, make_lr_lmdb)
+    tree.make_once(lr_lmdb, make_lr_lmdb)

@@ -12,10 +12,7 @@ FLICKR2K = PublishedPairs('Flickr2K', 'Flickr2K', 6, 'Flickr2K.tar', 'https://cv
 
 
 def make_flickr2k(
-    tree: DataTree,
-    scales: Sequence[int],
-    train: Sequence[int] = range(1, 801),
-    flickr: Sequence[int] = range(1, 2651),
+    tree: DataTree, scales: Sequence[int], train: Sequence[int] = range(1, 801), flickr: Sequence[int] = range(1, 2651)
 ) -> None:
     """The images of Flickr2K and DIV2K, and the LMDBs of the sub-images of both.
 
@@ -33,12 +30,10 @@ def make_flickr2k(
         lmdb, both = root / f'{name}_sub.lmdb', intermediate(root) / name
 
         def make(scale=scale, lmdb=lmdb, both=both) -> bool:
-            if lmdb.exists():
-                return False
             folders = [part[scale] for part in parts]
             images = {n: SourceImage(folder / n, '', n, 0, 0) for folder in folders for n in names_in(folder)}
             gather(images, both, jobs=tree.settings.jobs)
             return make_sub_lmdb(tree, both, lmdb, scale)
 
         if all(scale in part for part in parts):
-            tree.make(lmdb, make)
+            tree.make_once(lmdb, make)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 import lmdb as lmdb_library
 import numpy as np
@@ -15,27 +14,13 @@ from earn_plugin.data.image_files import decode, encode, images_in
 from earn_plugin.data.image_headers import PNG_SIGNATURE
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.prepare.png_folder import check_positive, usable_images
-from earn_plugin.prepare.resumable_folder import (
-    already_exists,
-    in_threads,
-    recipe_of,
-    resumable_folder,
-    sha256,
-)
+from earn_plugin.prepare.resumable_folder import already_exists, in_threads, recipe_of, resumable_folder, sha256
 from earn_plugin.prepare.subimages import SubImages
 
 ENCODINGS = ('png', 'bmp')
 MAP_SIZE = 2**40  # a limit; the file is as large as what it holds
 COMMIT_SECONDS = 0.5  # a kill loses at most the work of this time
-Item = TypeVar('Item')
-
-
-class Value(NamedTuple):
-    """An image of an LMDB: H×W or H×W×C, encoded."""
-
-    key: str
-    content: bytes
-    shape: tuple[int, ...]
+Value = tuple[str, bytes, tuple[int, ...]]  # key, content, shape: H×W or H×W×C
 
 
 def make_lmdb(
@@ -68,7 +53,7 @@ def make_lmdb(
     if already_exists(lmdb, recipe):
         return False
     _check_keys(path.stem.removesuffix(settings.suffix) for path in sources)
-    sources = usable_images(sources, settings.needs, jobs)
+    sources = usable_images(sources, jobs, **settings.needs)
     keeps_png = settings.size is None and settings.multiple == 1 and encoding == 'png'
 
     def values(path: Path) -> list[Value]:
@@ -80,8 +65,8 @@ def make_lmdb(
         except ValueError as error:
             raise UserError(f'{path} {error}') from error
         if keeps_png and content.startswith(PNG_SIGNATURE):
-            return [Value(path.stem.removesuffix(settings.suffix), content, image.shape)]
-        return [Value(key, encode(part, f'.{encoding}'), part.shape) for key, part in settings.cut(path.stem, image)]
+            return [(path.stem.removesuffix(settings.suffix), content, image.shape)]
+        return [(key, encode(part, f'.{encoding}'), part.shape) for key, part in settings.cut(path.stem, image)]
 
     with resumable_folder(lmdb, recipe) as work:
         remaining = [path for path in sources if path.name not in work.done]
@@ -92,10 +77,10 @@ def make_lmdb(
                 for batch in _batches(results):
                     with environment.begin(write=True) as transaction:
                         for _, of_image in batch:
-                            for value in of_image:
-                                transaction.put(value.key.encode('ascii'), value.content)
+                            for key, content, _ in of_image:
+                                transaction.put(key.encode('ascii'), content)
                     for path, of_image in batch:
-                        files = {v.key: [len(v.content), sha256(v.content), (*v.shape, 1)[:3]] for v in of_image}
+                        files = {key: [len(c), sha256(c), (*shape, 1)[:3]] for key, c, shape in of_image}
                         work.record(path.name, files)
         except lmdb_library.Error as error:
             free = shutil.disk_usage(work.path).free  # LMDB reports a full disk as an input/output error
@@ -106,7 +91,7 @@ def make_lmdb(
     return True
 
 
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _batches(items: Iterable) -> Iterator[list]:
     """The items that arrive within ``COMMIT_SECONDS``."""
     batch, start = [], time.monotonic()
     for item in items:

@@ -1,4 +1,4 @@
-"""LR images as MATLAB's bicubic makes them, and HR images cropped to fit them."""
+"""LR images as MATLAB's bicubic makes them."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
 from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.prepare.png_folder import NamedImage, Requirements, check_positive, make_png_folder
+from earn_plugin.prepare.png_folder import NamedImage, check_positive, make_png_folder
 
 
 def make_lr(
@@ -45,20 +45,4 @@ def make_lr(
             raise UserError(f'{path}: {error}') from error
 
     settings = {'what': 'LR', 'scale': scale, 'border': border, 'suffix': suffix}
-    needs = Requirements(smallest=scale, only_8_bit=True)
-    return make_png_folder(hr_folder, lr_folder, shrink, settings, needs=needs, jobs=jobs)
-
-
-def make_cropped(folder: Path, cropped_folder: Path, multiple: int, jobs: int | None = None) -> bool:
-    """Images cropped to a multiple, at the right and the bottom, as PNG, so that their LR fits them to the pixel.
-
-    Raises:
-        UserError: as ``make_lr``.
-    """
-    check_positive(multiple=multiple, jobs=jobs)
-
-    def crop(path: Path) -> Iterator[NamedImage]:
-        yield path.stem, crop_to_multiple(read_image(path), multiple)
-
-    settings = {'what': 'cropped', 'multiple': multiple}
-    return make_png_folder(folder, cropped_folder, crop, settings, needs=Requirements(smallest=multiple), jobs=jobs)
+    return make_png_folder(hr_folder, lr_folder, shrink, settings, jobs, smallest=scale, only_8_bit=True)

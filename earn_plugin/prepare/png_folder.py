@@ -1,7 +1,6 @@
 """A folder of PNG images made from a folder of images, and the checks of those images before any work."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +8,11 @@ import numpy as np
 
 from earn_plugin.data.folder_or_lmdb import first_few
 from earn_plugin.data.image_files import encode, images_in
-from earn_plugin.data.image_headers import Header, read_header
+from earn_plugin.data.pair_checks import header_or_problem
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.prepare.resumable_folder import (
-    Files,
-    already_exists,
-    in_threads,
-    recipe_of,
-    resumable_folder,
-    sha256,
-)
+from earn_plugin.prepare.resumable_folder import Files, already_exists, in_threads, recipe_of, resumable_folder, sha256
 
 NamedImage = tuple[str, np.ndarray]  # a name without ending, and an image
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """What the images of a folder must be.
-
-    Attributes:
-        smallest: pixels that the shorter side has at least.
-        only_8_bit: refuse 16-bit images.
-        skip_small: skip images that are smaller instead of refusing them; None if the command has no such option.
-        suffix: is stripped from the names, which must still differ.
-    """
-
-    smallest: int = 1
-    only_8_bit: bool = False
-    skip_small: bool | None = None
-    suffix: str = ''
 
 
 def make_png_folder(
@@ -45,23 +20,23 @@ def make_png_folder(
     target: Path,
     convert: Callable[[Path], Iterable[NamedImage]],
     settings: dict[str, Any],
-    *,
-    needs: Requirements,
     jobs: int | None,
+    **needs: Any,
 ) -> bool:
     """A PNG for each image that ``convert`` makes of each file of a folder. False if the target exists already.
 
     Args:
         settings: identify what is made; ``what`` is its name on the progress bar.
+        needs: see ``usable_images``.
 
     Raises:
-        UserError: images do not meet the requirements, or the target is something else.
+        UserError: images cannot be used, or the target is something else.
     """
     sources = images_in(folder)
     recipe = recipe_of(sources, **settings)
     if already_exists(target, recipe):
         return False
-    sources = usable_images(sources, needs, jobs)
+    sources = usable_images(sources, jobs, **needs)
     with resumable_folder(target, recipe) as work:
 
         def write(path: Path) -> Files:
@@ -80,40 +55,44 @@ def make_png_folder(
     return True
 
 
-def usable_images(sources: Sequence[Path], needs: Requirements, jobs: int | None) -> list[Path]:
-    """The images that are large enough, after a look at all headers.
+def usable_images(
+    sources: Sequence[Path],
+    jobs: int | None,
+    *,
+    smallest: int,
+    only_8_bit: bool = False,
+    skip_small: bool | None = None,
+    suffix: str = '',
+) -> list[Path]:
+    """The images whose shorter side has ``smallest`` pixels, after a look at all headers.
+
+    Args:
+        skip_small: skip smaller images instead of refusing them; None if the command has no such option.
+        suffix: is stripped from the names, which must still differ.
 
     Raises:
         UserError: lists all images that cannot be used.
     """
     usable, problems, names = [], [], {}
-    for path, header in in_threads(sources, _header, label='headers', total=len(sources), jobs=jobs):
-        first = names.setdefault(path.stem.removesuffix(needs.suffix), path.name)
+    for path, header in in_threads(sources, header_or_problem, label='headers', total=len(sources), jobs=jobs):
+        first = names.setdefault(path.stem.removesuffix(suffix), path.name)
         if first != path.name:
             problems.append(f'{path.name} and {first} would get the same name')
         if isinstance(header, str):
             problems.append(f'{path.name} {header}')
-        elif needs.only_8_bit and '16' in header.kind:
+        elif only_8_bit and '16' in header.kind:
             problems.append(f'{path.name} is {header.kind}: convert it to 8 bits')
-        elif min(header.height, header.width) >= needs.smallest:
+        elif min(header.height, header.width) >= smallest:
             usable.append(path)
-        elif not needs.skip_small:
-            least = f'{needs.smallest}×{needs.smallest}'
-            problems.append(f'{path.name} is {header.height}×{header.width}, smaller than {least}')
+        elif not skip_small:
+            problems.append(f'{path.name} is {header.height}×{header.width}, smaller than {smallest}×{smallest}')
     if not problems and not usable:
-        problems.append(f'all its images are smaller than {needs.smallest}')
+        problems.append(f'all its images are smaller than {smallest}')
     if problems:
         has_small = any('smaller' in problem for problem in problems)
-        hint = ' (--skip-small skips small ones)' if has_small and needs.skip_small is False else ''
+        hint = ' (--skip-small skips small ones)' if has_small and skip_small is False else ''
         raise UserError('\n  '.join([f'{sources[0].parent} cannot be used{hint}:', *first_few(problems)]))
     return usable
-
-
-def _header(path: Path) -> Header | str:
-    try:
-        return read_header(path)
-    except (OSError, ValueError) as error:
-        return str(error)
 
 
 def check_positive(**numbers: int | None) -> None:

@@ -15,20 +15,13 @@ SIZE, STEP = 480, 240  # of the HR sub-images; 2, 3, 4 and 8 divide both
 
 @dataclass(frozen=True)
 class PublishedPairs:
-    """HR and LR images in the folders STEM_HR and STEM_LR_bicubic/X2, X3, X4.
-
-    Attributes:
-        known_as: pattern of the stems under which the images are found.
-        digits: of the numbers that name the images.
-        archive: the archive of STEM_HR, STEM_LR_bicubic_X2, …
-        page: where it is published.
-    """
+    """HR and LR images in the folders STEM_HR and STEM_LR_bicubic/X2, X3, X4."""
 
     stem: str
-    known_as: str
-    digits: int
-    archive: str
-    page: str
+    known_as: str  # pattern of the stems under which the images are found
+    digits: int  # of the numbers that name the images
+    archive: str  # its name; {} stands for STEM_HR, STEM_LR_bicubic_X2, …
+    page: str  # where it is published
 
     def name(self, scale: int) -> str:
         return f'{self.stem}_HR' if scale == 1 else f'{self.stem}_LR_bicubic_X{scale}'

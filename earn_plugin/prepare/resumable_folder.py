@@ -58,13 +58,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """A finished folder's recipe, count, bytes and files {name: [bytes, SHA-256]}; None if it has no manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
-        if not isinstance(manifest, dict) or not all(
-            isinstance(manifest.get(key), dict) for key in ('recipe', 'files')
+        sizes = [size for size, _ in manifest['files'].values()]
+        if (manifest['count'], manifest['bytes']) != (len(sizes), sum(sizes)) or not isinstance(
+            manifest['recipe'], dict
         ):
-            raise ValueError('it has no recipe or no files')
+            raise ValueError('its recipe, count or bytes do not fit its files')
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{folder / MANIFEST} is damaged ({error}); remove {folder} and create it again') from error
     return manifest
 

@@ -3,36 +3,29 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from earn_plugin.data.bicubic import crop_to_multiple
 from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError
-from earn_plugin.prepare.png_folder import NamedImage, Requirements, check_positive, make_png_folder
+from earn_plugin.prepare.png_folder import NamedImage, check_positive, make_png_folder
 
 
 @dataclass(frozen=True)
 class SubImages:
-    """How images are cut.
-
-    Attributes:
-        size, step: side of the sub-images and distance from one to the next, in pixels; the last ones lie flush with
-            the right and the bottom. Without them, images stay complete.
-        suffix: is stripped from the names of the images.
-        multiple: images are first cropped to a multiple of it; needed if the scale does not divide HR, so that the last
-            sub-images of HR and LR fit.
-        skip_small: skip images smaller than ``size``.
+    """How images are cut. Without size and step, they stay complete.
 
     Raises:
         UsageError: a number below 1, or only one of size and step.
     """
 
-    size: int | None = None
-    step: int | None = None
-    suffix: str = ''
-    multiple: int = 1
-    skip_small: bool = False
+    size: int | None = None  # side of the sub-images, in pixels
+    step: int | None = None  # from one to the next; the last ones lie flush with the right and the bottom
+    suffix: str = ''  # is stripped from the names of the images
+    multiple: int = 1  # images are first cropped to it, so that the last sub-images of HR and LR pair
+    skip_small: bool = False  # skip images smaller than ``size``
 
     def __post_init__(self):
         if (self.size is None) != (self.step is None):
@@ -40,9 +33,10 @@ class SubImages:
         check_positive(size=self.size, step=self.step, multiple=self.multiple)
 
     @property
-    def needs(self) -> Requirements:
+    def needs(self) -> dict[str, Any]:
+        """See ``usable_images``."""
         smallest = -(-(self.size or 1) // self.multiple) * self.multiple
-        return Requirements(smallest, skip_small=self.skip_small, suffix=self.suffix)
+        return {'smallest': smallest, 'skip_small': self.skip_small, 'suffix': self.suffix}
 
     def cut(self, stem: str, image: np.ndarray) -> Iterator[NamedImage]:
         """NAME_s001, NAME_s002, … with their sub-images, as BasicSR's script names them; or NAME with the image."""
@@ -74,11 +68,9 @@ def make_subimages(folder: Path, sub_folder: Path, settings: SubImages, jobs: in
         UserError: an image is smaller than the size, or as ``make_lr``.
     """
     check_positive(jobs=jobs)
-    return make_png_folder(
-        folder,
-        sub_folder,
-        lambda path: settings.cut(path.stem, read_image(path)),
-        {'what': 'sub-images', **asdict(settings)},
-        needs=settings.needs,
-        jobs=jobs,
-    )
+    recipe = {'what': 'sub-images', **asdict(settings)}
+
+    def convert(path: Path) -> Iterator[NamedImage]:
+        return settings.cut(path.stem, read_image(path))
+
+    return make_png_folder(folder, sub_folder, convert, recipe, jobs, **settings.needs)

@@ -25,8 +25,6 @@ def make_voc2012(tree: DataTree, scales: Sequence[int], images: int = 17_125, fi
     photographs = tree.matching(r'(^|/)JPEGImages/(?P<name>\d{4}_\d{6})\.jpg$')
 
     def make(folder: Path, lmdb: Path, scale: int) -> bool:
-        if lmdb.exists():
-            return False
         if not photographs:
             archive = 'VOCtrainval_11-May-2012.tar'
             raise UserError(f'no images, {archive} is not in {tree.place}; it is published at {PAGE}')
@@ -41,4 +39,4 @@ def make_voc2012(tree: DataTree, scales: Sequence[int], images: int = 17_125, fi
     for scale in (1, *scales):
         folder = gt.with_name(f'LRbicx{scale}') if scale > 1 else gt
         lmdb = root / f'{folder.name}.lmdb'
-        tree.make(lmdb, lambda folder=folder, lmdb=lmdb, scale=scale: make(folder, lmdb, scale))
+        tree.make_once(lmdb, lambda folder=folder, lmdb=lmdb, scale=scale: make(folder, lmdb, scale))

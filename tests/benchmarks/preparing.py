@@ -21,14 +21,14 @@ from earn_plugin.data.image_files import images_in, read_image
 from earn_plugin.data.image_headers import read_header
 from earn_plugin.measure.speed import interleaved_medians
 from earn_plugin.prepare.lmdb import make_lmdb
-from earn_plugin.prepare.lr import make_cropped, make_lr
+from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.resumable_folder import available_cores
 from earn_plugin.prepare.subimages import SubImages, make_subimages, subimages
 
 
 def make_large(folder: Path, hr: Path, scale: int, size: int) -> None:
     """The images cropped to a multiple of the scale, without those that are then smaller than ``size``."""
-    make_cropped(folder, hr, scale)
+    make_subimages(folder, hr, SubImages(multiple=scale))
     for path in images_in(hr):
         if min(read_header(path)[:2]) < size:
             path.unlink()

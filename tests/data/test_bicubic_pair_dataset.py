@@ -13,7 +13,8 @@ from earn_plugin.errors import UsageError, UserError
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import override, read_options
 from earn_plugin.prepare.lmdb import make_lmdb
-from earn_plugin.prepare.lr import make_cropped, make_lr
+from earn_plugin.prepare.lr import make_lr
+from earn_plugin.prepare.subimages import SubImages, make_subimages
 from tests.helpers.command import command
 from tests.helpers.images import photograph
 from tests.helpers.options import write_options
@@ -37,7 +38,7 @@ def prepared(root, scale, border='replicate'):
     (root / 'HR').mkdir()
     for seed, (name, size) in enumerate(zip(NAMES, sizes(scale), strict=True)):
         cv2.imwrite(str(root / f'HR/{name}.png'), photograph(*size, seed))
-    make_cropped(root / 'HR', root / 'multiple', scale)
+    make_subimages(root / 'HR', root / 'multiple', SubImages(multiple=scale))
     make_lr(root / 'HR', root / 'LR', scale, border=border)
     for folder in ('HR', 'multiple', 'LR'):
         make_lmdb(root / folder, root / f'{folder}.lmdb')
@@ -120,7 +121,7 @@ def test_large_images_with_real_margins(tmp_path):
     (tmp_path / 'HR').mkdir()
     for seed, name in enumerate(NAMES):
         cv2.imwrite(str(tmp_path / f'HR/{name}.png'), photograph(131, 150, seed))
-    make_cropped(tmp_path / 'HR', tmp_path / 'multiple', 3)
+    make_subimages(tmp_path / 'HR', tmp_path / 'multiple', SubImages(multiple=3))
     make_lr(tmp_path / 'HR', tmp_path / 'LR', 3)
     assert_same(*both(tmp_path, 3, gt_size=48), range(30))
 

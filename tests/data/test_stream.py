@@ -75,12 +75,7 @@ def test_no_two_epochs_repeat_their_draws():
     assert len({stream[p]['drawn'] for p in range(400)}) == 400
 
 
-@given(
-    start=st.integers(0, 20),
-    count=st.integers(0, 5),
-    batch=st.integers(1, 4),
-    world=st.integers(1, 4),
-)
+@given(start=st.integers(0, 20), count=st.integers(0, 5), batch=st.integers(1, 4), world=st.integers(1, 4))
 def test_positions_of_all_processes_together_are_one_stream(start, count, batch, world):
     by_rank = [list(Positions(start, count, batch, rank, world)) for rank in range(world)]
     assert all(len(Positions(start, count, batch, rank, world)) == len(p) for rank, p in enumerate(by_rank))

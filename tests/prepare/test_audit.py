@@ -77,8 +77,7 @@ def test_one_report_names_every_problem(tmp_path):
     ]
     assert [(row[0], row[1].strip()) for row in rows] == expected
     assert 'warning: HR and LR: scale 4, which fits 6 of 7 pairs' in printed
-    assert printed.splitlines()[-1].startswith('21 images, 10 pairs, ')
-    assert printed.endswith(': 13 problems\n')
+    assert printed.splitlines()[-1] == '21 images, 10 pairs, 13 problems'
 
 
 def test_valid_data_sets_of_an_options_file(tiny, tmp_path):
@@ -91,8 +90,7 @@ def test_valid_data_sets_of_an_options_file(tiny, tmp_path):
     roots = {'dataroot_gt': str(other / 'HR'), 'dataroot_lq': str(other / 'LR')}
     tiny['datasets']['val'].update(roots, io_backend={'type': 'disk'})
     printed = command('prepare', 'check', write_options(tmp_path, tiny), cwd=tmp_path)
-    assert printed.startswith('18 images, 9 pairs, ')
-    assert printed.endswith(': 0 problems\n')
+    assert printed == '18 images, 9 pairs, 0 problems\n'
 
 
 def test_training_images_that_are_test_images_are_named(root, tiny, tmp_path, check):
@@ -223,7 +221,7 @@ def test_manifest(root, check):
     assert len(found) == 7
     assert all(what.startswith('was changed: ') and '00000000…' in what for what in found.values())
     (root / 'HR/.manifest.json').write_text(json.dumps({**manifest, 'count': 3}))
-    assert check('HR')[1] == {'HR/.manifest.json': 'is damaged: count and bytes do not fit its files'}
+    assert 'is damaged' in check('HR')[1]['HR']
     (root / 'HR/.manifest.json').write_text('{')
     assert 'is damaged' in check('HR')[1]['HR']
 

@@ -12,7 +12,7 @@ from earn_plugin.data.image_files import read_image, write_image
 from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.prepare.lmdb import make_lmdb
-from earn_plugin.prepare.lr import make_cropped, make_lr
+from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.resumable_folder import read_manifest
 from earn_plugin.prepare.subimages import SubImages, make_subimages
 from tests.helpers.images import lmdb_values, names_in, photograph, write_pairs
@@ -78,7 +78,7 @@ def test_images_of_every_kind_keep_their_values(tmp_path):
         value = values[name.partition('.')[0]]
         np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(value, np.uint8), cv2.IMREAD_UNCHANGED), image)
     assert 'grey.png (20,30,1) 1' in (tmp_path / 'HR.lmdb/meta_info.txt').read_text()
-    make_cropped(tmp_path / 'HR', tmp_path / 'cropped', 8)
+    make_subimages(tmp_path / 'HR', tmp_path / 'cropped', SubImages(multiple=8))
     np.testing.assert_array_equal(read_image(tmp_path / 'cropped/deep.png'), kinds['deep.png'][:16, :24])
     with pytest.raises(UserError, match=r'deep\.png is 16-bit RGB: convert it to 8 bits'):
         make_lr(tmp_path / 'HR', tmp_path / 'LR', 2)

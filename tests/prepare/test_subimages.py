@@ -4,7 +4,7 @@ import pytest
 from earn_plugin.data.image_files import write_image
 from earn_plugin.errors import UserError
 from earn_plugin.prepare.lmdb import make_lmdb
-from earn_plugin.prepare.lr import make_cropped, make_lr
+from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.subimages import SubImages, make_subimages, subimages
 from tests.helpers.command import command_here
 from tests.helpers.images import contents, lmdb_values, names_in, photograph
@@ -33,7 +33,7 @@ def test_image_smaller_than_a_sub_image(folder, tmp_path):
 
 
 def test_lr_and_subimages_pair_where_the_scale_does_not_divide(folder, tmp_path):
-    make_cropped(folder, tmp_path / 'HRmod4', 4)
+    make_subimages(folder, tmp_path / 'HRmod4', SubImages(multiple=4))
     make_lr(folder, tmp_path / 'X4', 4)
     make_subimages(folder, tmp_path / 'sub', SubImages(32, 16, multiple=4))
     make_subimages(tmp_path / 'HRmod4', tmp_path / 'sub_of_cropped', SubImages(32, 16))
