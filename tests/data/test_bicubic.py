@@ -74,13 +74,6 @@ def test_blocks_of_rows_do_not_change_the_result(monkeypatch):
     np.testing.assert_array_equal(imresize(image, Fraction(1, 3)), expected)
 
 
-@settings(max_examples=30, deadline=None)
-@given(value=st.integers(0, 255), height=st.integers(1, 9), scale=st.sampled_from([Fraction(1, 3), 0.5, 2, 4]))
-def test_constant_image_stays_constant(value, height, scale):
-    image = np.full((height, 5, 3), value, np.uint8)
-    assert (imresize(image, scale) == value).all()
-
-
 def test_float_scale_of_a_third_is_taken_as_the_fraction():
     image = photograph(12, 9)
     np.testing.assert_array_equal(imresize(image, 1 / 3), imresize(image, Fraction(1, 3)))

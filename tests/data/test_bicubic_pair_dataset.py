@@ -16,7 +16,7 @@ from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.subimages import SubImages, make_subimages
 from tests.helpers.command import command
-from tests.helpers.images import photograph
+from tests.helpers.images import pair_options, photograph
 from tests.helpers.options import write_options
 from tests.helpers.runs import losses, validations
 
@@ -45,25 +45,14 @@ def prepared(root, scale, border='replicate'):
     return root
 
 
-def both(root, scale, backend='disk', border='replicate', phase='train', **more):
+def both(root, scale, backend='disk', border='replicate', **more):
     """PairedImageDataset on files and BicubicPairDataset on HR, built and checked as for training."""
     ending = '.lmdb' if backend == 'lmdb' else ''
-    shared = {
-        'phase': phase,
-        'scale': scale,
-        'io_backend': {'type': backend},
-        'gt_size': 5 * scale,
-        'use_hflip': True,
-        'use_rot': True,
-        **more,
-    }
-    pairs = {'dataroot_gt': str(root / f'multiple{ending}'), 'dataroot_lq': str(root / f'LR{ending}')}
-    made = {'dataroot_gt': str(root / f'HR{ending}'), 'border': border}
-    opts = (
-        {'name': 'pairs', 'type': 'PairedImageDataset', **pairs, **shared},
-        {'name': 'made', 'type': 'BicubicPairDataset', **made, **shared},
-    )
-    datasets = [build_checked(opt)[0] for opt in opts]
+    opt = pair_options(root, backend=backend, **{'scale': scale, 'gt_size': 5 * scale, **more})
+    datasets = [
+        build_checked({**opt, 'dataroot_gt': str(root / f'multiple{ending}')})[0],
+        build_checked({**opt, 'type': 'BicubicPairDataset', 'border': border})[0],
+    ]
     return [{Path(path['gt_path']).stem: (dataset, i) for i, path in enumerate(dataset.paths)} for dataset in datasets]
 
 
@@ -142,18 +131,7 @@ def test_basicsr_itself_builds_it(tmp_path):
 
 def hr_only(root, **more):
     """Options of a training data set of the HR images of a folder."""
-    return {
-        'name': 'made',
-        'type': 'BicubicPairDataset',
-        'phase': 'train',
-        'scale': 2,
-        'dataroot_gt': str(root / 'HR'),
-        'io_backend': {'type': 'disk'},
-        'gt_size': 8,
-        'use_hflip': True,
-        'use_rot': True,
-        **more,
-    }
+    return pair_options(root, **{'type': 'BicubicPairDataset', 'gt_size': 8, **more})
 
 
 def error_of(opt) -> str:

@@ -9,30 +9,19 @@ from earn_plugin.data import pair_checks
 from earn_plugin.data.loaders import build_checked, validation_loader
 from earn_plugin.errors import UserError
 from earn_plugin.prepare.lmdb import make_lmdb
+from tests.helpers.images import pair_options as options
 from tests.helpers.images import photograph, write_pairs
-
-
-def options(root, phase='train', backend='disk', **more):
-    ending = '.lmdb' if backend == 'lmdb' else ''
-    return {
-        'name': 'set',
-        'type': 'PairedImageDataset',
-        'phase': phase,
-        'scale': 2,
-        'dataroot_gt': str(root / f'HR{ending}'),
-        'dataroot_lq': str(root / f'LR{ending}'),
-        'io_backend': {'type': backend},
-        'gt_size': 32,
-        'use_hflip': True,
-        'use_rot': True,
-        **more,
-    }
 
 
 def error_of(opt) -> str:
     with pytest.raises(UserError) as error:
         build_checked(opt)
     return str(error.value)
+
+
+def loader_of(opt, dataset=None):
+    run = {'num_gpu': 0, 'dist': False, 'manual_seed': 0}
+    return validation_loader(dataset or build_checked(opt)[0], opt, run)
 
 
 @pytest.fixture
@@ -87,11 +76,7 @@ def test_grey_rgba_and_16_bit_images_are_read_with_a_warning(root):
     dataset, (warning,) = build_checked(options(root))
     assert f'{root}/HR/im00.png is grey, {root}/HR/im01.png is RGBA, {root}/HR/im02.png is 16-bit RGB' in warning
     assert warning.endswith('read as 8-bit RGB')
-    loader_options = options(root, phase='val')
-    loader = validation_loader(
-        build_checked(loader_options)[0], loader_options, {'num_gpu': 0, 'dist': False, 'manual_seed': 0}
-    )
-    images = {batch['gt_path'][0][-8:]: batch['gt'] for batch in loader}
+    images = {batch['gt_path'][0][-8:]: batch['gt'] for batch in loader_of(options(root, phase='val'))}
     assert all(image.shape == (1, 3, 48, 56) for image in images.values())
     expected = cv2.cvtColor(photograph(48, 56), cv2.COLOR_BGR2RGB).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(images['im02.png'][0], expected, atol=1 / 255)
@@ -188,22 +173,19 @@ def test_damaged_pixels_are_named_when_read(root, pairs):
     content[len(content) // 2] ^= 0xFF
     (root / 'HR/im02.png').write_bytes(content)
     opt = options(root, phase='val')
-    loader = validation_loader(build_checked(opt)[0], opt, {'num_gpu': 0, 'dist': False, 'manual_seed': 0})
     with pytest.raises(UserError, match=r'data set set: .*HR/im02\.png cannot be decoded'):
-        list(loader)
+        list(loader_of(opt))
     opt = options(pairs, phase='val', backend='lmdb')
     dataset = build_checked(copy.deepcopy(opt))[0]
     dataset.paths[1] = {'gt_path': 'gone', 'lq_path': 'gone'}
-    loader = validation_loader(dataset, opt, {'num_gpu': 0, 'dist': False, 'manual_seed': 0})
     with pytest.raises(UserError, match=r'cannot read sample 1 \(gone of .*HR\.lmdb.*\)'):
-        list(loader)
+        list(loader_of(opt, dataset))
 
 
 def test_failure_without_damage_is_reported_as_it_is(root):
     opt = options(root, phase='val', mean=[0.5, 0.5, 0.5])
-    loader = validation_loader(build_checked(opt)[0], opt, {'num_gpu': 0, 'dist': False, 'manual_seed': 0})
     with pytest.raises(UserError, match=r'cannot read sample 0 \(.*im00\.png.*\): TypeError: ') as error:
-        list(loader)
+        list(loader_of(opt))
     assert 'damaged' not in str(error.value)
 
 

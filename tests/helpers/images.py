@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lmdb
@@ -29,6 +30,15 @@ def write_pairs(root: Path, count: int, scale: int = 2, size: tuple[int, int] = 
         cv2.imwrite(str(root / f'HR/im{index:02d}.png'), image)
         cv2.imwrite(str(root / f'LR/im{index:02d}.png'), imresize(image, Fraction(1, scale)))
     return root
+
+
+def pair_options(root: Path, phase: str = 'train', backend: str = 'disk', **more: Any) -> dict[str, Any]:
+    """Options of a PairedImageDataset ×2 with root/HR and root/LR, or their LMDBs."""
+    ending = '.lmdb' if backend == 'lmdb' else ''
+    roots = {'dataroot_gt': str(root / f'HR{ending}'), 'dataroot_lq': str(root / f'LR{ending}')}
+    crop = {'gt_size': 32, 'use_hflip': True, 'use_rot': True}
+    kind = {'name': 'set', 'type': 'PairedImageDataset', 'phase': phase, 'scale': 2, 'io_backend': {'type': backend}}
+    return {**kind, **roots, **crop, **more}
 
 
 def names_in(folder: Path) -> list[str]:

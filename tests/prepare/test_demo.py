@@ -10,6 +10,7 @@ from earn_plugin.data.image_headers import read_header
 from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UserError
 from earn_plugin.prepare import demo
+from tests.helpers.images import pair_options
 
 
 @pytest.fixture(scope='module')
@@ -43,18 +44,10 @@ def test_lr_fits_at_every_scale(created, scale):
 
 @pytest.mark.parametrize('scale', demo.SCALES)
 def test_lmdbs_are_pairs_that_basicsr_reads(created, scale):
-    opt = {
-        'name': 'demo',
-        'type': 'PairedImageDataset',
-        'phase': 'train',
-        'scale': scale,
-        'dataroot_gt': str(created / 'train/HR_sub.lmdb'),
-        'dataroot_lq': str(created / f'train/LR_bicubic_X{scale}_sub.lmdb'),
-        'io_backend': {'type': 'lmdb'},
-        'gt_size': 240,
-        'use_hflip': False,
-        'use_rot': False,
-    }
+    lr = str(created / f'train/LR_bicubic_X{scale}_sub.lmdb')
+    roots = {'dataroot_gt': str(created / 'train/HR_sub.lmdb'), 'dataroot_lq': lr}
+    still = {'gt_size': 240, 'use_hflip': False, 'use_rot': False}
+    opt = pair_options(created, backend='lmdb', **{'scale': scale, **roots, **still})
     dataset, warnings = build_checked(opt)
     assert not warnings
     assert len(dataset) > 200

@@ -15,7 +15,7 @@ from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.resumable_folder import read_manifest
 from earn_plugin.prepare.subimages import SubImages, make_subimages
-from tests.helpers.images import lmdb_values, names_in, photograph, write_pairs
+from tests.helpers.images import lmdb_values, names_in, pair_options, photograph, write_pairs
 
 
 def test_lmdb_has_the_format_of_basicsr(folder, tmp_path, capfd):
@@ -30,7 +30,6 @@ def test_lmdb_has_the_format_of_basicsr(folder, tmp_path, capfd):
 
 def test_basicsr_reads_ours_and_its_lmdbs_are_read_alike(tmp_path):
     root = write_pairs(tmp_path, 3)
-    opt = {'name': 'x', 'type': 'PairedImageDataset', 'phase': 'val', 'scale': 2, 'io_backend': {'type': 'lmdb'}}
     for folder in ('HR', 'LR'):
         make_lmdb(root / folder, root / f'ours_{folder}.lmdb')
         names = names_in(root / folder)
@@ -43,7 +42,7 @@ def test_basicsr_reads_ours_and_its_lmdbs_are_read_alike(tmp_path):
     sets = []
     for maker in ('ours', 'basicsrs'):
         roots = {'dataroot_gt': str(root / f'{maker}_HR.lmdb'), 'dataroot_lq': str(root / f'{maker}_LR.lmdb')}
-        sets.append(build_checked({**opt, **roots})[0])
+        sets.append(build_checked(pair_options(root, 'val', 'lmdb', **roots))[0])
     for index in range(3):
         ours, basicsrs = (dataset[index] for dataset in sets)
         assert ours['gt_path'] == basicsrs['gt_path']
