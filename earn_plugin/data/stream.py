@@ -67,8 +67,8 @@ class Stream(Readable):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: list[int]) -> list:
-        """A batch, as torch's loader requests it. The generators are restored once for the whole batch."""
-        with rng.preserved_on_cpu():
+        """A batch, as torch's loader requests it. The generators are restored once, at the end."""
+        with rng.preserved():
             return [self._read(position) for position in positions]
 
     def _read(self, position: int) -> Any:

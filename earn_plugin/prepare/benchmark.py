@@ -10,7 +10,7 @@ import numpy as np
 from earn_plugin.data.bicubic import BORDERS, imresize
 from earn_plugin.data.image_files import read_image
 from earn_plugin.prepare.archives import SourceImage, gather
-from earn_plugin.prepare.data_tree import CroppedPNG, DataTree, names_in
+from earn_plugin.prepare.data_tree import CroppedPNG, DataTree, visible_files
 from earn_plugin.prepare.resumable_folder import read_manifest
 
 PAGE = 'https://cv.snu.ac.kr/research/EDSR/benchmark.tar'
@@ -41,7 +41,7 @@ def _make_gt(
     allow_missing = tree.settings.allow_missing
     if gt.is_dir():
         print(f'{gt} already exists')
-        found = len(names_in(gt))
+        found = len(visible_files(gt))
         if found != count and not (allow_missing and found):
             tree.add_problem(gt, f'{found} images instead of {count}; move it away')
             return False
@@ -69,8 +69,8 @@ def _make_lr(tree: DataTree, gt: Path, scale: int) -> None:
     lr = gt.with_name(f'LRbicx{scale}')
     if not lr.is_dir() or read_manifest(lr):
         tree.make(lr, lambda: tree.lr(gt, lr, scale))
-    elif tree.has_all(lr, names_in(lr), names_in(gt), 'no images; remove it, and it is created again'):
-        name = min(names_in(lr), key=lambda name: (gt / name).stat().st_size)
+    elif tree.has_all(lr, visible_files(lr), visible_files(gt), 'no images; remove it, and it is created again'):
+        name = min(visible_files(lr), key=lambda name: (gt / name).stat().st_size)
         hr, image = read_image(gt / name), read_image(lr / name)
         borders = [b for b in BORDERS if np.array_equal(imresize(hr, Fraction(1, scale), b), image)]
         if borders:

@@ -93,7 +93,7 @@ class DataTree:
         if folder.is_dir():
             print(f'{folder} already exists')
             if_empty = 'no images, or broken links; remove it, and it is created again'
-            return self.has_all(folder, names_in(folder), expected, if_empty)
+            return self.has_all(folder, visible_files(folder), expected, if_empty)
         wanted = set(expected)
         images = {name: image for name, image in self.matching(pattern).items() if name in wanted}
         if not self.has_all(folder, images, expected, if_missing):
@@ -160,7 +160,7 @@ def intermediate(folder: Path) -> Path:
     return folder / '.intermediate'
 
 
-def names_in(folder: Path) -> list[str]:
+def visible_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
 
 

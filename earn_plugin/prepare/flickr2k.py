@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from earn_plugin.prepare import div2k
 from earn_plugin.prepare.archives import SourceImage, gather
-from earn_plugin.prepare.data_tree import DataTree, intermediate, names_in
+from earn_plugin.prepare.data_tree import DataTree, intermediate, visible_files
 from earn_plugin.prepare.published_pairs import PublishedPairs, make_sub_lmdb
 
 ARCHIVES = 'DIV2K|Flickr2K'
@@ -31,7 +31,7 @@ def make_flickr2k(
 
         def make(scale=scale, lmdb=lmdb, both=both) -> bool:
             folders = [part[scale] for part in parts]
-            images = {n: SourceImage(folder / n, '', n, 0, 0) for folder in folders for n in names_in(folder)}
+            images = {n: SourceImage(folder / n, '', n, 0, 0) for folder in folders for n in visible_files(folder)}
             gather(images, both, jobs=tree.settings.jobs)
             return make_sub_lmdb(tree, both, lmdb, scale)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from earn_plugin.data.folder_or_lmdb import first_few
 from earn_plugin.data.image_headers import read_header
-from earn_plugin.prepare.data_tree import DataTree, names_in
+from earn_plugin.prepare.data_tree import DataTree, visible_files
 from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.subimages import SubImages
 
@@ -52,14 +52,14 @@ class PublishedPairs:
             if exists and (scale == 1 or 1 not in folders or _do_pair(tree, folders[1], folder, scale)):
                 folders[scale] = folder
             if exists and scale == 1:  # with --allow-missing only the existing images need their LR
-                numbers = [int(Path(name).stem) for name in names_in(folder)]
+                numbers = [int(Path(name).stem) for name in visible_files(folder)]
         return folders
 
 
 def _do_pair(tree: DataTree, hr: Path, lr: Path, scale: int) -> bool:
     """Whether LR images are 1/``scale`` of their HR images once both are cropped as ``make_sub_lmdb`` crops them."""
     wrong = []
-    for name in names_in(lr):
+    for name in visible_files(lr):
         path = hr / name.replace(_suffix(scale), '')
         try:
             large, small = read_header(path), read_header(path := lr / name)

@@ -122,7 +122,7 @@ def already_exists(target: Path, recipe: dict[str, Any]) -> bool:
     Raises:
         UserError: something else has its name, or some of its files are missing.
     """
-    if not os.path.lexists(target):  # a broken link exists, too
+    if not os.path.lexists(target):  # true for a broken link
         return False
     manifest, recipe = read_manifest(target), _without_times(recipe)
     if manifest is None:

@@ -1,4 +1,4 @@
-"""MATLAB's bicubic imresize in exact arithmetic, one pixel after another: what the fast forms are compared with."""
+"""MATLAB's bicubic imresize in exact arithmetic, pixel by pixel: the reference for the fast forms."""
 
 from fractions import Fraction
 
@@ -13,7 +13,7 @@ def kernel(x: Fraction) -> Fraction:
 
 
 def contributions(length: int, scale: Fraction, border: str) -> list[list[tuple[int, Fraction]]]:
-    """For every output pixel of an axis: the source pixels and their weights. Counted from 1, as MATLAB does."""
+    """For every output pixel of an axis, the source pixels and their weights. Indices start at 1, as in MATLAB."""
     width = Fraction(4) / min(scale, 1)
     mirrored = [*range(1, length + 1), *range(length, 0, -1)]
     result = []
@@ -31,10 +31,10 @@ def contributions(length: int, scale: Fraction, border: str) -> list[list[tuple[
 
 
 def slow_resize(image: np.ndarray, scale: Fraction, border: str) -> tuple[np.ndarray, bool]:
-    """H×W, uint8 or float; and whether all of it is certain.
+    """H×W, uint8 or float; and whether all pixels are certain.
 
-    It is not where an exact sum lies on a half and its weights are no binary fractions: then the errors of MATLAB's
-    floating point decide, and with them the order of its sums.
+    A pixel is not certain if its exact sum is a half and its weights are not binary fractions: then MATLAB's rounding
+    errors decide, and they depend on the order of the sum.
     """
     scale, is_uint8, certain = Fraction(scale), image.dtype == np.uint8, True
     lines = [[Fraction(value) for value in line] for line in image.tolist()]
