@@ -104,7 +104,8 @@ def run_lr(args: argparse.Namespace) -> None:
 
     hr, lr = args.hr_folder, args.lr_folder
     if args.cropped:
-        report(args.cropped, make_subimages(hr, args.cropped, SubImages(multiple=args.scale), args.jobs))
+        cropped = SubImages(multiple=args.scale, skip_small=None)
+        report(args.cropped, make_subimages(hr, args.cropped, cropped, args.jobs))
     report(lr, make_lr(hr, lr, args.scale, border=args.border, suffix=args.suffix, jobs=args.jobs))
     others = [path.name for path in images_in(hr) if path.suffix != '.png']
     if others and not args.cropped:

@@ -10,9 +10,8 @@ from tests.helpers.published import cut_in_half, lmdb_lines, prepare, unpack
 PARTS = [f'DIV2K_{part}' for part in ('train_HR', 'train_LR_bicubic_X2', 'valid_HR', 'valid_LR_bicubic_X4')]
 
 
-@pytest.mark.parametrize('what', ['div2k', 'flickr2k', 'benchmark', 'voc2012'])
-def test_every_set_in_a_process(downloads, what):
-    printed = command('prepare', what, 'Downloads', '--scales', '2', '--allow-missing', cwd=downloads.parent)
+def test_output_of_a_process(downloads):
+    printed = command('prepare', 'voc2012', 'Downloads', '--scales', '2', '--allow-missing', cwd=downloads.parent)
     assert ' created' in printed
     assert 'image/s' not in printed  # no progress bar where there is no terminal
     assert not list(Path('datasets').rglob('.intermediate*'))

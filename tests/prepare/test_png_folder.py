@@ -11,6 +11,7 @@ from earn_plugin.errors import UserError
 from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.subimages import SubImages, make_subimages
+from tests.helpers.command import command_here
 from tests.helpers.images import contents, names_in, photograph
 
 
@@ -62,12 +63,14 @@ def test_image_larger_than_cv2_allows(tmp_path):
         make_lr(tmp_path / 'HR', tmp_path / 'X2', 2)
 
 
-def test_advice_is_for_the_command(folder, tmp_path):
+def test_advice_is_for_the_command(folder, tmp_path, capsys):
     write_image(folder / 'tiny.png', photograph(1, 1))
     with pytest.raises(UserError, match=r'cannot be used:\n  tiny.png is 1×1'):
         make_lr(folder, tmp_path / 'X2', 2)
     with pytest.raises(UserError, match=r'--skip-small skips small ones'):
         make_subimages(folder, tmp_path / 'sub', SubImages(32, 16))
+    lr = ('lr', folder, tmp_path / 'X2', '--scale', 2, '--cropped', tmp_path / 'HR2')
+    assert '--skip-small' not in command_here('prepare', *lr, capsys=capsys, expect=1)
 
 
 def test_missing_folder_is_not_an_empty_folder(folder, tmp_path):
