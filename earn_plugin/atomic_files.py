@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from earn_plugin.errors import UserError
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
@@ -28,6 +30,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(temporary.parent)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file as ``atomic_file`` does.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with atomic_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error}') from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A network as one self-contained file: its module and those that it imports, joined, without what it does not use."""
+"""A network as one self-contained file: what it uses of its own module and of those that this imports, joined."""
 
 import ast
 import importlib.util
@@ -14,6 +14,7 @@ ALLOWED = ('torch', 'numpy', 'cv2')  # what the organisers' own scripts import, 
 OURS = ('earn_plugin', 'basicsr')
 HELPERS = 'earn_plugin.ntire.exported_helpers'
 FUSED_ATTENTION = 'scaled_dot_product_attention'  # which torch 1.13 lacks: the plain one of HELPERS takes its place
+Import = ast.Import | ast.ImportFrom
 
 
 def single_file(cls: type, *helpers: str) -> str:
@@ -28,15 +29,15 @@ def single_file(cls: type, *helpers: str) -> str:
     Raises:
         UserError: it uses something that cannot be included; names the line.
     """
-    joiner = _Joiner(cls.__module__)
+    file = _SingleFile(cls.__module__)
     for name in helpers:
-        joiner.follow(joiner.home, HELPERS, name)
-    joiner.add(joiner.home, cls.__name__)
-    return joiner.text()
+        file.add_from(file.home, HELPERS, name)
+    file.add(file.home, cls.__name__)
+    return file.text()
 
 
 class _Module:
-    """The top-level statements of a module, by the names that they define or change."""
+    """The top-level statements of a module, by the names that they define or change; and which of them are kept."""
 
     def __init__(self, name: str):
         self.name, self.path = name, source_path(name)
@@ -44,28 +45,34 @@ class _Module:
             raise UserError(f'{name} has no Python source, so it cannot be included in the exported file')
         text = self.path.read_text(encoding='utf-8')
         self.lines = text.split('\n')
-        self.statements = ast.parse(text).body
         self.definitions: dict[str, list[ast.stmt]] = defaultdict(list)
-        for statement in self.statements:
-            if not (isinstance(statement, ast.If) and ast.unparse(statement.test).startswith('__name__ ==')):
-                for defined in names_defined(self.source(statement)):
+        self.stars: list[ast.ImportFrom] = []  # from … import *
+        self.kept: set[ast.stmt] = set()
+        self.aliases: dict[str, str] = {}  # new name → name
+        self.needs: list[str] = []  # modules that must stand before this one
+        for statement in ast.parse(text).body:
+            if isinstance(statement, ast.ImportFrom) and statement.names[0].name == '*':
+                self.stars.append(statement)
+            elif not (isinstance(statement, ast.If) and ast.unparse(statement.test).startswith('__name__ ==')):
+                own = {name for name, before in self.definitions.items() if not isinstance(before[0], Import)}
+                for defined in names_in(self.source(statement))[0] | (names_changed(statement) & own):
                     self.definitions[defined].append(statement)
-        for statement in self.statements:
-            for changed in names_changed(statement) & self.definitions.keys():
-                before = self.definitions[changed]
-                if statement not in before and not any(isinstance(s, ast.Import | ast.ImportFrom) for s in before):
-                    before.append(statement)
 
     def source(self, statement: ast.stmt) -> str:
-        """The lines of a statement with the comments right above it, without registration."""
+        """The lines of a statement with the comments right above it; registration and fused attention are replaced."""
         decorators = getattr(statement, 'decorator_list', [])
-        first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
-        dropped = [range(d.lineno, d.end_lineno + 1) for d in decorators if '.register' in ast.unparse(d)]
+        first = min(node.lineno for node in (statement, *decorators))
         while first > 1 and self.lines[first - 2].startswith('#') and not self.lines[first - 2].startswith('#!'):
             first -= 1
-        numbers = range(first, statement.end_lineno + 1)
-        text = '\n'.join(self.lines[n - 1] for n in numbers if not any(n in lines for lines in dropped))
-        return re.sub(rf'\b(torch\.nn\.|nn\.)?(F|functional)\.{FUSED_ATTENTION}\b', FUSED_ATTENTION, text)
+        numbers = set(range(first, statement.end_lineno + 1))
+        for decorator in decorators:
+            if 'REGISTRY.register' in ast.unparse(decorator):
+                numbers -= set(range(decorator.lineno, decorator.end_lineno + 1))
+        text = '\n'.join(self.lines[number - 1] for number in sorted(numbers))
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Attribute) and node.attr == FUSED_ATTENTION:
+                text = text.replace(ast.unparse(node), FUSED_ATTENTION)
+        return text
 
     def origin(self, statement: ast.ImportFrom) -> str:
         """The absolute name of the module that a statement imports from."""
@@ -76,17 +83,14 @@ class _Module:
         return f'{self.path}, line {node.lineno}'
 
 
-class _Joiner:
+class _SingleFile:
     """Collects statements, starting from what is asked for, and joins them in an order that works."""
 
     def __init__(self, home: str):
         self.modules: dict[str, _Module] = {}
         self.home = self.module(home)
-        self.kept: dict[str, set[int]] = defaultdict(set)  # module → indices of statements
-        self.aliases: dict[str, dict[str, str]] = defaultdict(dict)  # module → new name → name
         self.imports: dict[str, set[str]] = defaultdict(set)  # 'from X import' → names; 'import X' → nothing
         self.meanings: dict[str, str] = {}  # name in the file → what it stands for
-        self.needs: dict[str, list[str]] = defaultdict(list)  # module → modules that must stand before it
 
     def module(self, name: str) -> _Module:
         if name not in self.modules:
@@ -95,87 +99,82 @@ class _Joiner:
 
     def add(self, module: _Module, name: str) -> None:
         """Include what a module calls ``name``, and all that this uses."""
-        for statement in module.definitions.get(name, []):
-            index = module.statements.index(statement)
-            if isinstance(statement, ast.Import | ast.ImportFrom):
+        if name == FUSED_ATTENTION and name not in module.definitions:
+            self.add_from(module, HELPERS, name)
+        for statement in module.definitions.get(name, module.stars):
+            if isinstance(statement, ast.Import):
                 self.add_import(module, statement, name)
-            elif index not in self.kept[module.name]:
-                self.kept[module.name].add(index)
-                self.add_statement(module, statement)
+            elif isinstance(statement, ast.ImportFrom):
+                self.add_import_from(module, statement, name)
+            elif statement not in module.kept:
+                module.kept.add(statement)
+                self.check_inner_imports(module, statement)
+                defined, used = names_in(module.source(statement))
+                for new in defined:
+                    self.claim(module, statement, new, f'{module.name}.{new}')
+                for wanted in sorted(used):
+                    self.add(module, wanted)
 
-    def add_statement(self, module: _Module, statement: ast.stmt) -> None:
-        source = module.source(statement)
-        for defined in names_defined(source):
-            self.claim(module, statement, defined, f'{module.name}.{defined}')
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                origins = [module.origin(node)] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-                for origin in origins:
-                    if not is_allowed(origin):
-                        raise UserError(self.refusal(module, node, origin, 'inside other code'))
-        stars = [s for s in module.statements if isinstance(s, ast.ImportFrom) and s.names[0].name == '*']
-        for used in sorted(names_used(source)):
-            if used in module.definitions:
-                self.add(module, used)
-            elif used == FUSED_ATTENTION:
-                self.follow(module, HELPERS, used)
-            else:
-                for star in stars:
-                    self.add_import(module, star, used)
+    def add_from(self, module: _Module, origin: str, name: str) -> None:
+        module.needs.append(origin)
+        self.add(self.module(origin), name)
 
-    def add_import(self, module: _Module, statement: ast.Import | ast.ImportFrom, name: str) -> None:
-        alias = next((a for a in statement.names if (a.asname or a.name.partition('.')[0]) == name), ast.alias(name))
-        if isinstance(statement, ast.Import):
-            if not is_allowed(alias.name):
-                raise UserError(self.refusal(module, statement, alias.name, 'as a whole'))
-            self.claim(module, statement, name, alias.name if alias.asname else name)
-            self.imports[f'import {alias.name}' + (f' as {name}' if alias.asname else '')]
-            return
-        origin, is_star = module.origin(statement), statement.names[0].name == '*'
-        if is_allowed(origin) and alias.name != FUSED_ATTENTION:
-            self.claim(module, statement, '*' if is_star else name, f'{origin}.{alias.name}')
-            imported = alias.name + (f' as {name}' if name != alias.name else '')
+    def add_import(self, module: _Module, statement: ast.Import, name: str) -> None:
+        for alias in statement.names:
+            if name == (alias.asname or alias.name.partition('.')[0]):
+                if not is_allowed(alias.name):
+                    raise self.refusal(module, statement, alias.name, 'as a whole')
+                self.claim(module, statement, name, alias.name if alias.asname else name)
+                self.imports[ast.unparse(ast.Import([alias]))]
+
+    def add_import_from(self, module: _Module, statement: ast.ImportFrom, name: str) -> None:
+        is_star = statement.names[0].name == '*'
+        alias = next((a for a in statement.names if name == (a.asname or a.name)), ast.alias(name))
+        origin = HELPERS if alias.name == FUSED_ATTENTION else module.origin(statement)
+        if is_allowed(origin):
+            if not is_star:
+                self.claim(module, statement, name, f'{origin}.{alias.name}')
+            imported = alias.name if name == alias.name else ast.unparse(alias)
             self.imports[f'from {origin} import'].add('*' if is_star else imported)
-        elif is_allowed(origin):
-            self.follow(module, HELPERS, FUSED_ATTENTION)
-            self.rename(module, statement, FUSED_ATTENTION, name)
-        elif not self.is_own(origin):
-            raise UserError(self.refusal(module, statement, origin))
-        elif origin.endswith('.registry'):
+            return
+        if not self.is_own(origin):
+            raise self.refusal(module, statement, origin)
+        if origin.endswith('.registry'):
             raise UserError(
                 f'{module.line(statement)}: the network asks the registry for its parts when it is built; import them '
                 'by name'
             )
-        elif alias.name in self.module(origin).definitions:
-            self.follow(module, origin, alias.name)
-            self.rename(module, statement, alias.name, name)
-        elif source_path(f'{origin}.{alias.name}') and not is_star:
-            raise UserError(self.refusal(module, statement, f'{origin}.{alias.name}', 'as a whole'))
+        submodule = f'{origin}.{alias.name}'
+        if not is_star and alias.name not in self.module(origin).definitions and source_path(submodule):
+            raise self.refusal(module, statement, submodule, 'as a whole')
+        self.add_from(module, origin, alias.name)
+        if name != alias.name:
+            self.claim(module, statement, name, f'{alias.name} as {name}')
+            module.aliases[name] = alias.name
 
-    def follow(self, module: _Module, origin: str, name: str) -> None:
-        self.needs[module.name].append(origin)
-        self.add(self.module(origin), name)
-
-    def rename(self, module: _Module, statement: ast.stmt, name: str, new: str) -> None:
-        if new != name:
-            self.claim(module, statement, new, f'{name} as {new}')
-            self.aliases[module.name][new] = name
+    def check_inner_imports(self, module: _Module, statement: ast.stmt) -> None:
+        for node in ast.walk(statement):
+            if isinstance(node, Import):
+                from_ = [module.origin(node)] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                for origin in from_:
+                    if not is_allowed(origin):
+                        raise self.refusal(module, node, origin, 'inside other code')
 
     def claim(self, module: _Module, statement: ast.stmt, name: str, meaning: str) -> None:
         before = self.meanings.setdefault(name, meaning)
-        if before != meaning and name != '*':
+        if before != meaning:
             raise UserError(
                 f'{module.line(statement)}: {name} is {meaning} here and {before} elsewhere, but the exported file can '
                 'hold only one of them; rename one'
             )
 
-    def refusal(self, module: _Module, node: ast.AST, imported: str, how: str = '') -> str:
+    def refusal(self, module: _Module, node: ast.AST, imported: str, how: str = '') -> UserError:
         if self.is_own(imported):
-            return (
+            return UserError(
                 f'{module.line(node)}: {imported} is imported {how}; import what the network uses by name, at the top '
                 f'of the file: from {imported} import …'
             )
-        return (
+        return UserError(
             f"{module.line(node)}: {imported} is imported, which the organisers' machines may not have: a submission "
             f'is one file that uses the standard library, {", ".join(ALLOWED[:-1])} and {ALLOWED[-1]}. Write what the '
             f'network uses of {imported} into {module.path.name} or into a file next to it'
@@ -190,53 +189,41 @@ class _Joiner:
         installed = {'site-packages', 'dist-packages'} & set(path.parts)
         return not installed and path.is_relative_to(self.home.path.parents[depth])
 
-    def ordered(self, name: str, seen: set[str]) -> list[str]:
+    def ordered(self, module: _Module, seen: set[str]) -> list[_Module]:
         """A module after those that it needs."""
-        seen.add(name)
-        before = [above for needed in self.needs[name] if needed not in seen for above in self.ordered(needed, seen)]
-        return [*before, name]
+        seen.add(module.name)
+        before = [self.ordered(self.modules[name], seen) for name in module.needs if name not in seen]
+        return [*(above for modules in before for above in modules), module]
 
     def text(self) -> str:
-        imports = [line if not names else f'{line} {", ".join(sorted(names))}' for line, names in self.imports.items()]
+        imports = [' '.join(filter(None, (line, ', '.join(sorted(names))))) for line, names in self.imports.items()]
         imports.sort(key=lambda line: (line.split()[1].partition('.')[0] in ALLOWED, line.startswith('from'), line))
         parts = ['from __future__ import annotations\n' + ''.join(f'\n{line}' for line in imports)]
-        for name in self.ordered(self.home.name, set()):
-            module = self.modules[name]
-            parts += ['\n'.join(f'{new} = {old}' for new, old in self.aliases[name].items())]
-            parts += [module.source(module.statements[index]) for index in sorted(self.kept[name])]
+        for module in self.ordered(self.home, set()):
+            parts.append('\n'.join(f'{new} = {old}' for new, old in module.aliases.items()))
+            parts += [module.source(s) for s in sorted(module.kept, key=lambda s: s.lineno)]
         return '\n\n\n'.join(filter(None, parts)) + '\n'
 
 
-def names_defined(source: str) -> set[str]:
-    """The names that a top-level statement defines or imports, also within its branches."""
-    symbols = symtable.symtable(source, 'statement', 'exec').get_symbols()
-    return {s.get_name() for s in symbols if s.is_assigned() or s.is_imported() or s.is_namespace()}
-
-
-def names_used(source: str) -> set[str]:
-    """The names that a top-level statement takes from its module, at once or when its functions run."""
+def names_in(source: str) -> tuple[set[str], set[str]]:
+    """The names that a top-level statement defines, and those that it takes from its module, also inside functions."""
     tables, used = [symtable.symtable(source, 'statement', 'exec')], set()
+    defined = {s.get_name() for s in tables[0].get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
     while tables:
         table = tables.pop()
-        inside_function = table.get_type() == 'function'
-        used |= {
-            s.get_name() for s in table.get_symbols() if s.is_referenced() and (s.is_global() or not inside_function)
-        }
+        is_function = table.get_type() == 'function'
+        referenced = [s for s in table.get_symbols() if s.is_referenced()]
+        used |= {s.get_name() for s in referenced if s.is_global() or not is_function}
         tables += table.get_children()
-    return used
+    return defined, used
 
 
 def names_changed(statement: ast.stmt) -> set[str]:
-    """The names whose values a top-level statement may change: ``a.b = …``, ``a[b] = …``, ``a.b(…)``."""
-    targets = [statement.target] if isinstance(statement, ast.AugAssign) else getattr(statement, 'targets', [])
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-        targets = [statement.value.func]
-    names = set()
-    for target in targets:
-        while isinstance(target, ast.Attribute | ast.Subscript):
-            target = target.value
-        names |= {target.id} if isinstance(target, ast.Name) else set()
-    return names
+    """The names whose values a top-level statement may change: ``a.b = …``, ``a[b] = …``, ``a.b(…)``, also in loops."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return set()
+    changes = [node for node in ast.walk(statement) if isinstance(node, ast.Assign | ast.AugAssign | ast.Expr)]
+    return {re.match(r'\w*', ast.unparse(change))[0] for change in changes}
 
 
 def is_allowed(module: str) -> bool:
