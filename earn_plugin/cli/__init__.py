@@ -10,13 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import earn_plugin
-from earn_plugin.cli import (
-    benchmark_commands,
-    network_commands,
-    ntire_commands,
-    prepare_commands,
-    train_commands,
-)
+from earn_plugin.cli import network_commands, ntire_commands, prepare_commands, train_commands
 from earn_plugin.errors import UserError
 from earn_plugin.signals import signal_number, sigterm_as_ctrl_c
 
@@ -29,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = ' '.join(filter(None, (args.command, getattr(args, 'what', None))))
     try:
         with sigterm_as_ctrl_c():
-            return args.run(args) or 0
+            code = args.run(args) or 0
+        sys.stdout.flush()  # a closed pipe raises here rather than when Python exits
+        return code
     except UserError as error:
         print(f'basicsr {command}: {error}', file=sys.stderr)
         return error.exit_code
@@ -47,6 +43,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument('--version', action='version', version=f'earn_plugin {earn_plugin.__version__}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for group in (train_commands, prepare_commands, network_commands, benchmark_commands, ntire_commands):
+    for group in (train_commands, prepare_commands, network_commands, ntire_commands):
         group.add_commands(commands)
     return top

@@ -1,4 +1,4 @@
-"""basicsr convert | complexity | list | doctor: networks, their checkpoints and the machine."""
+"""basicsr convert | complexity | benchmark | list | doctor: networks, their checkpoints and the machine."""
 
 import argparse
 from pathlib import Path
@@ -30,6 +30,25 @@ def add_commands(commands) -> None:
     complexity.add_argument('--device', help='cpu, cuda, or meta: counts very large networks quickly, without fvcore')
     complexity.add_argument('--json', action='store_true', help='print JSON')
     complexity.set_defaults(run=run_complexity)
+
+    benchmark = commands.add_parser('benchmark', help='measure speed and memory on this machine')
+    subject = benchmark.add_subparsers(dest='what', required=True, metavar='WHAT')
+    network = subject.add_parser('network', help='compare training form, fused form, channels_last, bf16, compiled')
+    network.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
+    add_network_arguments(network, form=False)
+    network.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input')
+    network.add_argument('--batch', type=int, default=1, metavar='N', help='images at a time')
+    network.add_argument('--repeats', type=int, default=7, help='timed runs of each form, interleaved')
+    network.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if available')
+    network.add_argument('--threads', type=int, metavar='N', help='of the CPU')
+    network.add_argument(
+        '--forms',
+        nargs='+',
+        metavar='FORM',
+        help='trained (the training form), fused, channels_last, bf16, compiled, or several joined by +: fused+bf16',
+    )
+    network.add_argument('--json', type=Path, metavar='FILE', help='also write the table to this file')
+    network.set_defaults(run=run_benchmark)
 
     listing = commands.add_parser('list', help='list what is registered, with parameter counts, and the recipes')
     listing.set_defaults(run=run_list)
@@ -87,6 +106,14 @@ def run_complexity(args: argparse.Namespace) -> None:
     from earn_plugin.measure.complexity import print_complexity
 
     print_complexity(find_network(network_choice(args, args.network)), tuple(args.size), args.device, args.json)
+
+
+def run_benchmark(args: argparse.Namespace) -> None:
+    from earn_plugin.measure.speed import FORMS, Benchmark, benchmark_network
+
+    names = ('size', 'batch', 'repeats', 'device', 'threads', 'json')
+    benchmark = Benchmark(**{name: getattr(args, name) for name in names}, forms=args.forms or FORMS)
+    benchmark_network(network_choice(args, args.network), benchmark)
 
 
 def run_list(args: argparse.Namespace) -> None:
