@@ -1,7 +1,7 @@
 """Super-resolution networks and losses for BasicSR.
 
-``import earn_plugin`` is enough: the moment basicsr is imported (now, if it was before), basicsr 1.4.2 is mended to run
-with today's torch and everything here is in BasicSR's registries. Until then the import costs milliseconds.
+``import earn_plugin`` is enough: once basicsr is imported, before or after it, basicsr 1.4.2 is patched to run with
+today's torch, and everything here is in BasicSR's registries. Until then the import costs milliseconds.
 """
 
 from importlib import import_module

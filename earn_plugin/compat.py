@@ -1,7 +1,7 @@
 """Patches basicsr 1.4.2 and torchvision so that they run with current versions of Python, torch, SciPy and lmdb.
 
 Each patch names its problem and is applied only where the problem exists. Those in ``TORCHVISION`` and ``BEFORE`` make
-torchvision and basicsr importable; those in ``AFTER`` change basicsr's behaviour, each at the smallest hook.
+torchvision and basicsr importable; those in ``AFTER`` change basicsr's behaviour.
 """
 
 import functools
@@ -21,6 +21,21 @@ class Patch(NamedTuple):
     apply: Callable[[], None]
 
 
+TORCHVISION: list[Patch] = []
+BEFORE: list[Patch] = []
+AFTER: list[Patch] = []
+applied: list[Patch] = []  # so far; a patch is applied when its module is imported
+
+
+def _fixes(problem: str, patches: list[Patch], needed: Callable[[], bool] = lambda: True):
+    """Decorates a fix, which is added to the patches."""
+    return lambda apply: patches.append(Patch(problem, needed, apply))
+
+
+def _version(package: str) -> tuple[int, ...]:
+    return tuple(map(int, importlib.import_module(package).__version__.split('.')[:2]))
+
+
 def _torchvision_ops_fail() -> bool:
     import torch
 
@@ -38,6 +53,11 @@ def _torchvision_ops_fail() -> bool:
 _torchvision_library = []  # torch forgets operators whose Library object is gone
 
 
+@_fixes(
+    'torchvision was built for another torch (operator torchvision::nms does not exist)',
+    TORCHVISION,
+    _torchvision_ops_fail,
+)
 def _define_torchvision_ops() -> None:
     import torch
 
@@ -48,20 +68,18 @@ def _define_torchvision_ops() -> None:
     _torchvision_library.append(library)
 
 
-def _functional_tensor_missing() -> bool:
-    return importlib.util.find_spec('torchvision.transforms.functional_tensor') is None
-
-
+@_fixes(
+    'torchvision 0.17 removed torchvision.transforms.functional_tensor',
+    BEFORE,
+    lambda: importlib.util.find_spec('torchvision.transforms.functional_tensor') is None,
+)
 def _alias_functional_tensor() -> None:
     from torchvision.transforms import functional
 
     sys.modules['torchvision.transforms.functional_tensor'] = functional
 
 
-def _distutils_missing() -> bool:
-    return importlib.util.find_spec('distutils') is None
-
-
+@_fixes('Python 3.12 removed distutils', BEFORE, lambda: importlib.util.find_spec('distutils') is None)
 def _alias_distutils() -> None:
     from setuptools import _distutils
     from setuptools._distutils import version
@@ -69,24 +87,22 @@ def _alias_distutils() -> None:
     sys.modules.update({'distutils': _distutils, 'distutils.version': version})
 
 
-def _scipy_filters_moved() -> bool:
-    import scipy
-
-    return tuple(map(int, scipy.__version__.split('.')[:2])) >= (1, 8)
-
-
+@_fixes(
+    'SciPy 1.8 deprecated scipy.ndimage.filters, SciPy 2.0 removes it',
+    BEFORE,
+    lambda: _version('scipy') >= (1, 8),
+)
 def _alias_scipy_filters() -> None:
     import scipy.ndimage
 
     sys.modules['scipy.ndimage.filters'] = scipy.ndimage
 
 
-def _lmdb_opens_once() -> bool:
-    import lmdb
-
-    return int(lmdb.__version__.partition('.')[0]) >= 2
-
-
+@_fixes(
+    'lmdb 2.0 refuses to open an LMDB twice in a process, as for training and validation',
+    AFTER,
+    lambda: _version('lmdb') >= (2, 0),
+)
 def _share_lmdb_environments() -> None:
     import lmdb
     from basicsr.utils.file_client import FileClient, LmdbBackend
@@ -111,12 +127,13 @@ def _share_lmdb_environments() -> None:
     FileClient._backends['lmdb'] = SharedLmdbBackend
 
 
-def _ddp_needs_cuda() -> bool:
+def _cuda_is_missing() -> bool:
     import torch
 
     return not torch.cuda.is_available()
 
 
+@_fixes('distributed training requires a CUDA device', AFTER, _cuda_is_missing)
 def _allow_ddp_on_cpu() -> None:
     from basicsr.models.base_model import BaseModel
     from torch.nn.parallel import DistributedDataParallel
@@ -147,6 +164,7 @@ class _Listing(list, metaclass=_AnyList):
         return name in self.names
 
 
+@_fixes('basicsr lists files in the arbitrary order of the file system, and takes quadratic time to pair them', AFTER)
 def _list_in_order() -> None:
     from basicsr.data import data_util
 
@@ -160,43 +178,6 @@ def _list_in_order() -> None:
     data_util.list = _Listing  # used there in list(scandir(folder)) and isinstance(…, list)
 
 
-TORCHVISION = (
-    Patch(
-        'torchvision was built for another torch (operator torchvision::nms does not exist)',
-        _torchvision_ops_fail,
-        _define_torchvision_ops,
-    ),
-)
-BEFORE = (
-    Patch(
-        'torchvision 0.17 removed torchvision.transforms.functional_tensor',
-        _functional_tensor_missing,
-        _alias_functional_tensor,
-    ),
-    Patch('Python 3.12 removed distutils', _distutils_missing, _alias_distutils),
-    Patch(
-        'SciPy 1.8 deprecated scipy.ndimage.filters, SciPy 2.0 removes it',
-        _scipy_filters_moved,
-        _alias_scipy_filters,
-    ),
-)
-AFTER = (
-    Patch(
-        'lmdb 2.0 refuses to open an LMDB twice in a process, as for training and validation',
-        _lmdb_opens_once,
-        _share_lmdb_environments,
-    ),
-    Patch('distributed training requires a CUDA device', _ddp_needs_cuda, _allow_ddp_on_cpu),
-    Patch(
-        'basicsr lists files in the arbitrary order of the file system, and takes quadratic time to pair them',
-        lambda: True,
-        _list_in_order,
-    ),
-)
-
-applied: list[Patch] = []  # so far; a patch is applied when its module is imported
-
-
 def _apply(*patches: Patch) -> None:
     for patch in patches:
         if patch.needed():
@@ -205,26 +186,22 @@ def _apply(*patches: Patch) -> None:
 
 
 class _Finder:
-    """Finds one module as Python would, and calls a function right before and right after its import."""
+    """Finds one module as Python would; applies patches right before its import and calls ``after`` right after it."""
 
-    def __init__(self, name: str, before: Callable[[], None], after: Callable[[], None]):
+    def __init__(self, name: str, before: list[Patch], after: Callable[[], None] = lambda: None):
         self.name, self.before, self.after = name, before, after
 
     def find_spec(self, name, path=None, target=None):
         if name != self.name:
             return None
-        place = sys.meta_path.index(self)
-        sys.meta_path.remove(self)  # the other finders find it
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(place, self)
+        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = functools.partial(self._exec, spec.loader.exec_module)
         return spec
 
     def _exec(self, exec_module, module) -> None:
-        self.before()
+        _apply(*self.before)
         exec_module(module)
         self.after()
 
@@ -239,8 +216,8 @@ def patch_on_import(then: Callable[[], None]) -> None:
         _apply(*AFTER)
         then()
 
-    sys.meta_path.insert(0, _Finder('torchvision', lambda: _apply(*TORCHVISION), lambda: None))
+    sys.meta_path.insert(0, _Finder('torchvision', TORCHVISION))
     if 'basicsr' in sys.modules:
         after()
     else:
-        sys.meta_path.insert(0, _Finder('basicsr', lambda: _apply(*BEFORE), after))
+        sys.meta_path.insert(0, _Finder('basicsr', BEFORE, after))
