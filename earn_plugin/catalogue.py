@@ -6,13 +6,7 @@ import io
 import warnings
 
 import torch
-from basicsr.utils.registry import (
-    ARCH_REGISTRY,
-    DATASET_REGISTRY,
-    LOSS_REGISTRY,
-    METRIC_REGISTRY,
-    MODEL_REGISTRY,
-)
+from basicsr.utils import registry
 
 from earn_plugin.options.options_file import recipes
 
@@ -42,19 +36,18 @@ def parameter_count(network: type) -> str:
 
 def print_catalogue() -> None:
     """Print everything that is registered, ours before BasicSR's."""
-    print('networks')
-    for name, network in sorted(ARCH_REGISTRY, key=lambda item: (not is_ours(item[1]), item[0])):
-        name = name.removesuffix('_basicsr')  # BasicSR's registry finds NAME_basicsr as NAME
-        print(f'  {name:<32}{parameter_count(network)}')
-    for title, registry in (
-        ('losses', LOSS_REGISTRY),
-        ('models', MODEL_REGISTRY),
-        ('data sets', DATASET_REGISTRY),
-        ('metrics', METRIC_REGISTRY),
+    for title, things in (
+        ('networks', registry.ARCH_REGISTRY),
+        ('losses', registry.LOSS_REGISTRY),
+        ('models', registry.MODEL_REGISTRY),
+        ('data sets', registry.DATASET_REGISTRY),
+        ('metrics', registry.METRIC_REGISTRY),
     ):
         print(title)
-        for name, thing in sorted(registry, key=lambda item: (not is_ours(item[1]), item[0])):
-            print(f'  {name.removesuffix("_basicsr"):<32}{"earn_plugin" if is_ours(thing) else "basicsr"}')
+        for name, thing in sorted(things, key=lambda item: (not is_ours(item[1]), item[0])):
+            package = 'earn_plugin' if is_ours(thing) else 'basicsr'
+            about = parameter_count(thing) if title == 'networks' else package
+            print(f'  {name.removesuffix("_basicsr"):<32}{about}')  # BasicSR's registry finds NAME_basicsr as NAME
     print('recipes (-opt NAME)')
     for path in recipes():
         with path.open(encoding='utf-8') as file:

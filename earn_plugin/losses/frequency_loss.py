@@ -7,14 +7,6 @@ from torch import Tensor
 from earn_plugin.losses.weighted_loss import WeightedLoss
 
 
-def spectral_difference(pred: Tensor, target: Tensor) -> Tensor:
-    """Absolute difference of the 2-D Fourier transforms: N×C×H×W → N×C×H×W×2, real and imaginary parts."""
-    difference = pred - target
-    if difference.element_size() == 2:  # torch has no FFT of half precision
-        difference = difference.float()
-    return torch.view_as_real(torch.fft.fft2(difference)).abs()
-
-
 @LOSS_REGISTRY.register()
 class FrequencyLoss(WeightedLoss):
     """L1 between the unnormalised 2-D FFTs of ``pred`` and ``target``, both N×C×H×W in [0, 1].
@@ -24,8 +16,11 @@ class FrequencyLoss(WeightedLoss):
 
     Args:
         loss_weight: factor on the loss.
-        reduction: 'none' (N×C×H×W×2), 'mean' or 'sum'.
+        reduction: 'none' (N×C×H×W×2, real and imaginary parts), 'mean' or 'sum'.
     """
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        return self.weighted(spectral_difference(pred, target))
+        difference = pred - target
+        if difference.element_size() == 2:  # torch has no FFT of half precision
+            difference = difference.float()
+        return self.weighted(torch.view_as_real(torch.fft.fft2(difference)).abs())

@@ -92,21 +92,15 @@ class SSIMLoss(WeightedLoss):
                 f'at {self.num_scale} scale(s), which needs at least {self.smallest}×{self.smallest}; use larger '
                 'patches, or a smaller window_size or num_scale'
             )
-        similarity = self._single(pred, target) if self.num_scale == 1 else self._multi(pred, target)
-        return self.weighted(1 - similarity).to(pred.dtype)
-
-    def _single(self, pred: Tensor, target: Tensor) -> Tensor:
-        return ssim_maps(pred, target, self.window, self.data_range)[0]
-
-    def _multi(self, pred: Tensor, target: Tensor) -> Tensor:
-        weights = SCALE_WEIGHTS[: self.num_scale]
-        similarity = 1.0
-        for scale, weight in enumerate(weights):
-            ssim, contrast = ssim_maps(pred, target, self.window, self.data_range)
-            is_last = scale == len(weights) - 1
-            factor = (ssim if is_last else contrast).mean(dim=(2, 3))
-            # the power is not defined for negative factors, and its slope at 0 is infinite
-            similarity = similarity * factor.clamp(min=1e-6) ** (weight / sum(weights))
-            if not is_last:
+        similarity, contrast = ssim_maps(pred, target, self.window, self.data_range)
+        if self.num_scale > 1:
+            factors = []
+            for _ in range(self.num_scale - 1):
+                factors.append(contrast.mean(dim=(2, 3)))
                 pred, target = F.avg_pool2d(pred, 2), F.avg_pool2d(target, 2)
-        return similarity
+                similarity, contrast = ssim_maps(pred, target, self.window, self.data_range)
+            factors.append(similarity.mean(dim=(2, 3)))
+            weights = torch.tensor(SCALE_WEIGHTS[: self.num_scale], dtype=torch.float64, device=pred.device)
+            # the power is not defined for negative factors, and its slope at 0 is infinite
+            similarity = (torch.stack(factors, -1).clamp(min=1e-6) ** (weights / weights.sum())).prod(-1)
+        return self.weighted(1 - similarity).to(pred.dtype)

@@ -3,7 +3,6 @@
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from basicsr.archs.vgg_arch import NAMES
@@ -14,22 +13,21 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from earn_plugin.losses.weighted_loss import WeightedLoss
 
-LAYOUTS = {'vgg16': (cfgs['D'], models.VGG16_Weights), 'vgg19': (cfgs['E'], models.VGG19_Weights)}
+LAYOUTS = {  # and where torchvision's weights are
+    'vgg16': (cfgs['D'], models.VGG16_Weights.IMAGENET1K_V1.url),
+    'vgg19': (cfgs['E'], models.VGG19_Weights.IMAGENET1K_V1.url),
+}
 WEIGHTS_FOLDER = Path('experiments/pretrained_models')  # BasicSR's folder
 
 
-def weights_url(vgg_type: str) -> str:
-    return LAYOUTS[vgg_type][1].IMAGENET1K_V1.url
-
-
 def weights_file(vgg_type: str, weights: str | None) -> Path:
-    return Path(weights) if weights else WEIGHTS_FOLDER / weights_url(vgg_type).rpartition('/')[2]
+    return Path(weights) if weights else WEIGHTS_FOLDER / LAYOUTS[vgg_type][1].rpartition('/')[2]
 
 
 def how_to_get(vgg_type: str, weights: str | None) -> str:
     place = weights_file(vgg_type, None if weights == 'hub' else weights)
     return (
-        f'download {weights_url(vgg_type)} to {place}; or set `weights: hub` to download it with torch.hub, '
+        f'download {LAYOUTS[vgg_type][1]} to {place}; or set `weights: hub` to download it with torch.hub, '
         'or `weights: random` for constant random features'
     )
 
@@ -42,12 +40,11 @@ def load_weights(vgg_type: str, weights: str | None) -> dict[str, Tensor]:
         ValueError: the file is damaged.
     """
     if weights == 'hub':
+        url = LAYOUTS[vgg_type][1]
         try:
-            return torch.hub.load_state_dict_from_url(weights_url(vgg_type), weights_only=True)
-        except (URLError, OSError) as error:
-            raise FileNotFoundError(
-                f'cannot reach {weights_url(vgg_type)} ({error}); {how_to_get(vgg_type, weights)}'
-            ) from error
+            return torch.hub.load_state_dict_from_url(url, weights_only=True)
+        except OSError as error:
+            raise FileNotFoundError(f'cannot reach {url} ({error}); {how_to_get(vgg_type, weights)}') from error
     path = weights_file(vgg_type, weights)
     if not path.is_file():
         raise FileNotFoundError(f'the weights of {vgg_type} are not at {path}; {how_to_get(vgg_type, weights)}')
@@ -116,7 +113,7 @@ class VGGFeatures(nn.Module):
 
 
 class VGGLoss(WeightedLoss):
-    """Weighted squared differences of a function of VGG features, ``describe``."""
+    """Weighted squared differences of ``describe`` of the VGG features of both images."""
 
     default_layers: dict[str, float]
 
@@ -175,7 +172,7 @@ class TextureLoss(VGGLoss):
     """Mean squared error of the Gram matrices of VGG features of ``pred`` and ``target``, both N×3×H×W in [0, 1].
 
     Source: Gatys, Ecker, Bethge, "Texture Synthesis Using Convolutional Neural Networks" (NeurIPS 2015), equations 2
-    and 3; the default is the first layer of each of its five stages. A Gram matrix is divided by C·H·W.
+    and 3; the default is the first layer of each of its five stages. The Gram matrix, N×C×C, is divided by C·H·W.
 
     Args and raises: as ``VGGPerceptualLoss``.
     """
@@ -184,10 +181,5 @@ class TextureLoss(VGGLoss):
 
     @staticmethod
     def describe(features: Tensor) -> Tensor:
-        return gram(features)
-
-
-def gram(features: Tensor) -> Tensor:
-    """Correlations of the channels: N×C×H×W → N×C×C, divided by C·H·W."""
-    flat = features.flatten(2)
-    return flat @ flat.transpose(1, 2) / features[0].numel()
+        flat = features.flatten(2)
+        return flat @ flat.transpose(1, 2) / features[0].numel()
