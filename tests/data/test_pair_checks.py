@@ -8,9 +8,8 @@ from PIL import Image
 from earn_plugin.data import pair_checks
 from earn_plugin.data.loaders import build_checked, validation_loader
 from earn_plugin.errors import UserError
-from earn_plugin.prepare.lmdb import make_lmdb
+from tests.helpers.images import make_lmdbs, photograph, write_pairs
 from tests.helpers.images import pair_options as options
-from tests.helpers.images import photograph, write_pairs
 
 
 def error_of(opt) -> str:
@@ -50,8 +49,7 @@ def test_unreadable_images_are_named(root):
 def test_sizes_that_do_not_fit_are_named(root, backend):
     cv2.imwrite(str(root / 'HR/im01.png'), photograph(50, 56))
     if backend == 'lmdb':
-        for folder in ('HR', 'LR'):
-            make_lmdb(root / folder, root / f'{folder}.lmdb')
+        make_lmdbs(root)
     message = error_of(options(root, backend=backend))
     assert 'im01' in message
     assert 'is 50×56, but ×2 of' in message
@@ -95,7 +93,7 @@ def test_size_is_that_after_rotation_by_exif(root):
 def test_keys_may_have_brackets(root):
     for folder in ('HR', 'LR'):
         (root / folder / 'im01.png').rename(root / folder / 'im01 (1).png')
-        make_lmdb(root / folder, root / f'{folder}.lmdb')
+    make_lmdbs(root)
     dataset, warnings = build_checked(options(root, backend='lmdb'))
     assert warnings == []
     assert dataset.paths[1] == {'gt_path': 'im01 (1)', 'lq_path': 'im01 (1)'}
@@ -116,8 +114,7 @@ def test_images_that_do_not_pair_are_named(root, backend):
     (root / 'LR/im03.png').unlink()
     cv2.imwrite(str(root / 'LR/extra.png'), photograph(4, 4))
     if backend == 'lmdb':
-        for folder in ('HR', 'LR'):
-            make_lmdb(root / folder, root / f'{folder}.lmdb')
+        make_lmdbs(root)
     message = error_of(options(root, backend=backend))
     assert 'HR and LR do not pair' in message
     assert 'im03' in message.splitlines()[1]
@@ -146,15 +143,14 @@ def test_invalid_lmdb(pairs, root):
     assert 'meta_info.txt: line 1 is not' in error_of(options(pairs, backend='lmdb'))
 
 
-def test_cut_off_lmdb_is_found_before_it_is_read(tmp_path, root):
-    for side in ('HR', 'LR'):
-        make_lmdb(root / side, tmp_path / f'{side}.lmdb')
-    file = tmp_path / 'LR.lmdb/data.mdb'
+def test_cut_off_lmdb_is_found_before_it_is_read(root):
+    make_lmdbs(root)
+    file = root / 'LR.lmdb/data.mdb'
     file.write_bytes(file.read_bytes()[:-4096])
-    assert 'LR.lmdb/data.mdb is cut off' in error_of(options(tmp_path, backend='lmdb'))
+    assert 'LR.lmdb/data.mdb is cut off' in error_of(options(root, backend='lmdb'))
     file.with_name('meta_info.txt').unlink()
     file.unlink()
-    assert 'No such file' in error_of(options(tmp_path, backend='lmdb'))
+    assert 'No such file' in error_of(options(root, backend='lmdb'))
 
 
 def test_missing_option(root):

@@ -32,6 +32,14 @@ def write_pairs(root: Path, count: int, scale: int = 2, size: tuple[int, int] = 
     return root
 
 
+def make_lmdbs(root: Path) -> None:
+    """root/HR.lmdb and root/LR.lmdb of the folders of pairs."""
+    from earn_plugin.prepare.lmdb import make_lmdb
+
+    for folder in ('HR', 'LR'):
+        make_lmdb(root / folder, root / f'{folder}.lmdb')
+
+
 def pair_options(root: Path, phase: str = 'train', backend: str = 'disk', **more: Any) -> dict[str, Any]:
     """Options of a PairedImageDataset ×2 with root/HR and root/LR, or their LMDBs."""
     ending = '.lmdb' if backend == 'lmdb' else ''

@@ -10,9 +10,8 @@ from PIL import Image
 from earn_plugin.cli import main
 from earn_plugin.errors import UserError
 from earn_plugin.prepare.audit import audit_datasets
-from earn_plugin.prepare.lmdb import make_lmdb
 from tests.helpers.command import command
-from tests.helpers.images import photograph, write_pairs
+from tests.helpers.images import make_lmdbs, photograph, write_pairs
 from tests.helpers.options import write_options
 
 
@@ -163,11 +162,6 @@ def test_template_and_leftovers(root, check):
     check('HR', 'LR', '--filename_tmpl', '{}x2', expect=0)
     (root / 'HR/im04.png').unlink()
     assert check('HR', 'LR', '--filename_tmpl', '{}x2')[1] == {'LR/im04x2.png': 'is the LR of no image in HR'}
-
-
-def make_lmdbs(root):
-    for folder in ('HR', 'LR'):
-        make_lmdb(root / folder, root / f'{folder}.lmdb')
 
 
 def put(path, key, value):
