@@ -54,7 +54,7 @@ class AttentionInAttentionBlock(nn.Module):
     def enter(self, x: Tensor) -> Tensor:
         return F.leaky_relu(self.conv_first(x), 0.2)
 
-    def weigh(self, entered: Tensor) -> Tensor:
+    def weights(self, entered: Tensor) -> Tensor:
         """Weights of the attention and the non-attention branch for each image: N×2."""
         if self.dynamic_attention is None:
             return self.fixed_weights.expand(len(entered), 2)
@@ -62,7 +62,7 @@ class AttentionInAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         entered = self.enter(x)
-        attention, non_attention = self.weigh(entered)[:, :, None, None, None].unbind(1)
+        attention, non_attention = self.weights(entered)[:, :, None, None, None].unbind(1)
         out = self.attention(entered) * attention + self.non_attention(entered) * non_attention
         return self.conv_last(F.leaky_relu(out, 0.2)) + x
 
@@ -150,6 +150,6 @@ class A2N(nn.Module):
         features = self.conv_first(x * self.img_range)
         weights = []
         for block in self.body:
-            weights.append(block.weigh(block.enter(features)))
+            weights.append(block.weights(block.enter(features)))
             features = block(features)
         return torch.stack(weights, dim=1)
