@@ -21,7 +21,7 @@ def fill_defaults(
 ) -> dict[str, Any]:
     """The options as BasicSR's models and data sets expect them, with paths under the working directory.
 
-    Changes the given options. Missing ones get BasicSR's usual values. Without CUDA, everything runs on the CPU
+    Changes the given options. Those missing or ~ get BasicSR's usual values. Without CUDA, everything runs on the CPU
     whatever num_gpu is. With ``debug``, every iteration is logged and every eighth saved and validated.
     """
     opt: dict[str, Any] = options.data
@@ -33,6 +33,9 @@ def fill_defaults(
         opt['num_gpu'] = torch.cuda.device_count() if torch.cuda.is_available() else 0
     opt.setdefault('manual_seed', None)
 
+    for section in ('train', 'val', 'logger'):
+        if opt.get(section) is not None:  # ~ stands for the default
+            opt[section] = {key: value for key, value in opt[section].items() if value is not None}
     fill_dataset_defaults(opt)
     path = opt['path'] = opt.get('path') or {}
     for key, value in path.items():

@@ -10,14 +10,7 @@ from typing import Any
 
 from basicsr.models import lr_scheduler
 from basicsr.utils.file_client import FileClient
-from basicsr.utils.registry import (
-    ARCH_REGISTRY,
-    DATASET_REGISTRY,
-    LOSS_REGISTRY,
-    METRIC_REGISTRY,
-    MODEL_REGISTRY,
-    Registry,
-)
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from earn_plugin.errors import UsageError
 from earn_plugin.losses.vgg_loss import LAYOUTS, VGGLoss, how_to_get, weights_file
@@ -38,37 +31,19 @@ OURS = frozenset({('logger', 'keep_states'), ('dist_params', 'backend'), ('dist_
 DERIVED = {'is_train', 'dist', 'rank', 'world_size', 'root_path', 'auto_resume', 'experiments_root', 'results_root'}
 DERIVED |= {'models', 'training_states', 'log', 'visualization', 'phase', 'db_paths', 'client_keys'}
 UNUSED = frozenset({'use_shuffle', 'save_img', 'suffix', 'crop_border'})  # in BasicSR's older files, no longer read
-KINDS: dict[Place, dict[str, Any]] = {
-    (): {'name': str, 'model_type': str, 'scale': float, 'num_gpu': int | str, 'manual_seed': int | None},
-    ('train',): {
-        'total_iter': float,
-        'warmup_iter': float,
-        'ema_decay': float,
-        'grad_clip_g': float,
-        'grad_clip_d': float,
-        'net_d_iters': int,
-        'net_d_init_iters': int,
-    },
-    ('val',): {'val_freq': float, 'save_img': bool, 'pbar': bool, 'suffix': str | None},
-    ('logger',): {'print_freq': float, 'save_checkpoint_freq': float, 'use_tb_logger': bool, 'keep_states': int},
-}
-DATASET_KINDS = {  # including what the data loader and the training loop read
-    'name': str,
-    'gt_size': int,
-    'use_hflip': bool,
-    'use_rot': bool,
-    'filename_tmpl': str,
+KINDS = {
+    **dict.fromkeys(('name', 'model_type', 'filename_tmpl'), str),
+    **dict.fromkeys(('total_iter', 'warmup_iter', 'ema_decay', 'grad_clip_g', 'grad_clip_d'), float),
+    **dict.fromkeys(('scale', 'dataset_enlarge_ratio', 'val_freq', 'print_freq', 'save_checkpoint_freq'), float),
+    **dict.fromkeys(('net_d_iters', 'net_d_init_iters', 'keep_states', 'gt_size', 'num_prefetch_queue'), int),
+    **dict.fromkeys(('batch_size_per_gpu', 'num_worker_per_gpu'), int),
+    **dict.fromkeys(('use_hflip', 'use_rot', 'pin_memory', 'persistent_workers'), bool),
+    **dict.fromkeys(('save_img', 'pbar', 'use_tb_logger'), bool),
+    **{'num_gpu': int | str, 'manual_seed': int | None, 'suffix': str | None, 'prefetch_mode': str | None},
     'io_backend': dict,
-    'batch_size_per_gpu': int,
-    'num_worker_per_gpu': int,
-    'dataset_enlarge_ratio': float,
-    'prefetch_mode': str | None,
-    'num_prefetch_queue': int,
-    'pin_memory': bool,
-    'persistent_workers': bool,
 }
-# all other numbers must be positive and finite
-ANY_NUMBER = {'manual_seed', 'num_gpu', 'warmup_iter', 'ema_decay', 'net_d_init_iters', 'num_worker_per_gpu'}
+RANGES = {'ema_decay': (0, 1), 'manual_seed': (0, 2**32 - 1), 'warmup_iter': (-math.inf, math.inf)}
+RANGES |= dict.fromkeys(('num_gpu', 'num_worker_per_gpu', 'net_d_init_iters'), (0, math.inf))
 
 
 def check_options(options: Options, is_train: bool) -> list[str]:
@@ -94,7 +69,7 @@ def check_dataset_options(options: Options) -> None:
     """
     checker = _Checker(options, is_train=False)
     if checker.is_mapping(('datasets',)):
-        checker.check_kind(('scale',), float)
+        checker.check_kinds((), ['scale'])
         checker.check_datasets()
     checker.raise_problems()
 
@@ -105,11 +80,11 @@ def below(place: Place, paths: Iterable[Place]) -> set[str]:
     return {path[depth] for path in paths if path[:depth] == place and len(path) > depth} - DERIVED
 
 
-def read_by_any(registry: Registry) -> frozenset[Place]:
+def read_by_any(registry: Iterable) -> frozenset[Place]:
     return frozenset().union(*(keys_read(thing) for _, thing in registry))
 
 
-def choices_of(registry: Registry) -> dict[str, Any]:
+def choices_of(registry: Iterable) -> dict[str, Any]:
     """By the names that options use; BasicSR's registry also finds NAME_basicsr as NAME."""
     things = dict(iter(registry))  # it has keys, but no items by index
     return {name.removesuffix('_basicsr'): thing for name, thing in things.items()} | things
@@ -143,9 +118,8 @@ class _Checker:
         model = self.chosen(('model_type',), choices_of(MODEL_REGISTRY), 'model type')
         if model is not None:
             self.check_model_keys(model)
-        for section, kinds in KINDS.items():
-            for key, kind in kinds.items():
-                self.check_kind((*section, key), kind)
+        for section in ((), ('train',), ('val',), ('logger',)):
+            self.check_kinds(section, KINDS)
         for key, value in self.data.items():
             if str(key).startswith('network_') and value is not None:
                 self.check_network((key,))
@@ -192,16 +166,20 @@ class _Checker:
             else:
                 self.report((*place, key), f'is not a known option{nearest(key, valid)}')
 
-    def check_kind(self, place: Place, kind: Any) -> None:
-        value = self.value(place)
-        if value is None:
-            return
-        if not fits(value, kind):
-            self.report_kind(place, kind, value)
-        elif place[-1] == 'ema_decay' and not 0 <= value <= 1:
-            self.report(place, f'must be from 0 (no average) to 1, got {value}')
-        elif fits(value, float) and place[-1] not in ANY_NUMBER and not 0 < value < math.inf:
-            self.report(place, f'must be positive and finite, got {value}')
+    def check_kinds(self, section: Place, keys: Iterable[str]) -> None:
+        for key in keys:
+            place = (*section, key)
+            value, kind = self.value(place), KINDS[key]
+            if value is None:
+                continue
+            if not fits(value, kind):
+                self.report_kind(place, kind, value)
+            elif key in RANGES and fits(value, float):
+                low, high = RANGES[key]
+                if not low <= value <= high:
+                    self.report(place, f'must be from {low} to {high}, got {value}')
+            elif fits(value, float) and not 0 < value < math.inf:
+                self.report(place, f'must be positive and finite, got {value}')
 
     def report_kind(self, place: Place, kind: Any, value: Any) -> None:
         remedy = ''
@@ -292,10 +270,10 @@ class _Checker:
             needed |= reads.intersection(('gt_size', 'use_hflip', 'use_rot'))
         for key in sorted(key for key in needed if dataset.get(key) is None):
             self.report(place, f'{dataset["type"]} needs {key}')
-        known = reads | below((), keys_read(sys.modules['basicsr.data'])) | DATASET_KINDS.keys()
+        known = reads | below((), keys_read(sys.modules['basicsr.data']))
+        known |= {'dataset_enlarge_ratio', 'gt_size'}  # which the training loop and the model read
         self.check_keys(place, dataset, known, below((), read_by_any(DATASET_REGISTRY)) | UNUSED)
-        for key, kind in DATASET_KINDS.items():
-            self.check_kind((*place, key), kind)
+        self.check_kinds(place, KINDS)
         if isinstance(dataset.get('io_backend'), dict):
             self.chosen((*place, 'io_backend', 'type'), FileClient._backends, 'backend')
         for key in dataset:
@@ -331,7 +309,7 @@ class _Checker:
         for key, value in train.items():
             place = ('train', key)
             if key == 'losses':
-                for name in value if self.is_mapping(place) else ():
+                for name in value if self.is_mapping(place, optional=True) else ():
                     self.check_loss((*place, name))
             elif key == 'scheduler':
                 self.check_object(place, SCHEDULERS, key, skip=('optimizer', 'last_epoch'))

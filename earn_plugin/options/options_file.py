@@ -6,9 +6,10 @@ exec; here data stays data.
 
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -31,7 +32,7 @@ class Options:
 
     file: Path
     data: dict[str, Any]
-    lines: dict[Place, int] = field(default_factory=dict)
+    lines: dict[Place, int] = field(default_factory=dict)  # here keys and indices are text
     overrides: dict[Place, str] = field(default_factory=dict)
 
     def describe(self, place: Place) -> str:
@@ -46,7 +47,7 @@ class Options:
 
 
 def _parents(place: Place) -> Iterator[Place]:
-    return (place[:end] for end in range(len(place), 0, -1))
+    return (tuple(map(str, place[:end])) for end in range(len(place), 0, -1))
 
 
 def nearest(name: str, valid) -> str:
@@ -86,22 +87,14 @@ def read_options(file: Path) -> Options:
     """
     try:
         text = file.read_text(encoding='utf-8')
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
-            lines = _lines(node) if node is not None else {}
-            data = loader.construct_document(node) if node is not None else None
-        finally:
-            loader.dispose()
-    except yaml.constructor.ConstructorError as error:
-        tag = str(error.problem)
-        if 'python/' in tag:
-            tag = f'{tag}; tags that would run Python are refused'
-        raise UsageError(f'{file}: line {error.problem_mark.line + 1}: {tag}') from None
-    except yaml.MarkedYAMLError as error:
-        raise UsageError(f'{file}: line {error.problem_mark.line + 1}: {error.problem}') from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f'{file}: cannot be read: {error}') from None
+        node = yaml.compose(text, yaml.SafeLoader)
+        lines = _lines(node) if node else {}  # first, because it limits the aliases
+        data = yaml.safe_load(text)
+    except Exception as error:  # YAML raises errors of many types for values that do not fit their tags
+        mark = getattr(error, 'problem_mark', None)
+        problem = f'line {mark.line + 1}: {error.problem}' if mark else f'cannot be read: {error}'
+        hint = '; tags that would run Python are refused' if 'python/' in problem else ''
+        raise UsageError(f'{file}: {problem}{hint}') from None
     if not isinstance(data, dict):
         raise UsageError(f'{file}: an options file must be a mapping (name: …), got {type(data).__name__}')
     return Options(file, _unshare(data), lines)
@@ -117,26 +110,27 @@ def _unshare(value: Any) -> Any:
 def _lines(root: yaml.Node) -> dict[Place, int]:
     lines = {(): 1}
 
+    def refuse(node: yaml.Node, problem: str) -> NoReturn:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
     def walk(node: yaml.Node, place: Place) -> None:
         if len(lines) > MAX_VALUES:
-            raise yaml.constructor.ConstructorError(
-                problem=f'more than {MAX_VALUES:,} values with aliases expanded', problem_mark=node.start_mark
-            )
+            refuse(node, f'more than {MAX_VALUES:,} values with aliases expanded')
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    refuse(key, 'a key must be a single value')
                 below = (*place, key.value)
-                line = key.start_mark.line + 1
                 if key.value in seen and key.value != '<<':
-                    repeated = f'{".".join(map(str, below))} is given twice, first on line {lines[below]}'
-                    raise yaml.constructor.ConstructorError(problem=repeated, problem_mark=key.start_mark)
+                    refuse(key, f'{".".join(below)} is given twice, first on line {lines[below]}')
                 seen.add(key.value)
-                lines[below] = line
+                lines[below] = key.start_mark.line + 1
                 walk(value, below)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
-                lines[(*place, index)] = value.start_mark.line + 1
-                walk(value, (*place, index))
+                lines[(*place, str(index))] = value.start_mark.line + 1
+                walk(value, (*place, str(index)))
 
     walk(root, ())
     return lines
@@ -172,17 +166,15 @@ def parse_value(text: str, flag: str = '--force_yml') -> Any:
     """The value of an override: YAML, and also 1e-4 and None, which YAML reads as text.
 
     Raises:
-        UsageError: the text is not valid YAML, such as an unclosed bracket.
+        UsageError: the text is not valid YAML, such as an unclosed bracket or a date that does not exist.
     """
     if text.lower() == 'none':
         return None
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # as in ``read_options``
         raise UsageError(f'{flag}: {text} is not a YAML value ({getattr(error, "problem", error)})') from None
-    if isinstance(value, str) and value == text:
-        try:
-            return float(value)
-        except ValueError:
-            return value
+    if value == text:
+        with suppress(ValueError):
+            return float(text)
     return value

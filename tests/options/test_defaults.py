@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from earn_plugin.options.defaults import fill_defaults
@@ -33,12 +34,16 @@ def test_without_cuda_everything_runs_on_the_cpu(tmp_path, tiny, monkeypatch):
             assert filled(tmp_path, {**tiny, 'num_gpu': asked})['num_gpu'] == 0
 
 
-def test_default_values(tmp_path, tiny):
-    for key in ('logger', 'path', 'num_gpu', 'manual_seed'):
+@pytest.mark.parametrize('logger', [None, {'print_freq': None, 'keep_states': None}])
+def test_default_values_of_what_is_missing_or_nothing(tmp_path, tiny, logger):
+    for key in ('path', 'num_gpu', 'manual_seed'):
         del tiny[key]
-    del tiny['val']['val_freq'], tiny['val']['save_img']
+    tiny['logger'] = logger
+    tiny['train']['ema_decay'] = tiny['val']['val_freq'] = None
+    del tiny['val']['save_img']
     opt = filled(tmp_path, tiny)
     assert opt['logger'] == {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False, 'keep_states': 3}
+    assert 'ema_decay' not in opt['train']
     assert (opt['val']['val_freq'], opt['val']['save_img'], opt['val']['suffix']) == (5000, False, None)
 
 

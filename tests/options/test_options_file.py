@@ -41,6 +41,7 @@ def test_lines(tmp_path):
     options = read_options(write(tmp_path, VALID))
     assert options.describe(('train', 'optim_g', 'lr')) == 'line 4: train.optim_g.lr'
     assert options.describe(('train', 'milestones', 1)) == 'line 5: train.milestones.1'
+    assert read_options(write(tmp_path, 'a: 1\n2: 3')).describe((2,)) == 'line 2: 2'
     assert options.describe(('train', 'missing')) == 'line 3: train.missing'
     assert options.describe(('nowhere',)) == 'line 1: nowhere'
 
@@ -78,6 +79,8 @@ def test_tags_that_would_run_python_are_refused_not_run(tmp_path, monkeypatch, t
         ('just text', 'must be a mapping'),
         ('a: {b: 1, c: 2, b: 3}', r'line 1: a\.b is given twice'),
         ('a: !!float abc', 'cannot be read'),
+        ('a: !!bool abc', 'cannot be read'),
+        ('a: 1\n? [b]\n: c', 'line 2: a key must be a single value'),
         ('a: &a [*a]', 'cannot be read'),
         ('name: !!unknown x', 'line 1'),
         ('\0', 'cannot be read'),
@@ -120,9 +123,11 @@ def test_override_walks_the_keys(tmp_path):
         ('train:optim_x:lr=1', r'no section train\.optim_x; did you mean optim_g\?'),
         ('scale:x=1', 'no section scale'),
         ('name=[1', 'not a YAML value'),
+        ('name=2024-13-45', 'not a YAML value'),
+        ('name=!!bool x', 'not a YAML value'),
     ],
 )
-def test_an_override_of_no_section_is_reported(tmp_path, entry, message):
+def test_an_invalid_override_is_reported(tmp_path, entry, message):
     with pytest.raises(UsageError, match=message):
         override(read_options(write(tmp_path, VALID)), [entry])
 
