@@ -40,14 +40,15 @@ def is_same(weight: Tensor, value: Tensor) -> bool:
 
 
 class CheckpointFormat:
-    """The checkpoints of one authors' code."""
+    """The checkpoints of one authors' code; the base class is for ours, whose names and shapes are the network's."""
 
     title: str  # for messages
     arch: str  # the registered network
     detect: tuple[str, ...]  # names that all of these checkpoints have, and that no other kind has together
-    renames: Renames  # patterns in our names and their replacements, applied in order; {argument} is filled in
+    renames: Renames = ()  # patterns in our names and their replacements, applied in order; {argument} is filled in
     unused = r'(?!)'  # names that the authors save and their network does not use
     nested: tuple[str, ...] = ()  # the keys under which their files have the weights
+    required: dict[str, Any] = {}  # the only values of arguments that the authors' code supports
 
     def arguments(self, shapes: Shapes) -> dict[str, Any]:
         """The network's arguments, as far as they can be inferred from the shapes."""
@@ -56,10 +57,6 @@ class CheckpointFormat:
     def undetectable(self, shapes: Shapes) -> dict[str, tuple]:
         """Arguments that cannot be inferred from the weights, and their choices."""
         return {}
-
-    def unsupported(self, arguments: dict[str, Any]) -> str:
-        """The arguments that the authors' code does not support; empty if it supports all."""
-        return ''
 
     def authors_name(self, name: str, arguments: dict[str, Any]) -> str:
         for pattern, replacement in self.renames:
@@ -106,6 +103,7 @@ class EDSRFormat(CheckpointFormat):
 class HANFormat(EDSRFormat):
     title, arch = 'HAN', 'HAN'
     detect = ('la.gamma', 'csa.gamma', 'body.0.body.0.body.3.conv_du.0.weight')
+    required = {'num_group': 10}
     renames = (
         *EDSRFormat.frame,
         (r'^groups\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
@@ -128,15 +126,13 @@ class HANFormat(EDSRFormat):
             'squeeze_factor': frame['num_feat'] // shapes['body.0.body.0.body.3.conv_du.0.weight'][0],
         }
 
-    def unsupported(self, arguments):
-        return '' if arguments['num_group'] == 10 else f'num_group={arguments["num_group"]}, only 10'
-
 
 class RCANFormat(HANFormat):
     """For BasicSR's own RCAN."""
 
     title, arch = 'RCAN', 'RCAN'
     detect = ('body.0.body.0.body.3.conv_du.0.weight',)
+    required = {}
     renames = (
         *EDSRFormat.frame,
         (r'^body\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
@@ -145,9 +141,6 @@ class RCANFormat(HANFormat):
         (r'\.body\.3\.attention\.3\.', '.body.3.conv_du.2.'),
         (r'^conv_after_body\.', 'body.{num_group}.'),
     )
-
-    def unsupported(self, arguments):
-        return ''
 
 
 BRANCHES: Renames = (  # of the attention blocks of RNAN and of EARN's code
@@ -166,6 +159,7 @@ class EARNFormat(EDSRFormat):
 
     title, arch = 'EARN (released code)', 'EARN'
     detect = ('body.0.body.0.RA_RB1.0.body.0.weight', 'body.0.body.0.RA_MB.0.Up1x1conv.weight')
+    required = {'variant': 'released'}
     renames = (
         *EDSRFormat.frame,
         (r'^body\.(\d+)\.', r'body.\1.body.0.'),
@@ -199,9 +193,6 @@ class EARNFormat(EDSRFormat):
 
     def undetectable(self, shapes):
         return {'use_skip': (True, False)}
-
-    def unsupported(self, arguments):
-        return '' if arguments['variant'] == 'released' else f'variant={arguments["variant"]}'
 
     def authors_name(self, name, arguments):
         return super().authors_name(name, {**arguments, 'down': int(arguments['use_local_attention'])})
@@ -244,6 +235,7 @@ class RNANFormat(EDSRFormat):
 class A2NFormat(CheckpointFormat):
     title, arch = 'A2N', 'A2N'
     detect = ('AAB_trunk.0.conv_first.weight', 'trunk_conv.weight')
+    required = {'branch_weights': 'dynamic'}
     renames = (
         (r'^body\.', 'AAB_trunk.'),
         (r'\.dynamic_attention\.', '.ADM.'),
@@ -270,13 +262,11 @@ class A2NFormat(CheckpointFormat):
     def undetectable(self, shapes):
         return {} if 'upconv2.weight' in shapes else {'upscale': (2, 3)}
 
-    def unsupported(self, arguments):
-        return '' if arguments['branch_weights'] == 'dynamic' else f'branch_weights={arguments["branch_weights"]}'
-
 
 class LGVANFormat(CheckpointFormat):
     title, arch = 'LGVAN', 'LGVAN'
     detect = ('layers.0.atten.scale', 'layers.0.MLP.scale')
+    required = {'fused': False}
     nested = ('params', 'params_ema')
     renames = (
         (r'^body\.(\d+)\.0\.', r'layers.\1.atten.'),
@@ -303,9 +293,6 @@ class LGVANFormat(CheckpointFormat):
             'num_block': count_blocks(shapes, r'layers\.(\d+)\.'),
             'upscale': upscale_of(shapes, 'upsapling'),
         }
-
-    def unsupported(self, arguments):
-        return 'fused=True; convert the training form' if arguments['fused'] else ''
 
 
 class RK4RDNFormat(CheckpointFormat):

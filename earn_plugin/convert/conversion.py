@@ -39,18 +39,17 @@ def convert(
         if target.samefile(source):
             raise UsageError(f'{target} is the input file; choose another name for the output')
     read = read_network(source, arguments or {})
-    description = read.description
-    found = FoundNetwork(read.network, description['arch'], description['arguments'])
+    found = read.found
     lines = [f'{source}: {read.title}, {count_of(found.network)} parameters']
     lines += [f'warning: {warning}' for warning in read.warnings]
     if fused:
         found = fuse_network(found)
-        description = {**description, 'arguments': found.arguments}
         lines.append(f'converted to the fused form, {count_of(found.network)} parameters')
     if to_authors:
         weights, nested = authors_weights(found)
         write_weights(target, weights, {}, nested)
     else:
+        description = {'arch': found.arch, 'arguments': found.arguments, 'scale': read.scale}
         write_weights(target, found.network.state_dict(), description, ('params',))
     listed = ', '.join(f'{name}={value}' for name, value in found.arguments.items())
     written = f'written to {target}' + (" in the authors' form" if to_authors else '')
@@ -68,8 +67,9 @@ def authors_weights(found: FoundNetwork) -> tuple[Weights, tuple[str, ...]]:
         possible = ', '.join(kind.arch for kind in FORMATS)
         raise UserError(f'no authors published checkpoints of {found.arch}; possible: {possible}')
     arguments = describe_network('net_g', {'network_g': {'type': found.arch, **found.arguments}})['arguments']
-    if reason := kind.unsupported(arguments):
-        raise UserError(f"the authors' code of {kind.title} does not support {reason}")
+    for name, value in kind.required.items():
+        if arguments[name] != value:
+            raise UserError(f"the authors' code of {kind.title} supports only {name}={value}, not {arguments[name]}")
     weights = {kind.authors_name(name, arguments): tensor for name, tensor in found.network.state_dict().items()}
     weights = {name: tensor.reshape(kind.authors_shape(name, tuple(tensor.shape))) for name, tensor in weights.items()}
     return kind.constants(arguments, weights) | weights, kind.nested

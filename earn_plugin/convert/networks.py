@@ -12,7 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from earn_plugin.convert.authors import FORMATS, CheckpointFormat
-from earn_plugin.convert.weight_files import Weights, describe_network, read_weights
+from earn_plugin.convert.weight_files import Weights, describe_network, read_weights, registered_name
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.protocols import Fusible
 
@@ -55,12 +55,12 @@ class FoundNetwork:
 
 
 class ReadNetwork(NamedTuple):
-    """The network of a checkpoint, its description (arch, arguments, scale), its kind, and warnings about it."""
+    """A checkpoint's network, and what else is known of the file."""
 
-    network: nn.Module
-    description: dict[str, Any]
-    title: str
-    warnings: list[str]
+    found: FoundNetwork
+    scale: int | None
+    title: str  # for messages
+    warnings: list[str]  # where the network differs from the checkpoint
 
 
 def find_network(choice: NetworkChoice) -> FoundNetwork:
@@ -70,8 +70,7 @@ def find_network(choice: NetworkChoice) -> FoundNetwork:
         UserError: no such network or file, the arguments do not fit, or the network has no fused form.
     """
     if choice.is_checkpoint:
-        read = read_network(Path(choice.model), choice.arguments, choice.arch)
-        found = FoundNetwork(read.network.eval(), read.description['arch'], read.description['arguments'])
+        found = read_network(Path(choice.model), choice.arguments, choice.arch).found
     elif choice.arch not in (None, choice.model):
         raise UsageError(
             f'--arch {choice.arch} goes with a checkpoint ({", ".join(ENDINGS)}); {choice.model} is not a checkpoint'
@@ -134,7 +133,7 @@ def load(path: str | Path, **arguments: Any) -> nn.Module:
     Raises:
         UserError: the file is missing or damaged, its network is not known, or an argument is missing or does not fit.
     """
-    return read_network(Path(path), arguments).network.eval()
+    return read_network(Path(path), arguments).found.network
 
 
 def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None) -> ReadNetwork:
@@ -148,24 +147,30 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
         if description.get('arch', arch) != arch:
             raise UserError(f'{path} is a checkpoint of {description["arch"]}, not of {arch}')
         description = description or {'arch': arch, 'arguments': arguments}
-    source = f' (weights from {within})' if within else ''
-    kind = None if description else recognise(path, weights)
     if arguments.get('fused') and not (description and description['arguments'].get('fused')):
         raise UserError(f'{path} holds the training form; write the fused form with `basicsr convert IN OUT --fused`')
-    if kind is None:
-        network = build(path, description['arch'], description['arguments'])
+    if description:
+        kind = CheckpointFormat()
+        title = kind.title = description['arch']
         for name, value in arguments.items():
             if (recorded := description['arguments'].get(name)) != value:
                 raise UserError(f'{path} has {name}={recorded!r}, not {value!r}')
-        check_form(path, description, network, weights)
-        load_strictly(path, description['arch'], network, weights)
-        return ReadNetwork(network, description, f'{description["arch"]} checkpoint{source}', [])
-    network_opt = {'type': kind.arch, **infer_arguments(path, kind, weights, arguments)}
-    description = describe_network('net_g', {'network_g': network_opt, 'scale': network_opt.get('upscale')})
-    network = build(path, kind.arch, description['arguments'])
-    warnings = kind.warnings(description['arguments'], weights)
-    load_strictly(path, kind.title, network, from_authors(path, kind, network, weights, description['arguments']))
-    return ReadNetwork(network, description, f'official {kind.title} checkpoint{source}', warnings)
+    else:
+        kind = recognise(path, weights)
+        title = f'official {kind.title}'
+        network_opt = {'type': kind.arch, **infer_arguments(path, kind, weights, arguments)}
+        description = describe_network('net_g', {'network_g': network_opt, 'scale': network_opt.get('upscale')})
+    network, arguments = build(path, description), description['arguments']
+    if forms := swapped_forms(network, arguments, weights):
+        raise UserError(
+            f'{path} holds the weights of the {forms[0]} form, but is read as the {forms[1]} form; unless the file '
+            f'records it, pass --set fused={str(forms[0] == "fused").lower()}'
+        )
+    warnings = kind.warnings(arguments, weights)
+    load_strictly(path, network, weights, kind, arguments)
+    found = FoundNetwork(network.eval(), description['arch'], arguments)
+    source = f' (weights from {within})' if within else ''
+    return ReadNetwork(found, description.get('scale'), f'{title} checkpoint{source}', warnings)
 
 
 def recognise(path: Path, weights: Weights) -> CheckpointFormat:
@@ -204,72 +209,55 @@ def infer_arguments(path: Path, kind: CheckpointFormat, weights: Weights, given:
     return inferred | given
 
 
-def registered_name(arch: str) -> str:
-    """The registry's key of a network: BasicSR's own may have a suffix."""
-    return arch if arch in ARCH_REGISTRY else f'{arch}_basicsr'
-
-
-def build(path: Path, arch: str, arguments: dict[str, Any]) -> nn.Module:
+def build(path: Path, description: dict[str, Any]) -> nn.Module:
+    arch = description['arch']
     if registered_name(arch) not in ARCH_REGISTRY:
         raise UserError(f'{path}: {arch} is not registered; `basicsr list` shows what is, --arch-file imports a file')
     try:
-        return ARCH_REGISTRY.get(registered_name(arch))(**arguments)
+        return ARCH_REGISTRY.get(registered_name(arch))(**description['arguments'])
     except Exception as error:  # networks may raise anything for arguments that do not fit
         raise UserError(f'{path}: {arch} cannot be built: {reason_of(error)}') from error
 
 
-def from_authors(
-    path: Path, kind: CheckpointFormat, network: nn.Module, weights: Weights, arguments: dict[str, Any]
-) -> Weights:
-    """The authors' weights under our names and in our shapes, without those that the network does not use."""
-    own = network.state_dict()
-    wanted = {kind.authors_name(name, arguments): name for name in own}
-    missing = [name for name in wanted if name not in weights]
-    unexpected = [name for name in weights if name not in wanted and not re.fullmatch(kind.unused, name)]
-    if missing or unexpected:
-        raise UserError(misfit(path, kind.title, missing, unexpected))
-    ours = {}
-    for authors_name, name in wanted.items():
-        tensor, shape = weights[authors_name], own[name].shape
-        fits = tensor.shape == kind.authors_shape(authors_name, tuple(shape))
-        ours[name] = tensor.reshape(shape) if fits else tensor
-    return ours
-
-
-def check_form(path: Path, description: dict[str, Any], network: nn.Module, weights: Weights) -> None:
-    """Raise UserError if the weights are those of the network's other form."""
+def swapped_forms(network: nn.Module, arguments: dict[str, Any], weights: Weights) -> tuple[str, str] | None:
+    """The forms of the weights and of the network, 'fused' and 'training' or the reverse, if they are not the same."""
     if not isinstance(network, Fusible) or weights.keys() == network.state_dict().keys():
-        return
-    is_fused = bool(description['arguments'].get('fused'))
-    other = build(path, description['arch'], {**description['arguments'], 'fused': not is_fused})
-    if weights.keys() == other.state_dict().keys():
-        forms = ('training', 'fused') if is_fused else ('fused', 'training')
-        raise UserError(
-            f'{path} holds the weights of the {forms[0]} form, but is read as the {forms[1]} form; unless the file '
-            f'records it, pass --set fused={str(not is_fused).lower()}'
-        )
+        return None
+    is_fused = bool(arguments.get('fused'))
+    other = type(network)(**{**arguments, 'fused': not is_fused})
+    if weights.keys() != other.state_dict().keys():
+        return None
+    return ('training', 'fused') if is_fused else ('fused', 'training')
 
 
-def load_strictly(path: Path, title: str, network: nn.Module, weights: Weights) -> None:
-    """Load the weights; raise UserError with the first names that are missing, unexpected or of another shape."""
-    own = network.state_dict()
-    missing, unexpected = [n for n in own if n not in weights], [n for n in weights if n not in own]
+def load_strictly(
+    path: Path, network: nn.Module, weights: Weights, kind: CheckpointFormat, arguments: dict[str, Any]
+) -> None:
+    """Load weights that have the names and shapes of a kind of checkpoint.
+
+    Raises:
+        UserError: names are missing or unexpected, of which the first are listed, or a shape does not fit.
+    """
+    own, ours = network.state_dict(), {}
+    names = {kind.authors_name(name, arguments): name for name in own}
+    missing = [name for name in names if name not in weights]
+    unexpected = [name for name in weights if name not in names and not re.fullmatch(kind.unused, name)]
     if missing or unexpected:
-        raise UserError(misfit(path, title, missing, unexpected))
-    for name, tensor in own.items():
-        if weights[name].shape != tensor.shape:
-            shapes = tuple(weights[name].shape), tuple(tensor.shape)
-            raise UserError(f'{path} looks like {title}, but {name} has shape {shapes[0]}, expected {shapes[1]}')
-    network.load_state_dict(weights)
-
-
-def misfit(path: Path, title: str, missing: list[str], unexpected: list[str]) -> str:
-    parts = [
-        f'{what} {", ".join(names[:MOST_NAMED])}' + (f' and {len(names) - MOST_NAMED} more' * (len(names) > MOST_NAMED))
-        for what, names in (('missing', missing), ('unexpected', unexpected))
-        if names
-    ]
-    return f'{path} looks like {title}, but its weights do not fit: {"; ".join(parts)}'
+        parts = [
+            f'{what} {", ".join(odd[:MOST_NAMED])}' + (f' and {len(odd) - MOST_NAMED} more' * (len(odd) > MOST_NAMED))
+            for what, odd in (('missing', missing), ('unexpected', unexpected))
+            if odd
+        ]
+        raise UserError(f'{path} looks like {kind.title}, but its weights do not fit: {"; ".join(parts)}')
+    for authors_name, name in names.items():
+        tensor, expected = weights[authors_name], kind.authors_shape(authors_name, tuple(own[name].shape))
+        if tensor.shape != expected:
+            shape = tuple(tensor.shape)
+            raise UserError(
+                f'{path} looks like {kind.title}, but {authors_name} has shape {shape}, expected {expected}'
+            )
+        ours[name] = tensor.reshape(own[name].shape)
+    network.load_state_dict(ours)
 
 
 def import_arch_file(path: Path) -> None:

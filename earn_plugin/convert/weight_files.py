@@ -40,16 +40,12 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, Any], str]:
     while key := next((key for key in NESTED if isinstance(content.get(key), dict)), None):
         within.append(key)
         content = content[key]
-    other = next(
-        (
-            f'{k!r} is {type(t).__name__}'
-            for k, t in content.items()
-            if not (isinstance(k, str) and isinstance(t, Tensor))
-        ),
-        '',
-    )
+    other = [
+        f'{k!r} is {type(v).__name__}' for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))
+    ]
     if not content or other:
-        raise UserError(f'{path} holds no weights, neither itself nor in {", ".join(NESTED)} ({other or "empty"})')
+        reason = other[0] if other else 'empty'
+        raise UserError(f'{path} holds no weights, neither itself nor in {", ".join(NESTED)} ({reason})')
     content = {name: tensor for name, tensor in content.items() if name != 'n_averaged'}  # of torch's AveragedModel
     while content and all(name.startswith('module.') for name in content):  # saved from DataParallel
         content = {name.removeprefix('module.'): tensor for name, tensor in content.items()}
@@ -81,14 +77,15 @@ def write_weights(path: Path, weights: Weights, description: dict[str, Any], nes
     Raises:
         UserError: the file cannot be written.
     """
-    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    # clones, because safetensors refuses tensors that share memory, and torch.save writes all of what a view is of
+    copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
     try:
         with atomic_file(path) as file:
             if path.suffix == '.safetensors':
                 metadata = {'format': 'pt', 'earn_plugin': json.dumps(description)}
-                file.write(save(weights, metadata if description else {'format': 'pt'}))
+                file.write(save(copies, metadata if description else {'format': 'pt'}))
             else:
-                torch.save(dict.fromkeys(nested, weights) | description if nested else weights, file)
+                torch.save(dict.fromkeys(nested, copies) | description if nested else copies, file)
     except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
         raise UserError(f'cannot write {path}: {error}') from error
 
@@ -99,10 +96,14 @@ def describe_network(label: str, opt: dict[str, Any]) -> dict[str, Any]:
     if not given:
         return {}
     arguments = {key: value for key, value in given.items() if key != 'type'}
-    name = given['type'] if given['type'] in ARCH_REGISTRY else f'{given["type"]}_basicsr'
-    parameters = inspect.signature(ARCH_REGISTRY.get(name)).parameters.values()
+    parameters = inspect.signature(ARCH_REGISTRY.get(registered_name(given['type']))).parameters.values()
     defaults = {p.name: p.default for p in parameters if isinstance(p.default, DATA)}  # SwinIR's have classes
     return {'arch': given['type'], 'arguments': as_plain_data({**defaults, **arguments}), 'scale': opt.get('scale')}
+
+
+def registered_name(arch: str) -> str:
+    """The registry's key of a network: BasicSR's own may have a suffix."""
+    return arch if arch in ARCH_REGISTRY else f'{arch}_basicsr'
 
 
 def as_plain_data(value: Any) -> Any:

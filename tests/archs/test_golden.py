@@ -7,7 +7,7 @@ import torch
 from basicsr.archs import build_network
 
 from earn_plugin.convert.authors import FORMATS
-from earn_plugin.convert.networks import from_authors
+from earn_plugin.convert.networks import load_strictly
 from earn_plugin.convert.weight_files import describe_network
 from tests.helpers.places import GOLDEN
 
@@ -42,7 +42,7 @@ def test_equals_the_authors_network(golden, name):
     network = build_network({'type': arch, **arguments}).double()
     kind = next(kind for kind in FORMATS if kind.arch == arch)
     arguments = describe_network('net_g', {'network_g': {'type': arch, **arguments}})['arguments']
-    network.load_state_dict(from_authors(Path(name), kind, network, case.weights, arguments))
+    load_strictly(Path(name), network, case.weights, kind, arguments)
     with torch.no_grad():
         output = network(case.input / case.input_range) * case.input_range
     assert case.error(output) < 1e-9

@@ -279,8 +279,8 @@ def test_nothing_is_overwritten_by_mistake(tmp_path, lgvan):
 @pytest.mark.parametrize(
     ('arch', 'arguments', 'message'),
     [
-        ('EARN', {'num_feat': 16, 'num_block': 1}, 'does not support variant=paper'),
-        ('HAN', {'num_feat': 4, 'num_group': 3, 'num_block': 1, 'squeeze_factor': 2}, 'num_group=3, only 10'),
+        ('EARN', {'num_feat': 16, 'num_block': 1}, 'supports only variant=released, not paper'),
+        ('HAN', {'num_feat': 4, 'num_group': 3, 'num_block': 1, 'squeeze_factor': 2}, 'only num_group=10, not 3'),
         ('EDSR', {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1}, 'EDSR; possible: A2N'),
     ],
 )

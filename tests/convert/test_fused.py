@@ -66,7 +66,7 @@ def test_a_training_form_is_not_loaded_as_fused(golden, tmp_path, trained):
 
 def test_the_fused_form_has_no_authors_form(tmp_path, trained):
     convert(tmp_path / 'net.pth', tmp_path / 'fused.pth', {}, fused=True)
-    with pytest.raises(UserError, match="authors' code of LGVAN does not support fused=True"):
+    with pytest.raises(UserError, match="authors' code of LGVAN supports only fused=False"):
         convert(tmp_path / 'fused.pth', tmp_path / 'x.pth', {}, to_authors=True)
     with pytest.raises(UserError, match=r'fused\.pth has fused=True'):
         earn_plugin.load(tmp_path / 'fused.pth', fused=False)
