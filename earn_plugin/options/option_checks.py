@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def check_dataset_options(options: Options) -> None:
     """
     checker = _Checker(options, is_train=False)
     if checker.is_mapping(('datasets',)):
-        checker.check_kinds((), ['scale'])
+        checker.check_kinds((), {'scale'})
         checker.check_datasets()
     checker.raise_problems()
 
@@ -95,12 +95,12 @@ class _Checker:
         self.options = options
         self.data = options.data
         self.is_train = is_train
-        self.problems: list[tuple[int, str]] = []  # by line
+        self.problems: set[tuple[int, str]] = set()  # by line
         self.warnings: list[str] = []
         self.lacks_data = False
 
     def report(self, place: Place, message: str) -> None:
-        self.problems.append((self.options.line(place), f'{self.options.describe(place)}: {message}'))
+        self.problems.add((self.options.line(place), f'{self.options.describe(place)}: {message}'))
 
     def raise_problems(self) -> None:
         if not self.problems:
@@ -119,20 +119,18 @@ class _Checker:
         if model is not None:
             self.check_model_keys(model)
         for section in ((), ('train',), ('val',), ('logger',)):
-            self.check_kinds(section, KINDS)
+            self.check_kinds(section)
         for key, value in self.data.items():
             if str(key).startswith('network_') and value is not None:
                 self.check_network((key,))
         self.check_datasets()
         self.check_training(model)
-        if self.is_mapping(('val',), optional=True) and self.is_mapping(('val', 'metrics'), optional=True):
-            for name in self.data['val']['metrics']:
-                place = ('val', 'metrics', name)
-                self.check_object(place, choices_of(METRIC_REGISTRY), 'metric', skip=('img', 'img2'), extra=('better',))
-        if self.is_mapping(('path',), optional=True):
-            for key in self.data['path']:
-                if str(key).startswith(('pretrain_network', 'resume_state')):
-                    self.check_exists(('path', key))
+        for name in self.section(('val', 'metrics')):
+            place = ('val', 'metrics', name)
+            self.check_object(place, choices_of(METRIC_REGISTRY), 'metric', skip=('img', 'img2'), extra=('better',))
+        for key in self.section(('path',)):
+            if str(key).startswith(('pretrain_network', 'resume_state')):
+                self.check_exists(('path', key))
 
     def check_model_keys(self, model: type) -> None:
         known = OURS.union(keys_read(model), *(keys_read(sys.modules[f'basicsr.{name}']) for name in READERS))
@@ -142,8 +140,7 @@ class _Checker:
             if self.data.get(key) is None and (key,) in keys_read(model):
                 self.report((key,), 'is missing')
         for place in (('train',), ('val',), ('logger',), ('path',), ('dist_params',)):
-            if self.is_mapping(place, optional=True):
-                self.check_keys(place, self.value(place), below(place, known), below(place, others))
+            self.check_keys(place, self.section(place), below(place, known), below(place, others))
 
     def value(self, place: Place) -> Any:
         value: Any = self.data
@@ -151,11 +148,15 @@ class _Checker:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
-    def is_mapping(self, place: Place, optional: bool = False) -> bool:
+    def is_mapping(self, place: Place) -> bool:
         value = self.value(place)
-        if not isinstance(value, dict) and not (optional and value is None):
+        if not isinstance(value, dict):
             self.report(place, f'must be a mapping, got {value!r}')
         return isinstance(value, dict)
+
+    def section(self, place: Place) -> dict:
+        """A section that may be missing, or left out with ~."""
+        return self.value(place) if self.value(place) is not None and self.is_mapping(place) else {}
 
     def check_keys(self, place: Place, given: Iterable, valid: set[str], elsewhere: Iterable[str] = ()) -> None:
         for key in given:
@@ -166,14 +167,14 @@ class _Checker:
             else:
                 self.report((*place, key), f'is not a known option{nearest(key, valid)}')
 
-    def check_kinds(self, section: Place, keys: Iterable[str]) -> None:
-        for key in keys:
-            place = (*section, key)
-            value, kind = self.value(place), KINDS[key]
+    def check_kinds(self, section: Place, keys: Set[str] = KINDS.keys()) -> None:
+        given = self.section(section)
+        for key in keys & given.keys():
+            place, value = (*section, key), given[key]
             if value is None:
                 continue
-            if not fits(value, kind):
-                self.report_kind(place, kind, value)
+            if not fits(value, KINDS[key]):
+                self.report_kind(place, KINDS[key], value)
             elif key in RANGES and fits(value, float):
                 low, high = RANGES[key]
                 if not low <= value <= high:
@@ -248,15 +249,16 @@ class _Checker:
                 self.report((*place, 'upscale'), f'is {upscale}, but scale is {scale}')
 
     def check_datasets(self) -> None:
-        if not self.is_mapping(('datasets',), optional=True):
+        if self.data.get('datasets') is None or not self.is_mapping(('datasets',)):
             return
-        if self.is_train and self.data['datasets'].get('train') is None:
+        datasets = self.data['datasets']
+        if self.is_train and datasets.get('train') is None:
             self.report(('datasets',), 'training needs a data set named train')
-        for name in self.data['datasets']:
+        for name, dataset in datasets.items():
             phase = str(name).partition('_')[0]
             if phase not in ('train', 'val', 'test'):
                 self.report(('datasets', name), 'a data set must be named train, val or test (or val_2, test_2, …)')
-            if self.is_mapping(('datasets', name), optional=True):  # ~ leaves a data set out
+            if dataset is not None and self.is_mapping(('datasets', name)):
                 self.check_dataset(('datasets', name), phase)
 
     def check_dataset(self, place: Place, phase: str) -> None:
@@ -273,7 +275,7 @@ class _Checker:
         known = reads | below((), keys_read(sys.modules['basicsr.data']))
         known |= {'dataset_enlarge_ratio', 'gt_size'}  # which the training loop and the model read
         self.check_keys(place, dataset, known, below((), read_by_any(DATASET_REGISTRY)) | UNUSED)
-        self.check_kinds(place, KINDS)
+        self.check_kinds(place)
         if isinstance(dataset.get('io_backend'), dict):
             self.chosen((*place, 'io_backend', 'type'), FileClient._backends, 'backend')
         for key in dataset:
@@ -298,7 +300,7 @@ class _Checker:
             self.lacks_data |= path.parts[:1] == ('datasets',)
 
     def check_training(self, model: type | None) -> None:
-        if not self.is_train or not self.is_mapping(('train',), optional=True):
+        if not self.is_train or self.data.get('train') is None or not self.is_mapping(('train',)):
             return
         train = self.data['train']
         reads = below(('train',), keys_read(model)) if model is not None else ()
@@ -309,7 +311,7 @@ class _Checker:
         for key, value in train.items():
             place = ('train', key)
             if key == 'losses':
-                for name in value if self.is_mapping(place, optional=True) else ():
+                for name in self.section(place):
                     self.check_loss((*place, name))
             elif key == 'scheduler':
                 self.check_object(place, SCHEDULERS, key, skip=('optimizer', 'last_epoch'))

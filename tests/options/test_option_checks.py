@@ -112,6 +112,12 @@ def test_all_mistakes_are_reported_at_once_by_their_lines(tmp_path, tiny):
         assert name in problem
 
 
+def test_a_mistake_is_reported_once(tmp_path, tiny):
+    for place in ('val', 'train', 'datasets', 'path'):
+        (problem,) = problems(tmp_path, tiny, force=[f'{place}=3'])
+        assert problem.endswith(f'{place}: must be a mapping, got 3')
+
+
 def test_missing_sections_and_arguments(tmp_path, tiny):
     (problem,) = problems(tmp_path, tiny, force=['datasets:train=~'])
     assert problem.startswith('line 6: datasets: ')
