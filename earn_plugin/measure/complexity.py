@@ -35,18 +35,8 @@ ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention  # whose count ho
 # What fvcore ignores without a warning, although it computes.
 IGNORED_BY_FVCORE = ('clamp', 'clamp_', 'max', 'relu', 'relu_')
 # fvcore itself calls these shape manipulation when they come as one operator, and unsupported when they do not.
-MOVES_OF_FVCORE = {
-    'clone',
-    'ones_like',
-    'pad',
-    'unflatten',
-    'view_as',
-    'expand_as',
-    'unfold',
-    'repeat',
-    'alias',
-    'fill_',
-}
+MOVES_OF_FVCORE = re.compile('alias|clone|expand_as|fill_|ones_like|pad|repeat|unflatten|unfold|view_as')
+ATTENTION_ARGUMENTS = ('query', 'key', 'value', 'attn_mask', 'dropout_p', 'is_causal')
 
 
 @dataclass(frozen=True)
@@ -163,13 +153,14 @@ class FusedAttentionCounter(TorchFunctionMode):
     multiply_adds = 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is not F.scaled_dot_product_attention or len(args) < 3:
+        if function is not F.scaled_dot_product_attention:
             return function(*args, **(kwargs or {}))
-        query, key, value = args[:3]
+        given = {**dict(zip(ATTENTION_ARGUMENTS, args, strict=False)), **(kwargs or {})}
+        query, key, value = (given.pop(name) for name in ATTENTION_ARGUMENTS[:3])
         sizes = (*query.shape[:-1], key.shape[-2], query.shape[-1] + value.shape[-1])
         self.multiply_adds += prod(map(int, sizes))  # in a trace, sizes are tensors
-        if len(args) > 3 or not set(kwargs or {}) <= {'scale'}:
-            return function(*args, **(kwargs or {}))
+        if given.keys() - {'scale'}:
+            return function(query, key, value, **given)
         first = function(query[..., :1, :], key[..., :1, :], value[..., :1, :])
         return first.expand(*query.shape[:-1], value.shape[-1])
 
@@ -195,7 +186,7 @@ def count_fvcore(network: nn.Module, x: Tensor) -> tuple[int, dict[str, int], in
         total = int(analysis.total())
     for name, calls in analysis.unsupported_ops().items():
         name = name.rpartition('::')[2].removeprefix('PythonOp.')
-        if name not in MOVES_OF_FVCORE:
+        if not MOVES_OF_FVCORE.fullmatch(name):
             uncounted[name.removesuffix('_')] += calls
     return total, dict(uncounted.most_common()), attention.multiply_adds
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from earn_plugin.atomic_files import atomic_file
+from earn_plugin.atomic_files import write_file
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network, fuse_network, output_of
 from earn_plugin.devices import describe_device, find_device
 from earn_plugin.errors import UsageError, UserError
@@ -201,8 +201,4 @@ def benchmark_network(choice: NetworkChoice, benchmark: Benchmark) -> None:
     print(f'medians of {benchmark.repeats} interleaved runs; {MEMORY}')
     print_forms(rows)
     if benchmark.json is not None:
-        try:
-            with atomic_file(benchmark.json) as file:
-                file.write(json.dumps({**about, 'forms': rows}, indent=2, ensure_ascii=False).encode())
-        except OSError as error:
-            raise UserError(f'cannot write {benchmark.json}: {error}') from error
+        write_file(benchmark.json, json.dumps({**about, 'forms': rows}, indent=2, ensure_ascii=False).encode())

@@ -1,46 +1,43 @@
 """From a checkpoint to a submission: one Python file, flat weights, and a branch in the organisers' script."""
 
-import io
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
-import torch
-from torch import nn
-
 import earn_plugin
-from earn_plugin.atomic_files import atomic_file
+from earn_plugin.atomic_files import write_file
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
-from earn_plugin.convert.weight_files import read_weights
+from earn_plugin.convert.weight_files import read_weights, write_weights
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
 from earn_plugin.ntire.factsheet import CHECKLIST, factsheet_files
-from earn_plugin.ntire.network_checks import check_data_range, check_scale
+from earn_plugin.ntire.network_checks import check_network
 from earn_plugin.ntire.organisers_script import MARK, Submission, branch, find_script, patch_script, script_diff
 from earn_plugin.ntire.protocol import find_year
 from earn_plugin.ntire.self_check import check_submission
 from earn_plugin.ntire.single_file import single_file
 from earn_plugin.protocols import Fusible
 
-LOAD = '''
+BRANCH = 'select_model.txt'
+MAIN = '''
 
 DATA_RANGE = {data_range}
 
 
 def load(model_path: str) -> {arch}:
     """The network with its weights; model_path is their file, or the folder that contains it."""
-    if os.path.isdir(model_path):
-        model_path = os.path.join(model_path, {file!r})
-    model = {call}
-    model.load_state_dict(torch.load(model_path, map_location='cpu'), strict=True)
+    path = Path(model_path)
+    model = {arch}({arguments})
+    weights = torch.load(path / {file!r} if path.is_dir() else path, map_location='cpu')
+    model.load_state_dict(weights, strict=True)
     return model.eval()
 
 
 def main(model_dir: str, input_path: str, output_path: str, device: torch.device) -> None:
     """Upscale every image of a folder."""
     upscale_folder(load(model_dir), DATA_RANGE, input_path, output_path, device)
-'''
+'''  # of the quality track; upscale_folder imports Path and torch
 
 
 def export(
@@ -77,11 +74,9 @@ def export(
     find_year(year, track)
     check_names(team, name)
     found = find_network(choice)
-    cls, network = type(found.network), found.network.float()
-    submission = Submission(year, team, name, cls.__name__, found.arguments, data_range, track)
-    check_scale(network, data_range)
-    if choice.is_checkpoint:
-        check_data_range(network, data_range)
+    network = found.network.float()
+    submission = Submission(year, team, name, type(network).__name__, found.arguments, data_range, track)
+    check_network(network, data_range, choice.is_checkpoint)
     out = out or Path(f'ntire{year}_{submission.module}' + ('_quality' if track == 'quality' else ''))
     check_targets(out, repo, submission)
 
@@ -89,12 +84,10 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as temporary:
             folder = Path(temporary)
-            write_file(folder / submission.weights, serialised_weights(network))
-            write_file(folder / submission.code, source_file(submission, cls, found).encode())
+            write_network(folder, submission, found)
             checked = check_submission(folder, submission, network)
-            write_file(folder / 'select_model.txt', branch(submission).encode())
-            for path, text in factsheet_files(submission, found, size).items():
-                write_file(folder / path, text.encode())
+            for path, text in {BRANCH: branch(submission), **factsheet_files(submission, found, size)}.items():
+                (folder / path).write_bytes(text.encode())
             written = [path.relative_to(folder) for path in sorted(folder.rglob('*')) if path.is_file()]
             for path in sorted(written, key=lambda path: path.suffix != '.pth'):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +95,12 @@ def export(
     except OSError as error:
         raise UserError(f'cannot write into {out}: {error}; choose another --out') from error
     report = [
-        f'{choice.model}: {cls.__name__}, {found.form}{describe_weights(choice)}',
+        f'{choice.model}: {submission.arch}, {found.form}{describe_weights(choice)}',
         *(f'checked: {line}' for line in checked),
         f'written to {out}: {", ".join(map(str, written))}',
         *(write_into_repo(repo, out, submission) if repo else []),
     ]
-    if isinstance(found.network, Fusible) and not found.arguments.get('fused'):
+    if isinstance(network, Fusible) and found.form == 'training form':
         report.append(f'{found.arch} has a fused form with other figures; --fused exports it')
     return '\n'.join([*report, f'left for you to do: {out / CHECKLIST}'])
 
@@ -140,33 +133,23 @@ def check_targets(out: Path, repo: Path | None, submission: Submission) -> None:
         patch_script(find_script(repo, submission.track), submission)
 
 
-def serialised_weights(network: nn.Module) -> bytes:
-    buffer = io.BytesIO()
-    torch.save({key: value.detach().cpu().clone() for key, value in network.state_dict().items()}, buffer)
-    return buffer.getvalue()
-
-
-def source_file(submission: Submission, cls: type, found: FoundNetwork) -> str:
-    """The Python file with the network."""
+def write_network(folder: Path, submission: Submission, found: FoundNetwork) -> None:
+    """Write the two files that the organisers run: the weights and the Python file."""
+    write_weights(folder / submission.weights, found.network.state_dict(), {})
     is_quality = submission.track == 'quality'
-    header = (
+    text = (
         f'"""{submission.name}, team {submission.team} of the NTIRE {submission.year} challenge, ×{SCALE}.\n\n'
         f'N×3×H×W, RGB in [0, {submission.data_range:g}] → N×3×{SCALE}H×{SCALE}W. {submission.arch}, {found.form}; '
         f'{MARK} (earn_plugin {earn_plugin.__version__}).\n"""\n\n'
-    )
-    text = header + single_file(cls, *(['upscale_folder'] if is_quality else []))
+    ) + single_file(type(found.network), *(['upscale_folder'] if is_quality else []))
     if is_quality:
-        arguments = ', '.join(f'{key}={value!r}' for key, value in submission.arguments.items())
-        text += LOAD.format(
+        text += MAIN.format(
             data_range=submission.data_range,
             arch=submission.arch,
             file=Path(submission.weights).name,
-            call=f'{submission.arch}({arguments})',
+            arguments=', '.join(f'{name}={value!r}' for name, value in submission.arguments.items()),
         )
-        for module in ('torch', 'os'):
-            if not re.search(rf'^import {module}$', text, re.MULTILINE):
-                text = text.replace('annotations\n\n', f'annotations\n\nimport {module}\n', 1)
-    return text
+    write_file(folder / submission.code, text.encode())
 
 
 def describe_weights(choice: NetworkChoice) -> str:
@@ -184,16 +167,8 @@ def write_into_repo(repo: Path, out: Path, submission: Submission) -> list[str]:
     for name in (submission.weights, submission.code):
         write_file(repo / name, (out / name).read_bytes())
     if difference:
-        write_file(path, new.encode(), path.stat().st_mode)
+        mode = path.stat().st_mode
+        write_file(path, new.encode())
+        path.chmod(mode)
     written = f'written to {repo}: {submission.code}, {submission.weights}'
     return [written, difference or f'{path} already has the branch']
-
-
-def write_file(path: Path, content: bytes, mode: int | None = None) -> None:
-    try:
-        with atomic_file(path) as file:
-            file.write(content)
-        if mode is not None:
-            path.chmod(mode & 0o777)
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error}') from error

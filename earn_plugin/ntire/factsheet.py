@@ -1,19 +1,10 @@
 """The factsheet's figures, as text and as a LaTeX table, and the checklist of what people have to write."""
 
-from typing import NamedTuple
-
 from earn_plugin.convert.networks import FoundNetwork
 from earn_plugin.measure.complexity import count_complexity
 from earn_plugin.ntire.organisers_script import MARK, SCRIPTS, Submission
-from earn_plugin.ntire.protocol import find_year
 
 CHECKLIST = 'CHECKLIST.md'
-
-
-class Figure(NamedTuple):
-    title: str
-    unit: str
-    value: str
 
 
 def factsheet_files(submission: Submission, found: FoundNetwork, size: tuple[int, int]) -> dict[str, str]:
@@ -26,37 +17,35 @@ def factsheet_files(submission: Submission, found: FoundNetwork, size: tuple[int
     }
 
 
-def count_figures(submission: Submission, found: FoundNetwork, size: tuple[int, int]) -> list[Figure]:
-    """Counted as the organisers of the year count: by module hooks until 2023, then by fvcore."""
-    by_fvcore = find_year(submission.year, submission.track).counter == 'fvcore'
+def count_figures(submission: Submission, found: FoundNetwork, size: tuple[int, int]) -> dict[str, str]:
+    """Title → figure, counted as the organisers of the year do: by module hooks until 2023, then by fvcore."""
+    by_fvcore = submission.protocol.counter == 'fvcore'
     counted = count_complexity(found, size, fvcore=by_fvcore)
     found.network.cpu()
     flops = counted.exported_fvcore if by_fvcore else counted.hooks
-    return [
-        Figure('Parameters', 'M', f'{counted.params / 1e6:.3f}'),
-        Figure('FLOPs', 'G', f'{flops / 1e9:.2f}'),
-        Figure('Activations', 'M', f'{counted.activations / 1e6:.2f}'),
-        Figure('Conv2d', '', f'{counted.convs}'),
-    ]
+    return {
+        'Parameters [M]': f'{counted.params / 1e6:.3f}',
+        'FLOPs [G]': f'{flops / 1e9:.2f}',
+        'Activations [M]': f'{counted.activations / 1e6:.2f}',
+        'Conv2d': f'{counted.convs}',
+    }
 
 
-def as_text(submission: Submission, form: str, figures: list[Figure], size: tuple[int, int]) -> str:
-    counter = find_year(submission.year, submission.track).counter
+def as_text(submission: Submission, form: str, figures: dict[str, str], size: tuple[int, int]) -> str:
     lines = [
         f'{submission.label}: {submission.arch}, {form}, NTIRE {submission.year}; {MARK}',
-        f'input 3×{size[0]}×{size[1]}; multiply-adds counted as one each, by {counter}',
+        f'input 3×{size[0]}×{size[1]}; multiply-adds counted as one each, by {submission.protocol.counter}',
         '',
-        *(f'{figure.title + (f" [{figure.unit}]" if figure.unit else ""):<16}{figure.value}' for figure in figures),
+        *(f'{title:<16}{figure}' for title, figure in figures.items()),
     ]
     return '\n'.join(lines) + '\n'
 
 
-def as_latex(submission: Submission, figures: list[Figure], size: tuple[int, int]) -> str:
-    counter = find_year(submission.year, submission.track).counter
+def as_latex(submission: Submission, figures: dict[str, str], size: tuple[int, int]) -> str:
     name = submission.name.replace('_', r'\_')
-    titles = ' & '.join(f'{f.title} [{f.unit}]' if f.unit else f'\\#{f.title}' for f in figures)
+    titles = ' & '.join(figures).replace('Conv2d', r'\#Conv2d')
     lines = [
-        f'% {MARK}; multiply-adds counted as one each, by {counter}',
+        f'% {MARK}; multiply-adds counted as one each, by {submission.protocol.counter}',
         r'\begin{table}[t]',
         r'  \centering',
         rf'  \caption{{{name}, $\times 4$, for an input of $3 \times {size[0]} \times {size[1]}$.}}',
@@ -64,7 +53,7 @@ def as_latex(submission: Submission, figures: list[Figure], size: tuple[int, int
         r'    \hline',
         rf'    Model & {titles} \\',
         r'    \hline',
-        rf'    {name} & {" & ".join(figure.value for figure in figures)} \\',
+        rf'    {name} & {" & ".join(figures.values())} \\',
         r'    \hline',
         r'  \end{tabular}',
         r'\end{table}',

@@ -19,7 +19,7 @@ def find_pairs(
     """The images of a split in order of their names, and warnings.
 
     Raises:
-        UserError: a folder is missing or empty, or an image has no LR.
+        UserError: a folder is missing or empty, an image has no LR, or a link is broken.
     """
     layout = next((layout for layout in layouts if (data_dir / layout.hr).is_dir()), layouts[0])
     hr, lr = data_dir / layout.hr, data_dir / layout.lr
@@ -27,10 +27,7 @@ def find_pairs(
     for folder in (hr, lr):
         if not folder.is_dir():
             raise UserError(f'{folder} does not exist; {expected}')
-    try:
-        found = [path for path in images_in(hr) if path.suffix == '.png']
-    except UserError:
-        found = []
+    found = [path for path in images_in(hr) if path.suffix == '.png'] if any(hr.iterdir()) else []
     images = [path for path in found if layout.belongs(path.stem)]
     if not images:
         numbers = layout.numbers
@@ -50,7 +47,7 @@ def find_pairs(
 
 
 def check_path(data_dir: str, year: Year, splits: tuple[str, ...]) -> list[str]:
-    """Warns of a path that the organisers' script would misread: it replaces parts of names in the whole path."""
+    """Warnings of a path that the organisers' script would misread: it replaces parts of names in the whole path."""
     by_rule = any(layout.numbers is None for split in splits for layout in year.splits[split][:1])
     parts = [part for part in ('_HR', '.png') if part in data_dir]
     if not parts or not by_rule:

@@ -13,6 +13,13 @@ SIZES = ((24, 20), (17, 33))
 CREDIBLE, FAR_BETTER = 40, 6  # dB: what trained weights reach with the right range, and by how much it is better
 
 
+def check_network(network: nn.Module, data_range: float, trained: bool) -> None:
+    """``check_scale``, and ``check_data_range`` if the weights are trained."""
+    check_scale(network, data_range)
+    if trained:
+        check_data_range(network, data_range)
+
+
 def check_scale(network: nn.Module, data_range: float) -> None:
     """Raise UserError unless the output is an RGB image four times as large, for images of any size."""
     for height, width in SIZES:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from earn_plugin.atomic_files import atomic_file
+from earn_plugin.atomic_files import write_file
 from earn_plugin.convert.networks import output_of
 from earn_plugin.data.bicubic import crop_to_multiple
 from earn_plugin.data.image_files import encode, read_image
@@ -28,22 +28,14 @@ BETTER = 0.3  # dB by which the other data range must win for a warning
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a split is run.
-
-    Attributes:
-        data_range: of the network: 1 or 255.
-        track: 'efficient' or 'quality'.
-        ssim: whether SSIM is measured as well.
-        trained: whether the weights are trained, so that a wrong data range can be seen in the output.
-        save_dir: where the results are saved; nowhere if None.
-    """
+    """How a split is run."""
 
     device: torch.device
-    data_range: float
-    track: str
-    ssim: bool
-    trained: bool
-    save_dir: Path | None = None
+    data_range: float  # of the network: 1 or 255
+    track: str  # 'efficient' or 'quality'
+    ssim: bool  # whether SSIM is measured as well
+    trained: bool  # whether the weights are, so that a wrong data range can be seen in the output
+    save_dir: Path | None = None  # where the results are saved
 
 
 @torch.no_grad()
@@ -56,7 +48,7 @@ def run_split(network: nn.Module, pairs: list[PairPaths], split: str, settings: 
     runtimes, psnrs, ssims, warnings = [], [], [], []
     torch.backends.cudnn.benchmark = False  # as in the official script
     for pair in tqdm(pairs, desc=split, unit='image', disable=None):
-        lr, hr = read_bgr(pair.lr), crop_to_multiple(read_bgr(pair.hr), SCALE)
+        lr, hr = read_pair(pair)
         output, milliseconds = time_pass(network, to_tensor(lr, settings.data_range, settings.device), pair.lr)
         check_pair(pair, lr, output, hr)
         image = to_image(output, settings.data_range)
@@ -71,16 +63,13 @@ def run_split(network: nn.Module, pairs: list[PairPaths], split: str, settings: 
             if is_suspicious:
                 tqdm.write(f'warning: {both}', file=sys.stderr)  # now, not after all other images
         if settings.save_dir is not None:
-            save_image(settings.save_dir / split / pair.hr.name, image)
+            write_file(settings.save_dir / split / pair.hr.name, encode(image))
     return split_entry(split, runtimes, psnrs, ssims, peak_memory_mib(settings.device)), warnings
 
 
-def save_image(path: Path, image: np.ndarray) -> None:
-    try:
-        with atomic_file(path) as file:
-            file.write(encode(image))
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error}') from error
+def read_pair(pair: PairPaths) -> tuple[np.ndarray, np.ndarray]:
+    """LR, and HR cropped to a multiple of 4, as ``read_bgr`` returns them."""
+    return read_bgr(pair.lr), crop_to_multiple(read_bgr(pair.hr), SCALE)
 
 
 def read_bgr(path: Path) -> np.ndarray:
@@ -155,7 +144,7 @@ def compare_data_ranges(network: nn.Module, pair: PairPaths, settings: RunSettin
     With a wrong range a network that adds to an upscaled input loses tenths of a dB, others nearly everything.
     """
     other = RANGES[settings.data_range == RANGES[0]]
-    lr, hr = read_bgr(pair.lr), crop_to_multiple(read_bgr(pair.hr), SCALE)
+    lr, hr = read_pair(pair)
     image = to_image(network(to_tensor(lr, other, settings.device)), other)
     psnr_of_other = calculate_ntire_psnr(image, hr, settings.track)
     given = f'{psnr:.2f} dB with data range {settings.data_range:g}'

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from earn_plugin.errors import UserError
+from earn_plugin.ntire.protocol import Year, find_year
 
 MARK = 'written by basicsr ntire export'
-WIDTH = 100  # of a call in the branch, before it is indented
+WIDTH = 100  # of a call's line in the branch, before it is indented
 SCRIPTS = {'efficient': 'test_demo.py', 'quality': 'test.py'}
 
 
@@ -26,6 +27,10 @@ class Submission:
     arguments: dict[str, Any]
     data_range: float
     track: str = 'efficient'
+
+    @property
+    def protocol(self) -> Year:
+        return find_year(self.year, self.track)
 
     @property
     def module(self) -> str:
@@ -56,7 +61,7 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
             f'from models.{submission.module} import {submission.arch}',
             f'name, data_range = f"{{model_id:02}}_{submission.name}", {submission.data_range}',
             f'model_path = os.path.join({path})',
-            *wrap_call(f'model = {submission.arch}(', submission.arguments),
+            *model_call(submission.arch, submission.arguments),
             'model.load_state_dict(torch.load(model_path), strict=True)',
         ]
     else:
@@ -70,15 +75,10 @@ def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') 
     return ''.join(f'{indent}{line}\n' for line in lines)
 
 
-def wrap_call(opening: str, arguments: dict[str, Any]) -> list[str]:
-    """A call, on as many lines as its arguments need; no argument is broken, because a string may contain spaces."""
+def model_call(arch: str, arguments: dict[str, Any]) -> list[str]:
     given = [f'{name}={value!r}' for name, value in arguments.items()]
-    lines = [opening]
-    for text in [f'{argument}, ' for argument in given[:-1]] + given[-1:]:
-        if len(lines[-1] + text) > WIDTH and lines[-1].strip() != opening.strip():
-            lines.append(' ' * len(opening))
-        lines[-1] += text
-    return [line.rstrip() for line in lines[:-1]] + [lines[-1] + ')']
+    call = f'model = {arch}({", ".join(given)})'
+    return [call] if len(call) <= WIDTH else [f'model = {arch}(', *(f'    {argument},' for argument in given), ')']
 
 
 def find_script(repo: Path, track: str) -> Path:
@@ -107,36 +107,32 @@ def patch_script(path: Path, submission: Submission) -> str:
         UserError: another branch has that number, or there is no place for a branch.
     """
     text = read_script(path)
-    function = select_model_in(path, text)
-    ending = '\r\n' if '\r\n' in text else '\n'
     lines = list(io.StringIO(text, newline=''))  # as Python numbers them: splitlines splits at form feeds as well
-    chain = chain_of(path, function)
-    for node in chain:
-        if submission.team not in numbers_in(node.test):
-            continue
-        last = node.body[-1].end_lineno
-        if MARK not in ''.join(lines[node.lineno - 1 : last]) and not is_reserved(node):
+    chain = chain_of(path, select_model_in(path, text))
+    of_team = next((node for node in chain if submission.team in numbers_in(node.test)), None)
+    if of_team:
+        start, end = of_team.lineno - 1, of_team.body[-1].end_lineno
+        # the organisers reserve numbers, with a branch that does nothing, for teams that have still to submit
+        is_reserved = len(numbers_in(of_team.test)) == 1 and all(isinstance(node, ast.Pass) for node in of_team.body)
+        if not is_reserved and MARK not in ''.join(lines[start:end]):
             raise UserError(
-                f'{path}, line {node.lineno}: model_id {submission.team} is taken: '
-                f'{lines[node.lineno - 1].strip()}; remove that branch, or use the team id that the organisers gave you'
+                f'{path}, line {start + 1}: model_id {submission.team} is taken: {lines[start].strip()}; remove that '
+                'branch, or use the team id that the organisers gave you'
             )
-        indent, keyword = re.match(r'(\s*)((?:el)?if)', lines[node.lineno - 1]).groups()
-        new = branch(submission, keyword, indent)
-        return ''.join([*lines[: node.lineno - 1], new.replace('\n', ending), *lines[last:]])
-    place = chain[-1].orelse[0].lineno
-    while not (last := re.match(r'(\s*)else\s*:', lines[place - 1])):
-        place -= 1
-    new = branch(submission, 'elif', last[1])
-    return ''.join([*lines[: place - 1], new.replace('\n', ending), *lines[place - 1 :]])
+        indent, keyword = re.match(r'(\s*)((?:el)?if)', lines[start]).groups()
+    else:
+        start = chain[-1].orelse[0].lineno - 1
+        while not (last := re.match(r'(\s*)else\s*:', lines[start])):
+            start -= 1
+        end, indent, keyword = start, last[1], 'elif'
+    new = branch(submission, keyword, indent).replace('\n', '\r\n' if '\r\n' in text else '\n')
+    return ''.join([*lines[:start], new, *lines[end:]])
 
 
 def script_diff(path: Path, new: str) -> str:
     """The change as a unified diff; empty if nothing changes."""
-    old = read_script(path)
-    lines = difflib.unified_diff(
-        old.splitlines(), new.splitlines(), f'a/{path.name}', f'b/{path.name}', lineterm='', n=3
-    )
-    return '\n'.join(lines)
+    old = read_script(path).splitlines()
+    return '\n'.join(difflib.unified_diff(old, new.splitlines(), f'a/{path.name}', f'b/{path.name}', lineterm=''))
 
 
 def read_script(path: Path) -> str:
@@ -171,27 +167,15 @@ def chain_of(path: Path, function: ast.FunctionDef) -> list[ast.If]:
         chain = []
         while isinstance(statement, ast.If):
             chain.append(statement)
-            if any(raises_not_implemented(below) for below in statement.orelse):
+            if any(isinstance(s, ast.Raise) and 'NotImplementedError' in ast.unparse(s) for s in statement.orelse):
                 return chain
             statement = statement.orelse[0] if len(statement.orelse) == 1 else None
     raise UserError(
-        f'{path}: the branches of select_model do not end with `else: raise NotImplementedError(…)`, where another '
-        'one would go; use the script as the organisers publish it'
+        f'{path}: the branches of select_model do not end with `else: raise NotImplementedError(…)`, before which the '
+        'new one would go; use the script as the organisers publish it'
     )
-
-
-def raises_not_implemented(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Raise) and 'NotImplementedError' in ast.unparse(statement)
-
-
-def is_reserved(node: ast.If) -> bool:
-    """Whether a branch does nothing yet: the organisers reserve numbers for teams that have still to submit."""
-    return len(numbers_in(node.test)) == 1 and all(isinstance(statement, ast.Pass) for statement in node.body)
 
 
 def numbers_in(test: ast.expr) -> set[int]:
     """The numbers in ``model_id == 18`` or ``model_id in (18, 181)``; -1 is a baseline of 2022."""
-    nodes = list(ast.walk(test))
-    negative = [node.operand for node in nodes if isinstance(node, ast.UnaryOp)]
-    found = [node for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int]
-    return {-node.value if node in negative else node.value for node in found}
+    return {int(number) for number in re.findall(r'(?<!\w)-?\d+', ast.unparse(test))}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from earn_plugin.atomic_files import atomic_file
+from earn_plugin.atomic_files import write_file
 from earn_plugin.errors import UserError
 
 Entry = dict[str, Any]
@@ -62,13 +62,8 @@ def write_results(folder: Path, results: dict[str, Entry]) -> None:
     Raises:
         UserError: an entry lacks a figure of the table, or a file cannot be written.
     """
-    contents = {'results.json': json.dumps(results), 'results.txt': official_table(results)}
-    for name, content in contents.items():
-        try:
-            with atomic_file(folder / name) as file:
-                file.write(content.encode())
-        except OSError as error:
-            raise UserError(f'cannot write {folder / name}: {error}') from error
+    for name, content in {'results.json': json.dumps(results), 'results.txt': official_table(results)}.items():
+        write_file(folder / name, content.encode())
 
 
 def official_table(results: dict[str, Entry]) -> str:

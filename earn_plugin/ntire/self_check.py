@@ -5,30 +5,27 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any
 
 import cv2
+import numpy as np
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.convert.networks import FoundNetwork, output_of, registered_name
-from earn_plugin.data.image_files import images_in, read_image
+from earn_plugin.convert.networks import FoundNetwork, output_of, swapped_forms
+from earn_plugin.data.image_files import write_image
 from earn_plugin.errors import UserError
 from earn_plugin.measure.complexity import measure_complexity
 from earn_plugin.ntire import probe
+from earn_plugin.ntire.network_checks import SIZES
 from earn_plugin.ntire.official_run import as_official_input, to_image, to_tensor
 from earn_plugin.ntire.old_versions import find_newer
 from earn_plugin.ntire.organisers_script import Submission, branch
 from earn_plugin.ntire.single_file import is_allowed
-from earn_plugin.protocols import Fusible
 
 TOLERANCE = 1e-6
-SIZES = ((24, 20), (17, 33))
 FIGURES = {  # of the exported file, and what they are compared with
     'params': 'params',
     'hooks': 'hooks',
@@ -106,24 +103,13 @@ def check_weights(path: Path, submission: Submission, network: nn.Module) -> Non
         )
     if elsewhere := next((key for key, tensor in weights.items() if tensor.device.type != 'cpu'), None):
         raise UserError(f'{path}: {elsewhere} is on {weights[elsewhere].device}; save CPU tensors')
-    expected = network.state_dict()
-    if weights.keys() == expected.keys():
-        return
-    if weights.keys() == weights_of_other_form(submission).keys():
-        forms = ('training', 'fused') if submission.arguments.get('fused') else ('fused', 'training')
+    if forms := swapped_forms(network, submission.arguments, weights):
         raise UserError(
             f'{path} has the weights of the {forms[0]} form, but the branch builds the {forms[1]} form: export again, '
             'with --fused for the fused form'
         )
-    odd = sorted(weights.keys() ^ expected.keys())[0]
-    raise UserError(f'{path} does not fit the network: {odd} is in only one of them')
-
-
-def weights_of_other_form(submission: Submission) -> dict[str, Any]:
-    cls = ARCH_REGISTRY.get(registered_name(submission.arch))
-    if not issubclass(cls, Fusible):
-        return {}
-    return cls(**{**submission.arguments, 'fused': not submission.arguments.get('fused', False)}).state_dict()
+    if odd := sorted(weights.keys() ^ network.state_dict().keys()):
+        raise UserError(f'{path} does not fit the network: {odd[0]} is in only one of them')
 
 
 def check_outputs(folder: Path, submission: Submission, network: nn.Module) -> list[str]:
@@ -158,7 +144,7 @@ def check_outputs(folder: Path, submission: Submission, network: nn.Module) -> l
 def check_figures(folder: Path, submission: Submission, network: nn.Module) -> None:
     """Compare the counters' figures of the file with ours."""
     ours = FoundNetwork(network, submission.arch, submission.arguments)
-    exported = replace(ours, network=build_exported(folder, submission))
+    exported = FoundNetwork(build_exported(folder, submission), submission.arch, submission.arguments)
     for size in SIZES:
         expected, found = (measure_complexity(of, size, torch.device('cpu')) for of in (ours, exported))
         for figure, ours_is in FIGURES.items():
@@ -209,35 +195,32 @@ def outputs_in_unit_range(network: nn.Module, images: list[Tensor], data_range: 
 def run_alone(
     folder: Path, submission: Submission, network: nn.Module, inputs: dict[str, list[Tensor]]
 ) -> tuple[dict, dict]:
-    with tempfile.TemporaryDirectory() as work:
-        script = SCRIPT.format(branch=branch(submission)) + REST[submission.track]
-        (Path(work) / 'script.py').write_text(script, encoding='utf-8')
-        torch.save(inputs, Path(work) / 'inputs.pt')
+    """The outputs and the times that ``probe`` writes; for the quality track the images of ``main`` are compared."""
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        (work / 'script.py').write_text(SCRIPT.format(branch=branch(submission)) + REST[submission.track], 'utf-8')
+        torch.save(inputs, work / 'inputs.pt')
+        images = {}
         if submission.track == 'quality':
-            write_lr_images(Path(work) / 'images', inputs['single'])
+            images = {f'{i:04}x4.png': to_image(image, 1.0) for i, image in enumerate(inputs['single'])}
+        for name, image in images.items():
+            write_image(work / 'images' / name, image)
         arguments = [sys.executable, '-I', '-B', probe.__file__, str(folder.resolve()), work, str(submission.team)]
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip() or 'no message').splitlines()[-1]
             raise UserError(f'{submission.code} does not run on its own: {last}')
-        outputs = torch.load(Path(work) / 'outputs.pt', weights_only=True)
-        if submission.track == 'quality':
-            check_upscaled(Path(work) / 'images', Path(work) / 'upscaled', submission, network)
-        return outputs, json.loads((Path(work) / 'times.json').read_text(encoding='utf-8'))
+        for name, image in images.items():
+            check_upscaled(work / 'upscaled' / name, image, submission, network)
+        times = json.loads((work / 'times.json').read_text('utf-8'))
+        return torch.load(work / 'outputs.pt', weights_only=True), times
 
 
-def write_lr_images(folder: Path, images: list[Tensor]) -> None:
-    folder.mkdir()
-    for index, image in enumerate(images):
-        cv2.imwrite(str(folder / f'{index:04}x4.png'), to_image(image, 1.0))
-
-
-def check_upscaled(images: Path, upscaled: Path, submission: Submission, network: nn.Module) -> None:
+def check_upscaled(path: Path, image: np.ndarray, submission: Submission, network: nn.Module) -> None:
     """Raise UserError unless ``main`` has written what the network computes, to one level in 255."""
-    for path in images_in(images):
-        with torch.no_grad():
-            output = network(to_tensor(read_image(path), submission.data_range, torch.device('cpu')))
-        expected = to_image(output, submission.data_range).astype(int)
-        written = cv2.imread(str(upscaled / path.name)) if (upscaled / path.name).exists() else None
-        if written is None or written.shape != expected.shape or abs(written - expected).max() > 1:
-            raise UserError(f'{submission.code}: main has not written what the network computes for {path.name}')
+    with torch.no_grad():
+        output = network(to_tensor(image, submission.data_range, torch.device('cpu')))
+    expected = to_image(output, submission.data_range).astype(int)
+    written = cv2.imread(str(path)) if path.exists() else None
+    if written is None or written.shape != expected.shape or abs(written - expected).max() > 1:
+        raise UserError(f'{submission.code}: main has not written what the network computes for {path.name}')

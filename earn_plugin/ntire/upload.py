@@ -18,7 +18,7 @@ from earn_plugin.atomic_files import atomic_file
 from earn_plugin.convert.networks import FoundNetwork
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
-from earn_plugin.ntire.network_checks import check_data_range, check_scale
+from earn_plugin.ntire.network_checks import check_network
 from earn_plugin.ntire.official_run import read_bgr, time_pass, to_image, to_tensor
 
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
@@ -77,9 +77,7 @@ def write_upload(found: FoundNetwork, upload: Upload) -> str:
         UserError: the network does not fit, an image cannot be read, or the zip is not as it must be.
     """
     network = found.network.float()
-    check_scale(network, upload.data_range)
-    if upload.trained:
-        check_data_range(network, upload.data_range)
+    check_network(network, upload.data_range, upload.trained)
     images = names_in_zip(upload.lr_dir, upload.names)
     sizes, times = {}, []
     network.to(upload.device)

@@ -50,7 +50,7 @@ class ValidationReport:
             title,
             f'{"":{first}}{self.name:>{width}}{self.year.baseline.name + " (baseline)":>22}',
             *(f'{title:<{first}}{ours:>{width}}{baseline:>22}' for title, ours, baseline in rows),
-            *(f'note: {warning}' for warning in self.warnings),
+            *(f'warning: {warning}' for warning in self.warnings),
         ]
         return '\n'.join(lines)
 

@@ -9,7 +9,7 @@ from earn_plugin.ntire.organisers_script import Submission
 def test_lgvan_has_the_figures_of_its_report(year, flops):
     submission = Submission(year, 18, 'LG_VAN', 'LGVAN', {}, 1.0)
     figures = count_figures(submission, find_network(NetworkChoice('LGVAN')), (256, 256))
-    assert [figure.value for figure in figures] == ['0.118', flops, '332.39', '122']
+    assert list(figures.values()) == ['0.118', flops, '332.39', '122']
     latex = as_latex(submission, figures, (256, 256))
     assert rf'LG\_VAN & 0.118 & {flops} & 332.39 & 122 \\' in latex
     assert latex.count('{') == latex.count('}')

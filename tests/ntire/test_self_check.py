@@ -9,10 +9,11 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
+from earn_plugin.convert.weight_files import write_weights
 from earn_plugin.errors import UserError
 from earn_plugin.measure.complexity import measure_complexity
 from earn_plugin.ntire import export as exporting
-from earn_plugin.ntire.export import export, serialised_weights, source_file, write_file
+from earn_plugin.ntire.export import export, write_network
 from earn_plugin.ntire.organisers_script import Submission
 from earn_plugin.ntire.self_check import build_exported, check_figures, check_outputs, check_submission, check_weights
 from tests.helpers.ntire_scripts import make_repo
@@ -30,8 +31,7 @@ def network() -> nn.Module:
 @pytest.fixture
 def exported(tmp_path, network) -> Path:
     found = FoundNetwork(network, 'LGVAN', ARGUMENTS)
-    write_file(tmp_path / SUBMISSION.weights, serialised_weights(network))
-    write_file(tmp_path / SUBMISSION.code, source_file(SUBMISSION, type(network), found).encode())
+    write_network(tmp_path, SUBMISSION, found)
     return tmp_path
 
 
@@ -158,7 +158,8 @@ def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch):
     """Neither in the folder of exports nor in the organisers' checkout."""
     repo = make_repo(tmp_path / 'repo', 2024)
     before = {path: path.read_bytes() for path in repo.rglob('*') if path.is_file()}
-    monkeypatch.setattr(exporting, 'serialised_weights', lambda network: serialised_weights(nn.Conv2d(1, 1, 1)))
+    other = nn.Conv2d(1, 1, 1).state_dict()
+    monkeypatch.setattr(exporting, 'write_weights', lambda path, weights, _: write_weights(path, other, {}))
     with pytest.raises(UserError, match='does not fit the network'):
         choice = NetworkChoice('LGVAN', ARGUMENTS)
         export(choice, year=2024, team=18, name='Net', out=tmp_path / 'made', repo=repo)
@@ -172,8 +173,7 @@ def test_attention_that_is_plain_in_the_file_is_counted(tmp_path):
     arguments = {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'num_layer': 1, 'order': 1}
     found = find_network(NetworkChoice('RK4RDN', arguments))
     submission = replace(SUBMISSION, arch='RK4RDN', arguments=arguments)
-    write_file(tmp_path / submission.weights, serialised_weights(found.network))
-    write_file(tmp_path / submission.code, source_file(submission, type(found.network), found).encode())
+    write_network(tmp_path, submission, found)
     check_figures(tmp_path, submission, found.network)
     counted = measure_complexity(found, (29, 31))
     exported = measure_complexity(replace(found, network=build_exported(tmp_path, submission)), (29, 31))

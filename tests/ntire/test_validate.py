@@ -332,7 +332,7 @@ def test_a_run_that_no_table_can_hold_is_told_before(here, found, data, monkeypa
 def test_long_titles_keep_the_columns(here, found):
     write_tree(here / 'data', 'hybrid_test')
     lines = str(run(found, 2023, 'data', limit=1, hybrid_test=True)).splitlines()
-    table = [line for line in lines[1:] if not line.startswith('note')]
+    table = [line for line in lines[1:] if not line.startswith('warning')]
     assert len({len(line) for line in table}) == 1
 
 
