@@ -66,18 +66,14 @@ def without_ddp(model: Any) -> Iterator[None]:
 
 def rank0_first(do: Callable[[], Any]) -> None:
     """Call a function in the first process while the others wait; if it raises, all raise the same."""
-    failure = [None]
+    failure = None
     if get_dist_info()[0] == 0:
         try:
             do()
         except Exception as error:
-            if not dist.is_initialized():
-                raise
-            failure = [error]
-    if dist.is_initialized():
-        dist.broadcast_object_list(failure, src=0)
-        if failure[0] is not None:
-            raise failure[0]
+            failure = error
+    if failure := broadcast(failure):
+        raise failure
 
 
 def broadcast(value: Any) -> Any:

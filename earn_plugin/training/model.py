@@ -41,19 +41,25 @@ def check_pretrained(opt: dict[str, Any]) -> None:
         wanted = describe_network(label.replace('network_', 'net_'), opt)
         if not is_description(content) or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):
             continue
-        differing = []
+        has, asks = flatten(content['arguments']), flatten(wanted['arguments'])
         if content['arch'] != wanted['arch']:
             differing = [f'the file has {content["arch"]}, the options {wanted["arch"]}']
         else:
-            has, asks = content['arguments'], wanted['arguments']
             differing = [
-                f'{name}: the file has {has[name]!r}, the options {asks[name]!r}'
-                for name in sorted(has.keys() & asks.keys())
-                if _comparable(has[name]) != _comparable(asks[name])
+                f'{".".join(key)}: the file has {has[key]!r}, the options {asks[key]!r}'
+                for key in sorted(has.keys() & asks.keys())
+                if has[key] != asks[key]
             ]
         if differing:
             raise UserError(f'{path} belongs to a different {label}: {"; ".join(differing)}')
 
 
-def _comparable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def flatten(opt: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Place → value, for all that is not a mapping. Tuples become lists, as options files have them."""
+    flat = {}
+    for key, value in opt.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, (*above, str(key)))
+        else:
+            flat[(*above, str(key))] = list(value) if isinstance(value, tuple) else value
+    return flat

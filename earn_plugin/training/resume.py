@@ -13,7 +13,7 @@ from earn_plugin import rng
 from earn_plugin.convert.weight_files import load_torch_file
 from earn_plugin.errors import UserError
 from earn_plugin.training.checkpoint import networks_of, states_in
-from earn_plugin.training.model import build_checked_model
+from earn_plugin.training.model import build_checked_model, flatten
 
 State = dict[str, Any]
 
@@ -99,19 +99,9 @@ def check_resumed_options(state: State, opt: dict[str, Any]) -> list[str]:
 
 def _changes(saved: dict[str, Any], opt: dict[str, Any]) -> dict[tuple[str, ...], tuple[Any, Any]]:
     """Place → values before and now, where they differ, sorted."""
-    before, now = _flatten(saved), _flatten(opt)
+    before, now = flatten(saved), flatten(opt)
     pairs = {key: (before.get(key), now.get(key)) for key in sorted(before.keys() | now.keys())}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _flatten(opt: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    flat = {}
-    for key, value in opt.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, (*above, str(key)))
-        else:
-            flat[(*above, str(key))] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def build_resumed_model(state: State, opt: dict[str, Any]) -> BaseModel:

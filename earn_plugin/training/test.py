@@ -92,7 +92,7 @@ def test_images(model: BaseModel, loader: DataLoader, opt: dict[str, Any]) -> di
     results: dict[str, Any] = {'images': images}
     if metrics and all(images.values()):
         results['mean'] = mean_metrics(list(images.values()))
-        bicubic = bicubic_metrics(loader.dataset, metrics, opt['scale'])
+        bicubic = bicubic_metrics(loader.dataset, metrics, opt.get('scale', 1))
         results['bicubic'] = {'images': dict(zip(images, bicubic, strict=True)), 'mean': mean_metrics(bicubic)}
     return results
 

@@ -94,7 +94,15 @@ class Training:
         self.bicubic: dict[str, Any] = {}  # data set → its metrics of bicubic upscaling
 
         def create_run_folder() -> None:
-            make_run_folders(opt, is_fresh=state is None)
+            if state is None:  # rename the folders of an earlier run of this name
+                make_exp_dirs(opt)
+                tensorboard = run_logs.tensorboard_folder(opt)
+                if opt['logger']['use_tb_logger'] and tensorboard.exists():
+                    mkdir_and_rename(str(tensorboard))
+            for key in ('experiments_root', 'models', 'training_states', 'visualization'):
+                folder = Path(opt['path'][key])
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(folder)
             with atomic_file(Path(opt['path']['experiments_root'], file.name)) as copy:
                 copy.write(recipe)
             warnings.extend(rename_newer_states(Path(opt['path']['training_states']), self.iteration))
@@ -197,7 +205,7 @@ class Training:
             return
         name = dataset.opt['name']
         if name not in self.bicubic:
-            bicubic = bicubic_metrics(dataset, self.opt['val']['metrics'], self.opt.get('scale'))
+            bicubic = bicubic_metrics(dataset, self.opt['val']['metrics'], self.opt.get('scale', 1))
             self.bicubic[name] = mean_metrics(bicubic) if bicubic else None
         self.logger.info(f'{name} at iteration {self.iteration:,}: {compare_metrics(results, self.bicubic[name])}')
 
@@ -232,16 +240,3 @@ class Training:
         self.logger.info(f'end of training; the network is {self.opt["path"]["models"]}/net_g_latest.pth')
         if self.tensorboard:
             self.tensorboard.close()
-
-
-def make_run_folders(opt: dict[str, Any], is_fresh: bool) -> None:
-    """Create the folders of a run; a fresh run first renames the folders of an earlier run of that name."""
-    if is_fresh:
-        make_exp_dirs(opt)
-        tensorboard = run_logs.tensorboard_folder(opt)
-        if opt['logger']['use_tb_logger'] and tensorboard.exists():
-            mkdir_and_rename(str(tensorboard))
-    for key in ('experiments_root', 'models', 'training_states', 'visualization'):
-        folder = Path(opt['path'][key])
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
