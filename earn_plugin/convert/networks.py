@@ -22,19 +22,12 @@ MOST_NAMED = 3  # names of a kind that an error lists
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """Which network a command works on.
+    """Which network a command works on."""
 
-    Args:
-        model: a checkpoint (.pth, .pt, .safetensors), or a registered name, such as LGVAN.
-        arguments: of the network; for a checkpoint only those that it does not record.
-        arch: the registered network that a checkpoint belongs to, if the checkpoint does not record it.
-        fused: whether to use the fused form.
-    """
-
-    model: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    arch: str | None = None
-    fused: bool = False
+    model: str  # a checkpoint (.pth, .pt, .safetensors), or a registered name, such as LGVAN
+    arguments: dict[str, Any] = field(default_factory=dict)  # for a checkpoint only those that it does not record
+    arch: str | None = None  # the registered network of a checkpoint that does not record it
+    fused: bool = False  # whether to use the fused form
 
     @property
     def is_checkpoint(self) -> bool:

@@ -35,26 +35,17 @@ Row = dict[str, Any]
 class Benchmark:
     """What to measure.
 
-    Args:
-        size: height and width of the input, in pixels.
-        batch: images at a time.
-        repeats: timed runs of each form.
-        device: cpu or cuda; None for cuda where there is one.
-        forms: parts joined by +, such as fused+bf16; ratios are relative to the first that runs.
-        threads: of the CPU; None for torch's own choice.
-        json: where to write the table, if anywhere.
-
     Raises:
         UsageError: a number below 1, or an unknown form.
     """
 
-    size: Sequence[int] = (256, 256)
-    batch: int = 1
-    repeats: int = 7
-    device: str | None = None
-    forms: Sequence[str] = FORMS
-    threads: int | None = None
-    json: Path | None = None
+    size: Sequence[int] = (256, 256)  # height and width of the input, in pixels
+    batch: int = 1  # images at a time
+    repeats: int = 7  # timed runs of each form
+    device: str | None = None  # cpu or cuda; None for cuda where there is one
+    forms: Sequence[str] = FORMS  # parts joined by +, such as fused+bf16; ratios are relative to the first that runs
+    threads: int | None = None  # of the CPU; None for torch's own choice
+    json: Path | None = None  # where to write the table
 
     def __post_init__(self):
         if min(*self.size, self.batch, self.repeats, 1 if self.threads is None else self.threads) < 1:

@@ -9,9 +9,6 @@ from earn_plugin.errors import UserError
 
 Entry = dict[str, Any]
 SPLITS = ('valid', 'test', 'hybrid_test')
-WITHOUT_TEST = '{:20s}\t{:10s}\t{:14s}\t{:10s}\t{:10s}\t{:8s}\t{:8s}\t{:8s}\n'
-WITH_TEST = '{:20s}\t{:10s}\t{:10s}\t{:14s}\t{:14s}\t{:14s}\t{:10s}\t{:10s}\t{:8s}\t{:8s}\t{:8s}\n'
-COUNTS = ('Params [M]', 'FLOPs [G]', 'Acts [M]', 'Mem [M]', 'Conv')
 
 
 def split_entry(split: str, runtime: list[float], psnr: list[float], ssim: list[float], memory: float) -> Entry:
@@ -69,31 +66,28 @@ def write_results(folder: Path, results: dict[str, Entry]) -> None:
 def official_table(results: dict[str, Entry]) -> str:
     """The official table; all entries must have the same splits."""
     splits = splits_in(next(iter(results.values())))
-    if 'test' in splits:
-        times = ('Val Time [ms]', 'Test Time [ms]', 'Ave Time [ms]')
-        text = WITH_TEST.format('Model', 'Val PSNR', 'Test PSNR', *times, *COUNTS)
-    else:
-        text = WITHOUT_TEST.format('Model', 'Val PSNR', 'Val Time [ms]', *COUNTS)
+    main = splits[0]
+    columns = [  # title, width, key, format
+        ('Val PSNR', 10, f'{main}_ave_psnr', '.2f'),
+        ('Test PSNR', 10, 'test_ave_psnr', '.2f'),
+        ('Val Time [ms]', 14, f'{main}_ave_runtime', '.2f'),
+        ('Test Time [ms]', 14, 'test_ave_runtime', '.2f'),
+        ('Ave Time [ms]', 14, 'ave_runtime', '.2f'),
+        ('Params [M]', 10, 'num_parameters', '.3f'),
+        ('FLOPs [G]', 10, 'flops', '.2f'),
+        ('Acts [M]', 8, 'activations', '.2f'),
+        ('Mem [M]', 8, f'{main}_memory', '.2f'),
+        ('Conv', 8, 'num_conv', '4d'),
+    ]
+    if 'test' not in splits:
+        columns = [column for column in columns if not column[0].startswith(('Test', 'Ave'))]
+    rows = [['Model', *(title for title, *_ in columns)]]
     for name, entry in results.items():
         try:
-            text += _row(name, entry, splits)
+            times = [entry[f'{split}_ave_runtime'] for split in splits]
+            figures = {**entry, 'ave_runtime': sum(times) / len(times)}
+            rows.append([name, *(f'{figures[key]:{form}}' for _, _, key, form in columns)])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'results.json: {name} has no valid {error}; remove the entry, or run it again') from error
-    return text
-
-
-def _row(name: str, entry: Entry, splits: tuple[str, ...]) -> str:
-    main = splits[0]
-    psnr, time = f'{entry[f"{main}_ave_psnr"]:2.2f}', f'{entry[f"{main}_ave_runtime"]:3.2f}'
-    counts = (
-        f'{entry["num_parameters"]:2.3f}',
-        f'{entry["flops"]:2.2f}',
-        f'{entry["activations"]:2.2f}',
-        f'{entry[f"{main}_memory"]:2.2f}',
-        f'{entry["num_conv"]:4d}',
-    )
-    if 'test' not in splits:
-        return WITHOUT_TEST.format(name, psnr, time, *counts)
-    average = (entry['valid_ave_runtime'] + entry['test_ave_runtime']) / 2
-    times = (time, f'{entry["test_ave_runtime"]:3.2f}', f'{average:3.2f}')
-    return WITH_TEST.format(name, psnr, f'{entry["test_ave_psnr"]:2.2f}', *times, *counts)
+    widths = [20, *(width for _, width, *_ in columns)]
+    return ''.join('\t'.join(map(str.ljust, row, widths)) + '\n' for row in rows)

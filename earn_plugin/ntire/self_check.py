@@ -26,13 +26,7 @@ from earn_plugin.ntire.organisers_script import Submission, branch
 from earn_plugin.ntire.single_file import is_allowed
 
 TOLERANCE = 1e-6
-FIGURES = {  # of the exported file, and what they are compared with
-    'params': 'params',
-    'hooks': 'hooks',
-    'activations': 'activations',
-    'convs': 'convs',
-    'fvcore': 'exported_fvcore',
-}
+FIGURES = ('params', 'hooks', 'activations', 'convs', 'exported_fvcore')
 SCRIPT = """
 import os
 import torch
@@ -143,15 +137,17 @@ def check_outputs(folder: Path, submission: Submission, network: nn.Module) -> l
 
 def check_figures(folder: Path, submission: Submission, network: nn.Module) -> None:
     """Compare the counters' figures of the file with ours."""
-    ours = FoundNetwork(network, submission.arch, submission.arguments)
-    exported = FoundNetwork(build_exported(folder, submission), submission.arch, submission.arguments)
+    networks = [
+        FoundNetwork(of, submission.arch, submission.arguments) for of in (network, build_exported(folder, submission))
+    ]
     for size in SIZES:
-        expected, found = (measure_complexity(of, size, torch.device('cpu')) for of in (ours, exported))
-        for figure, ours_is in FIGURES.items():
-            if getattr(found, figure) != getattr(expected, ours_is):
+        expected, found = (measure_complexity(of, size, torch.device('cpu')) for of in networks)
+        for figure in FIGURES:
+            exported_is, ours_is = getattr(found, figure), getattr(expected, figure)
+            if exported_is != ours_is:
                 raise UserError(
-                    f'{submission.code} has other figures than the network: {figure} {getattr(found, figure):,} '
-                    f'instead of {getattr(expected, ours_is):,}'
+                    f'{submission.code} has other figures than the network: {figure} {exported_is:,} instead of '
+                    f'{ours_is:,}'
                 )
 
 

@@ -28,29 +28,19 @@ ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 class Upload:
     """What to write.
 
-    Args:
-        lr_dir: the LR test images.
-        out: the zip.
-        names: 'lr' for the names of the LR files, 'hr' for those without x4: 0901x4.png → 0901.png.
-        data_range: of the network's input and output.
-        trained: whether the weights are trained, so that a wrong data range can be seen in the output.
-        runtime: seconds per image for readme.txt; None to measure it.
-        extra_data: whether the network was trained on extra data, for readme.txt.
-        description: the last line of readme.txt.
-
     Raises:
         UsageError: an output that is not a zip, or values that readme.txt cannot have.
     """
 
-    lr_dir: Path
-    out: Path
+    lr_dir: Path  # of the LR test images
+    out: Path  # the zip
     device: torch.device
-    names: str = 'lr'
-    data_range: float = 1.0
-    trained: bool = True
-    runtime: float | None = None
-    extra_data: bool = False
-    description: str = ''
+    names: str = 'lr'  # 'lr' for the names of the LR files, 'hr' for those without x4: 0901x4.png → 0901.png
+    data_range: float = 1.0  # of the network's input and output
+    trained: bool = True  # whether the weights are, so that a wrong data range can be seen in the output
+    runtime: float | None = None  # seconds per image for readme.txt; None to measure it
+    extra_data: bool = False  # whether the network was trained on extra data, for readme.txt
+    description: str = ''  # the last line of readme.txt
 
     def __post_init__(self):
         if self.out.suffix != '.zip':

@@ -22,40 +22,25 @@ OFFICIAL_SIZE = (256, 256)  # of the image for which complexity is counted
 
 @dataclass(frozen=True)
 class Validation:
-    """What to measure.
-
-    Args:
-        year: 2022 to 2026: layout of the data, counter, gate, score and baseline.
-        data_dir: contains the year's folders, such as DIV2K_LSDIR_valid_HR and DIV2K_LSDIR_valid_LR.
-        track: 'efficient' or 'quality'.
-        data_range: of the network's input and output: 1, as for all of ours, or 255.
-        include_test: also the test set.
-        hybrid_test: the hybrid test set of 2023, instead of the validation set.
-        ssim: also SSIM.
-        limit: only the first images of each split.
-        device: 'cpu', 'cuda', …; the GPU by default, where there is one.
-        name: in the results; by default the network's.
-        model_id: a prefix of the default name, as in the official script: 07_LGVAN.
-        save_dir: where results are saved, as NAME/SPLIT/IMAGE.png; nowhere if None.
-        results_dir: of results.json and results.txt.
+    """What to measure, and how.
 
     Raises:
         UsageError: values that the year or the network cannot have.
     """
 
-    year: int
-    data_dir: Path
-    track: str = 'efficient'
-    data_range: float = 1.0
-    include_test: bool = False
-    hybrid_test: bool = False
-    ssim: bool = False
-    limit: int | None = None
-    device: str | None = None
-    name: str | None = None
-    model_id: int | None = None
-    save_dir: Path | None = None
-    results_dir: Path = Path()
+    year: int  # 2022 to 2026: layout of the data, counter, gate, score and baseline
+    data_dir: Path  # contains the year's folders, such as DIV2K_LSDIR_valid_HR and DIV2K_LSDIR_valid_LR
+    track: str = 'efficient'  # or 'quality'
+    data_range: float = 1.0  # of the network's input and output: 1, as for all of ours, or 255
+    include_test: bool = False  # also the test set
+    hybrid_test: bool = False  # the hybrid test set of 2023, instead of the validation set
+    ssim: bool = False  # also SSIM
+    limit: int | None = None  # only the first images of each split
+    device: str | None = None  # 'cpu', 'cuda', …; the GPU by default, where there is one
+    name: str | None = None  # in the results; by default the network's, after the model_id
+    model_id: int | None = None  # of the team: 7 gives 07_LGVAN, as in the official script
+    save_dir: Path | None = None  # where the upscaled images are saved, as NAME/SPLIT/IMAGE.png
+    results_dir: Path = Path()  # of results.json and results.txt
 
     def __post_init__(self):
         if self.data_range not in RANGES:

@@ -9,20 +9,12 @@ from earn_plugin.ntire.results import Entry
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """A run.
-
-    Attributes:
-        form: of the network, 'training form' or 'fused form'.
-        images: split → number of images.
-        entry: as in results.json.
-    """
-
     name: str
-    form: str
+    form: str  # of the network: 'training form' or 'fused form'
     year: Year
     device: str
-    images: dict[str, int]
-    entry: Entry
+    images: dict[str, int]  # split → number of images
+    entry: Entry  # as in results.json
     warnings: list[str]
 
     @property
