@@ -19,25 +19,17 @@ State = dict[str, Any]
 
 
 def find_state(opt: dict[str, Any]) -> tuple[State | None, list[str]]:
-    """The state that the options ask for with --auto_resume or ``path: resume_state``, and warnings.
+    """The state to resume from, None to start from the beginning; and warnings.
+
+    With --auto_resume, it is the latest of the run that can be loaded; else, or if the run has no states yet, it is
+    ``path: resume_state``.
 
     Raises:
-        UserError: the state cannot be loaded.
-    """
-    if opt['auto_resume']:
-        return latest_valid_state(Path(opt['path']['training_states']))
-    path = opt['path'].get('resume_state')
-    return (load_state(Path(path)), [f'resuming from {path}']) if path else (None, [])
-
-
-def latest_valid_state(folder: Path) -> tuple[State | None, list[str]]:
-    """The latest state that can be loaded, or None if there are no states; and warnings of those skipped.
-
-    Raises:
-        UserError: none of the states can be loaded.
+        UserError: the states exist, but none can be loaded.
     """
     warnings = []
-    states = states_in(folder)
+    folder = Path(opt['path']['training_states'])
+    states = states_in(folder) if opt['auto_resume'] else []
     for path in states:
         try:
             return load_state(path), [*warnings, f'resuming from {path}']
@@ -48,7 +40,8 @@ def latest_valid_state(folder: Path) -> tuple[State | None, list[str]]:
             f'none of the {len(states)} states in {folder} can be loaded; move them away to start again, or set '
             'path: pretrain_network_g to the latest network file in models'
         )
-    return None, warnings
+    path = opt['path'].get('resume_state')
+    return (load_state(Path(path)), [f'resuming from {path}']) if path else (None, [])
 
 
 def load_state(path: Path) -> State:

@@ -26,7 +26,7 @@ def test_the_latest_valid_state_is_loaded_with_warnings_of_those_skipped(model, 
             {'cut': content[: len(content) // 2], 'empty': b'', 'text': b'hello', 'flipped': bytes(content)}[damage]
         )
     (newest.parent / 'stray.state').write_text('not a state')
-    state, warnings = resume.latest_valid_state(newest.parent)
+    state, warnings = resume.find_state(opt | {'auto_resume': True})
     assert state['iter'] == 1
     assert '2.state' in warnings[0]
     assert warnings[1] == f'resuming from {newest.parent / "1.state"}'
@@ -56,11 +56,15 @@ def test_a_network_file_is_not_a_state(model, opt):
 
 
 def test_no_state_and_no_valid_state(model, opt):
-    folder = Path(opt['path']['training_states'])
-    assert resume.latest_valid_state(folder) == (None, [])
+    """Without a state of its own, a run starts from ``path: resume_state``."""
+    opt['auto_resume'] = True
+    assert resume.find_state(opt) == (None, [])
+    first = save_state(model, opt)
+    opt['path']['resume_state'] = str(first.rename('first.state').resolve())
+    assert resume.find_state(opt)[0]['iter'] == 2
     save_state(model, opt).write_bytes(b'')
     with pytest.raises(UserError, match='none of the 1 states'):
-        resume.latest_valid_state(folder)
+        resume.find_state(opt)
 
 
 class Harmful:
