@@ -1,9 +1,12 @@
-"""The options of a tiny network, and options files."""
+"""The options of a tiny network, options files, and options as training reads them."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from earn_plugin.options.defaults import fill_defaults
+from earn_plugin.options.options_file import read_options
 
 TINY = {
     'name': 'tiny',
@@ -43,6 +46,11 @@ TINY = {
     },
     'logger': {'print_freq': 1, 'save_checkpoint_freq': 3, 'use_tb_logger': False},
 }
+
+
+def completed(folder: Path, options: dict[str, Any], is_train: bool = True, **settings: Any) -> dict[str, Any]:
+    """The options as training reads them, from a file."""
+    return fill_defaults(read_options(write_options(folder, options)), is_train, **settings)
 
 
 def write_options(folder: Path, options: dict[str, Any], name: str = 'options.yml') -> Path:

@@ -1,12 +1,35 @@
-"""Training states and logs: written, read back and compared."""
+"""A model and its steps; training states and logs: written, read back and compared."""
 
+import copy
 import re
 from pathlib import Path
 
 import torch
+from basicsr.models import build_model
 
 from earn_plugin import rng
 from earn_plugin.training import checkpoint
+
+
+def build(opt: dict, **train):
+    """A model with changed options of training; its weights are always the same."""
+    opt = copy.deepcopy(opt)
+    opt['train'].update(train)
+    torch.manual_seed(0)
+    return build_model(opt)
+
+
+def batch(seed: int = 0, shape: tuple[int, ...] = (2, 3, 16, 16)) -> dict[str, torch.Tensor]:
+    """Random images ×2."""
+    generator = torch.Generator().manual_seed(seed)
+    lq = torch.rand(shape, generator=generator)
+    return {'lq': lq, 'gt': torch.rand(*shape[:2], shape[2] * 2, shape[3] * 2, generator=generator)}
+
+
+def step(model, iteration: int = 1, data: dict | None = None) -> None:
+    model.update_learning_rate(iteration)
+    model.feed_data(data or batch())
+    model.optimize_parameters(iteration)
 
 
 def save_state(model, opt: dict, iteration: int = 2) -> Path:

@@ -4,26 +4,21 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-from basicsr.models import build_model
 
-from earn_plugin.options.defaults import fill_defaults
-from earn_plugin.options.options_file import read_options
 from tests.helpers.command import command_here
-from tests.helpers.options import write_options
-from tests.models.test_earn_model import step
+from tests.helpers.options import completed
+from tests.helpers.runs import build, step
 
 
 @pytest.fixture
 def opt(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return fill_defaults(read_options(write_options(tmp_path, tiny)), is_train=True)
+    return completed(tmp_path, tiny)
 
 
 @pytest.fixture
 def model(opt):
-    torch.manual_seed(0)
-    model = build_model(opt)
+    model = build(opt)
     for iteration in (1, 2):
         step(model, iteration)
     model.best_metric_results = {'held_out': {'psnr': {'better': 'higher', 'val': np.float64(3.5), 'iter': 1}}}

@@ -9,8 +9,7 @@ from basicsr.models import build_model
 from earn_plugin.convert import weight_files
 from earn_plugin.errors import UserError
 from earn_plugin.training import checkpoint, resume
-from tests.helpers.runs import same, save_state
-from tests.models.test_earn_model import batch, step
+from tests.helpers.runs import batch, same, save_state, step
 
 
 def test_a_state_holds_everything(model, opt):

@@ -9,8 +9,7 @@ from basicsr.models import build_model
 from earn_plugin.convert import weight_files
 from earn_plugin.errors import UserError
 from earn_plugin.training import checkpoint, resume
-from tests.helpers.runs import same, save_state
-from tests.models.test_earn_model import step
+from tests.helpers.runs import same, save_state, step
 
 
 @pytest.mark.parametrize('damage', ['cut', 'empty', 'text', 'flipped', 'other'])
