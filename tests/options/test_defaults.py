@@ -3,20 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from earn_plugin.options.defaults import fill_defaults
-from earn_plugin.options.options_file import read_options
-from tests.helpers.options import write_options
-
-
-def filled(tmp_path, options, is_train=True, debug=False):
-    return fill_defaults(read_options(write_options(tmp_path, options)), is_train, debug=debug)
+from tests.helpers.options import completed
 
 
 def test_derived_values(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny['path']['pretrain_network_g'] = '~/net.pth'
     tiny['datasets']['val_2'] = {**tiny['datasets']['val'], 'dataroot_gt': '~/HR'}
-    opt = filled(tmp_path, tiny)
+    opt = completed(tmp_path, tiny)
     assert (opt['is_train'], opt['dist'], opt['rank'], opt['world_size']) == (True, False, 0, 1)
     assert [d['phase'] for d in opt['datasets'].values()] == ['train', 'val', 'val']
     assert all(d['scale'] == 2 for d in opt['datasets'].values())
@@ -31,7 +25,7 @@ def test_without_cuda_everything_runs_on_the_cpu(tmp_path, tiny, monkeypatch):
     for count in (0, 1):  # where the driver is too old, devices are counted that cannot be used
         monkeypatch.setattr(torch.cuda, 'device_count', lambda count=count: count)
         for asked in (1, 'auto', 0):
-            assert filled(tmp_path, {**tiny, 'num_gpu': asked})['num_gpu'] == 0
+            assert completed(tmp_path, {**tiny, 'num_gpu': asked})['num_gpu'] == 0
 
 
 @pytest.mark.parametrize('logger', [None, {'print_freq': None, 'keep_states': None}])
@@ -41,20 +35,20 @@ def test_default_values_of_what_is_missing_or_nothing(tmp_path, tiny, logger):
     tiny['logger'] = logger
     tiny['train']['ema_decay'] = tiny['val']['val_freq'] = None
     del tiny['val']['save_img']
-    opt = filled(tmp_path, tiny)
+    opt = completed(tmp_path, tiny)
     assert opt['logger'] == {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False, 'keep_states': 3}
     assert 'ema_decay' not in opt['train']
     assert (opt['val']['val_freq'], opt['val']['save_img'], opt['val']['suffix']) == (5000, False, None)
 
 
 def test_debug_is_as_in_basicsr(tmp_path, tiny):
-    opt = filled(tmp_path, tiny, debug=True)
+    opt = completed(tmp_path, tiny, debug=True)
     assert opt['name'] == 'debug_tiny'
     assert (opt['logger']['print_freq'], opt['logger']['save_checkpoint_freq'], opt['val']['val_freq']) == (1, 8, 8)
 
 
 def test_a_test_writes_to_results(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    opt = filled(tmp_path, tiny, is_train=False)
+    opt = completed(tmp_path, tiny, is_train=False)
     assert opt['path']['results_root'] == str(tmp_path / 'results/tiny')
     assert 'models' not in opt['path']

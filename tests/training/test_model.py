@@ -16,7 +16,7 @@ def test_what_a_model_refuses_is_reported(opt):
     [
         ({'arch': 'A2N', 'arguments': {}}, 'the file has A2N, the options EARN'),
         (
-            {'arch': 'EARN', 'arguments': {'num_feat': 32, 'rgb_range': (1, 2)}},
+            {'arch': 'EARN', 'arguments': {'num_feat': 32}},
             'num_feat: the file has 32, the options 16',
         ),
     ],

@@ -1,6 +1,5 @@
 """Training that cannot continue: a clear message, an exit code, and nothing that was saved is lost."""
 
-import copy
 import multiprocessing
 import re
 import resource
@@ -10,12 +9,11 @@ import pytest
 import torch
 
 from earn_plugin.errors import UserError
-from earn_plugin.options.defaults import fill_defaults
-from earn_plugin.options.options_file import find_options_file, read_options
+from earn_plugin.options.options_file import find_options_file
 from earn_plugin.training.train import Training
 from tests.helpers.command import start
 from tests.helpers.images import write_pairs
-from tests.helpers.options import write_options
+from tests.helpers.options import completed, write_options
 from tests.helpers.runs import same, state_of
 
 pytestmark = pytest.mark.slow
@@ -134,8 +132,7 @@ def test_losses_are_checked_before_anything_is_saved(tiny, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     del tiny['val']
     tiny['logger'].update(print_freq=100, save_checkpoint_freq=4)
-    path = write_options(tmp_path, copy.deepcopy(tiny))
-    training = Training(fill_defaults(read_options(path), is_train=True), path, [])
+    training = Training(completed(tmp_path, tiny), tmp_path / 'options.yml', [])
     monkeypatch.setattr(training.model, 'device', torch.device('meta'))  # not the CPU
     monkeypatch.setattr(
         training.model, 'feed_data', lambda data: vars(training.model).update(lq=data['lq'], gt=data['gt'])
