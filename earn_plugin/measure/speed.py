@@ -99,21 +99,15 @@ class Form:
         return None if 'compiled' in self.parts else peak_bytes(self)
 
 
-def interleaved_medians(
-    runs: dict[str, Callable[[], object]], repeats: int, after: Callable[[], object] = lambda: None
-) -> dict[str, float]:
-    """Median seconds of each, run in turn ``repeats`` times after a first round that is not counted.
-
-    ``after`` is called after each run and not timed: to show progress.
-    """
+def interleaved_medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, run in turn ``repeats`` times after a first round that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
+    for repeat in tqdm(range(repeats + 1), desc='interleaved', unit='round', disable=None):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-            after()
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -126,28 +120,22 @@ def measure_forms(found: FoundNetwork, forms: Sequence[str], x: Tensor, repeats:
     Raises:
         UserError: none of the forms can run.
     """
-    built, rows, megapixels = {}, {}, 0
-    with tqdm(total=len(forms) * (repeats + 1), unit='run', disable=None) as bar:
-        for name in forms:
-            bar.set_description(f'build {name}')
-            rows[name] = {'form': name}
-            try:
-                form = Form(found, name, x)
-                out = form()
-                rows[name]['peak_memory_bytes'] = form.peak_bytes()
-            except Exception as error:  # a compiler may fail in any way; the other forms can still run
-                if not isinstance(error, (UserError, RuntimeError)) and 'compiled' not in name:
-                    raise
-                line = next(iter(str(error).strip().splitlines()), '')[:100]
-                rows[name]['failure'] = line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
-                bar.total -= repeats + 1
-                continue
-            megapixels = out.shape[0] * out.shape[2:].numel() / 1e6
+    built, rows = {}, {name: {'form': name} for name in forms}
+    for name, row in tqdm(rows.items(), desc='build', unit='form', disable=None):
+        try:
+            form = Form(found, name, x)
+            out = form()
+            row['peak_memory_bytes'] = form.peak_bytes()
             built[name] = form
-        if not built:
-            raise UserError(f'no form of {found.arch} runs: {next(iter(rows.values()))["failure"]}')
-        bar.set_description('interleaved')
-        seconds = interleaved_medians(built, repeats, after=bar.update)
+        except Exception as error:  # a compiler may fail in any way; the other forms can still run
+            if not isinstance(error, (UserError, RuntimeError)) and 'compiled' not in name:
+                raise
+            line = next(iter(str(error).strip().splitlines()), '')[:100]
+            row['failure'] = line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
+    if not built:
+        raise UserError(f'no form of {found.arch} runs: {rows[forms[0]]["failure"]}')
+    megapixels = out.shape[0] * out.shape[2:].numel() / 1e6
+    seconds = interleaved_medians(built, repeats)
     first = next(iter(seconds.values()))
     for name, median in seconds.items():
         speed = {'median_ms': median * 1000, 'megapixels_per_second': megapixels / median, 'ratio': first / median}

@@ -84,7 +84,8 @@ def validate(network: NetworkChoice | FoundNetwork, validation: Validation) -> V
         raise UsageError('the meta device computes nothing, so there is nothing to validate; choose another --device')
     found = network if isinstance(network, FoundNetwork) else find_network(network)
     warnings += network_warnings(network, found)
-    name = validation.name or default_name(found, validation.model_id)
+    number = '' if validation.model_id is None else f'{validation.model_id:02}_'
+    name = validation.name or number + found.arch + ('_fused' if found.form == 'fused form' else '')
     earlier = read_results(validation.results_dir / 'results.json', name, validation.splits)
     if name in earlier:
         warnings.append(f'the earlier run of {name} in results.json is replaced')
@@ -126,21 +127,15 @@ def validate(network: NetworkChoice | FoundNetwork, validation: Validation) -> V
     return ValidationReport(name, found.form, year, describe_device(device), images, entry, warnings)
 
 
-def default_name(found: FoundNetwork, model_id: int | None) -> str:
-    number = '' if model_id is None else f'{model_id:02}_'
-    return number + found.arch + ('_fused' if found.form == 'fused form' else '')
-
-
 def network_warnings(network: NetworkChoice | FoundNetwork, found: FoundNetwork) -> list[str]:
     warnings = []
-    if isinstance(network, NetworkChoice) and network.is_checkpoint:
-        if nested := read_weights(Path(network.model))[2]:
-            warnings.append(
-                f'{network.model} has its weights nested in {nested}, where load_state_dict of a submission would not '
-                'find them; `basicsr ntire export` writes them flat'
-            )
-    elif isinstance(network, NetworkChoice):
+    if isinstance(network, NetworkChoice) and not network.is_checkpoint:
         warnings.append('not a checkpoint: these are initial weights, so PSNR and SSIM mean nothing')
+    elif isinstance(network, NetworkChoice) and (nested := read_weights(Path(network.model))[2]):
+        warnings.append(
+            f'{network.model} has its weights nested in {nested}, where load_state_dict of a submission would not find '
+            'them; `basicsr ntire export` writes them flat'
+        )
     if found.form == 'training form' and isinstance(found.network, Fusible):
         warnings.append(f'{found.arch} has a fused form, the same function with other counts: --fused')
     return warnings

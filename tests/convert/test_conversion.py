@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import earn_plugin
 from earn_plugin.convert import convert, load
+from earn_plugin.convert.weight_files import read_weights, write_weights
 from earn_plugin.errors import UsageError, UserError
 from tests.helpers.command import command, command_here
 from tests.helpers.places import GOLDEN, SHARED
@@ -214,6 +215,15 @@ def test_prefixes_in_safetensors_and_their_metadata(tmp_path, lgvan):
     save_file({}, tmp_path / 'x.safetensors')
     with pytest.raises(UserError, match='holds no weights'):
         load(tmp_path / 'x.safetensors')
+
+
+def test_weights_that_share_memory(tmp_path):
+    base = torch.zeros(10_000)
+    weights = {'a': base[:3], 'b': base[:3]}
+    for name in ('x.pth', 'x.safetensors'):
+        write_weights(tmp_path / name, weights, {})
+        assert read_weights(tmp_path / name)[0]['b'].tolist() == [0, 0, 0]
+        assert (tmp_path / name).stat().st_size < 4000
 
 
 def test_a_path_that_cannot_be_written(tmp_path, lgvan):

@@ -31,7 +31,7 @@ def test_a_choice_that_does_not_exist(choice, message):
         find_network(choice)
 
 
-def test_a_network_that_fails_in_its_own_way(monkeypatch):
+def test_an_error_of_the_constructor(monkeypatch):
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Odd', lambda how: {}[how])
     with pytest.raises(UsageError, match="Odd cannot be built: KeyError: 'x'"):
         find_network(NetworkChoice('Odd', {'how': 'x'}))
@@ -42,10 +42,9 @@ def test_a_missing_checkpoint(tmp_path):
         find_network(NetworkChoice(str(tmp_path / 'net.pth')))
 
 
-@pytest.mark.parametrize('arch', ['A2N', 'RK4RDN'])
-def test_a_network_without_a_fused_form(arch):
-    with pytest.raises(UserError, match=f'{arch} has no fused form'):
-        find_network(NetworkChoice(arch, {'upscale': 2, 'num_block': 1}, fused=True))
+def test_a_layer_called_fuse_is_not_a_fused_form():
+    with pytest.raises(UserError, match='RK4RDN has no fused form'):
+        find_network(NetworkChoice('RK4RDN', {'upscale': 2, 'num_block': 1}, fused=True))
 
 
 @pytest.mark.parametrize('is_described', [True, False])

@@ -88,7 +88,7 @@ def test_small_networks_equal_the_formula_on_the_cpu(name, arguments, formula):
 
 
 class Zoo(nn.Module):
-    """A call of everything that the hooks have an opinion of."""
+    """A call of every kind of module that the hooks count."""
 
     def __init__(self):
         super().__init__()
@@ -114,14 +114,14 @@ def test_every_kind_of_module():
     assert counted.multiply_adds_uncounted_by_hooks == 6 * 2 * 8 * 7
 
 
-def test_fvcore_sees_functions_and_names_what_it_does_not_count():
+def test_fvcore_counts_functions_and_names_what_it_does_not_count():
     counted = measure_complexity(found(Zoo()), (4, 5), CPU)
     convs = 2 * 3 * 3 * 4 * 4 * 5 + 2 * 2 * 4 * 3 * 4 * 5 + 6 * 2 * 8 * 7  # the transposed one at its input's pixels
     assert counted.fvcore == convs + (2 + 1) * 6 * 8 * 10 + 6 * 8 * 5 * 7
     assert {'relu', 'prelu', 'elu', 'leaky_relu', 'gelu', 'sigmoid'} <= counted.uncounted_by_fvcore.keys()
 
 
-def test_fused_attention_is_named():
+def test_fused_attention_is_listed():
     counted = measure_complexity(
         find_network(NetworkChoice('RK4RDN', {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'order': 1})),
         (8, 6),
@@ -157,7 +157,7 @@ def test_hooks_are_gone_afterwards():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in subject.network.modules())
 
 
-def test_what_a_network_does_not_take():
+def test_an_input_that_does_not_fit():
     with pytest.raises(UserError, match=r'MSRResNet cannot be run on an input of 1×4×8×8 on cpu: .*--size'):
         measure_complexity(find_network(NetworkChoice('MSRResNet', {'num_block': 1})), (4, 8, 8), CPU)
     with pytest.raises(UsageError, match='H W'):
@@ -184,7 +184,7 @@ FIGURES = ('params', 'hooks', 'fvcore', 'activations', 'convs')
 
 
 @pytest.mark.parametrize(('name', 'arguments'), [(name, arguments) for name, arguments, _ in SMALL])
-def test_counted_at_less_expense(name, arguments):
+def test_count_complexity_equals_measure_complexity(name, arguments):
     subject = find_network(NetworkChoice(name, arguments))
     counted, measured = count_complexity(subject, (11, 14), CPU), measure_complexity(subject, (11, 14), CPU)
     assert [getattr(counted, figure) for figure in FIGURES] == [getattr(measured, figure) for figure in FIGURES]
@@ -192,7 +192,7 @@ def test_counted_at_less_expense(name, arguments):
     assert next(subject.network.parameters()).device == CPU
 
 
-def test_a_network_that_asks_for_values_is_counted_by_computing():
+def test_a_network_that_needs_values_is_counted_by_computing():
     class Asks(nn.Conv2d):
         def forward(self, x):
             return super().forward(x) if x.max().item() > 0 else x
@@ -205,9 +205,10 @@ def test_a_network_that_asks_for_values_is_counted_by_computing():
     assert count_complexity(subject, (6, 5), CPU, fvcore=False).fvcore is None
 
 
+@pytest.mark.parametrize('keywords', [False, True])
 @pytest.mark.parametrize('given', [{}, {'attn_mask': torch.zeros(7, 5)}])
-def test_fused_attention_is_not_computed_for_fvcore(monkeypatch, given):
-    """Nor does that change what is counted: projections to the attention's operands, and what follows it."""
+def test_fused_attention_is_not_computed_for_fvcore(monkeypatch, given, keywords):
+    """Which changes no count: neither of the projections before it nor of what follows it."""
 
     class Attends(nn.Module):
         def __init__(self):
@@ -216,7 +217,9 @@ def test_fused_attention_is_not_computed_for_fvcore(monkeypatch, given):
 
         def forward(self, x):
             query, key = self.query(x[:, :, 0]), self.key(x[:, :, 1, :5])
-            return self.last(F.scaled_dot_product_attention(query, key, key[..., :4], scale=1.0, **given))
+            operands = {'query': query, 'key': key, 'value': key[..., :4]}
+            args, named = ((), operands) if keywords else (operands.values(), {})
+            return self.last(F.scaled_dot_product_attention(*args, **named, scale=1.0, **given))
 
     network, x = Attends(), torch.rand(1, 2, 2, 7, 3)
     total, uncounted, attention = complexity.count_fvcore(network, x)

@@ -1,4 +1,4 @@
-"""Every command of docs/ntire.md, run one after the other as it stands there."""
+"""Every command of docs/ntire.md, run in order."""
 
 import os
 import re
@@ -24,7 +24,7 @@ CHECKPOINT = 'experiments/LGVAN_x4/models/net_g_latest.pth'
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A folder as the page supposes it: a small checkpoint, the year's data, the organisers' checkout."""
+    """A folder as the page assumes it: a small checkpoint, the year's data, the organisers' checkout."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / CHECKPOINT
     path.parent.mkdir(parents=True)
@@ -58,6 +58,6 @@ def test_every_command(home):
     assert sorted(path.name for path in (home / 'unpacked').iterdir()) == ['0901.png', 'readme.txt']
 
 
-def test_the_page_names_every_file_that_an_export_has():
+def test_the_page_names_every_file_of_an_export():
     for name in ('select_model.txt', 'factsheet.tex', 'factsheet.txt', 'CHECKLIST.md', 'models/team18_LGVAN.py'):
         assert f'`{name}`' in PAGE

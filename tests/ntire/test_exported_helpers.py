@@ -8,7 +8,7 @@ from earn_plugin.ntire import exported_helpers as plain
 @pytest.mark.parametrize('logits', [2**26, 50, 1])
 @pytest.mark.parametrize('scale', [None, 1.0])
 @pytest.mark.parametrize('mask', [None, 'bool', 'float', 'one row'])
-def test_attention_is_torchs(monkeypatch, logits, scale, mask):
+def test_attention_equals_torchs(monkeypatch, logits, scale, mask):
     monkeypatch.setattr(plain, 'LOGITS', logits)
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, *shape, dtype=torch.float64) for shape in ((7, 4), (11, 4), (11, 5)))
@@ -22,7 +22,7 @@ def test_attention_is_torchs(monkeypatch, logits, scale, mask):
     assert (found - expected).abs().max() < 1e-12
 
 
-def test_what_has_no_place_in_inference():
+def test_arguments_for_training_are_refused():
     x = torch.rand(2, 3, 4)
     assert torch.equal(
         plain.scaled_dot_product_attention(x, x, x, None, 0.0, False), plain.scaled_dot_product_attention(x, x, x)
@@ -34,7 +34,7 @@ def test_what_has_no_place_in_inference():
 
 
 def test_memory_is_bounded(monkeypatch):
-    """Never more weights at once than asked for, however large the image."""
+    """For images of any size."""
     seen = []
     softmax = torch.Tensor.softmax
     monkeypatch.setattr(torch.Tensor, 'softmax', lambda x, dim: seen.append(x.numel()) or softmax(x, dim))

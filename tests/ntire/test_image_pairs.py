@@ -39,7 +39,7 @@ def test_a_limit(tmp_path):
     assert warnings == ['--limit: 2 of the 3 images of test']
 
 
-def test_quality_takes_the_layout_that_is_there(tmp_path):
+def test_quality_uses_the_layout_that_exists(tmp_path):
     for layout in ('DIV2K_valid', 'mixed_valid'):
         pairs, _ = pairs_of(write_tree(tmp_path / layout, layout), 2025, 'valid', track='quality')
         assert len(pairs) == 3
@@ -61,6 +61,11 @@ def test_missing_lr_images(tmp_path):
     write_tree(tmp_path, 'mixed_valid')
     (tmp_path / 'DIV2K_LSDIR_valid_LR/000002x4.png').unlink()
     with pytest.raises(UserError, match=r'1 LR images of .* the first is .*000002x4\.png'):
+        pairs_of(tmp_path, 2024, 'valid')
+    hr = tmp_path / 'DIV2K_LSDIR_valid_HR/000002.png'
+    hr.unlink()
+    hr.symlink_to('nowhere.png')
+    with pytest.raises(UserError, match=r'000002\.png is a broken link'):
         pairs_of(tmp_path, 2024, 'valid')
 
 

@@ -41,7 +41,7 @@ def test_the_table_with_the_test_set():
     )
 
 
-def test_runs_accumulate_and_a_name_is_replaced(tmp_path):
+def test_runs_are_added_and_a_name_is_replaced(tmp_path):
     path = tmp_path / 'results.json'
     for name, number in (('a', 1), ('b', 2), ('a', 3)):
         so_far = results.read_results(path, name, ('valid',))
@@ -56,7 +56,7 @@ def test_runs_accumulate_and_a_name_is_replaced(tmp_path):
 @pytest.mark.parametrize(
     ('before', 'now'), [(['valid'], ('valid', 'test')), (['valid', 'test'], ('valid',)), (['hybrid_test'], ('valid',))]
 )
-def test_runs_on_other_sets_do_not_mix(tmp_path, before, now):
+def test_runs_on_different_sets_do_not_mix(tmp_path, before, now):
     results.write_results(tmp_path, {'a': entry(*before)})
     with pytest.raises(UserError, match=r'has a on .*--include-test'):
         results.read_results(tmp_path / 'results.json', 'b', now)
@@ -64,13 +64,13 @@ def test_runs_on_other_sets_do_not_mix(tmp_path, before, now):
 
 
 @pytest.mark.parametrize('content', ['{', '[]', '{"a": 3}'])
-def test_another_results_json(tmp_path, content):
+def test_an_invalid_results_json(tmp_path, content):
     (tmp_path / 'results.json').write_text(content)
     with pytest.raises(UserError, match=r'is not a results\.json of NTIRE'):
         results.read_results(tmp_path / 'results.json', 'b', ('valid',))
 
 
-def test_an_entry_that_lacks_something(tmp_path):
+def test_an_incomplete_entry(tmp_path):
     broken = entry('valid')
     del broken['num_conv']
     with pytest.raises(UserError, match=r'a has no valid .*num_conv'):

@@ -1,4 +1,4 @@
-"""What is changed in a submission after its export is found, each time with its own message."""
+"""Changes of a submission after its export are found, each with its own message."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ def spoil(folder: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_what_is_right_passes(exported, network):
+def test_an_unchanged_submission(exported, network):
     lines = check_submission(exported, SUBMISSION, network)
     assert any('outputs equal ours to' in line for line in lines)
     assert any('the first image of 64×64 takes' in line for line in lines)
@@ -57,7 +57,7 @@ def test_another_function(exported, network):
 
 
 def test_a_wrong_data_range(exported, network):
-    """The network itself would run in [0, 255] without a word; the file in the script's hands does, too."""
+    """Which raises no error, neither in the network nor in the file."""
     spoil(exported, 'shallow = self.conv_first(x)', 'shallow = self.conv_first(x / 255)')
     with pytest.raises(UserError, match='does not compute what the network computes'):
         check_outputs(exported, SUBMISSION, network)
@@ -72,14 +72,14 @@ def test_a_wrong_data_range(exported, network):
         ('match = lambda x: x.itemsize', 'itemsize'),
     ],
 )
-def test_an_import_or_a_name_of_today(exported, network, line, message):
+def test_a_newer_name_or_another_import(exported, network, line, message):
     spoil(exported, 'import torch\n', f'import torch\n{line}\n')
     with pytest.raises(UserError, match=message):
         check_submission(exported, SUBMISSION, network)
 
 
-def test_an_import_in_hiding(exported, network):
-    """No reading finds it; the interpreter without the packages does."""
+def test_a_hidden_import(exported, network):
+    """Only running finds it, without the packages."""
     spoil(exported, 'import torch\n', "import torch\nhidden = __import__('basicsr.' + 'archs')\n")
     with pytest.raises(UserError, match="does not run on its own: ModuleNotFoundError: No module named 'basicsr"):
         check_outputs(exported, SUBMISSION, network)
@@ -141,7 +141,7 @@ def test_weights_of_the_other_form(two_forms, tmp_path):
         check_weights(tmp_path / 'net.pth', replace(submission, arguments={}), TwoForms())
 
 
-def test_the_fused_form_is_exported_on_demand(two_forms, tmp_path):
+def test_the_fused_form_is_exported_on_request(two_forms, tmp_path):
     network = TwoForms()
     torch.save({'params': network.state_dict(), 'arch': 'TwoForms', 'arguments': {}, 'scale': 4}, tmp_path / 'net.pth')
     settings = {'year': 2024, 'team': 7, 'name': 'Net', 'size': (16, 16)}
@@ -154,7 +154,7 @@ def test_the_fused_form_is_exported_on_demand(two_forms, tmp_path):
     assert '--fused exports it' in report
 
 
-def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     """Neither in the folder of exports nor in the organisers' checkout."""
     repo = make_repo(tmp_path / 'repo', 2024)
     before = {path: path.read_bytes() for path in repo.rglob('*') if path.is_file()}
@@ -168,7 +168,7 @@ def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in repo.rglob('*') if path.is_file()} == before
 
 
-def test_attention_that_is_plain_in_the_file_is_counted(tmp_path):
+def test_plain_attention_is_counted(tmp_path):
     """By fvcore, which does not count the fused attention of the network: two matrix products between all pixels."""
     arguments = {'num_feat': 8, 'num_grow_ch': 4, 'num_block': 1, 'num_layer': 1, 'order': 1}
     found = find_network(NetworkChoice('RK4RDN', arguments))

@@ -54,7 +54,7 @@ def data(tmp_path):
 
 
 def by_hand(network, lr, hr, data_range=1.0):
-    """The result of the network, and HR as it is measured, as the protocol's text has it."""
+    """The network's result, and HR as it is measured, written down from the protocol's text."""
     x = torch.from_numpy(cv2.cvtColor(cv2.imread(str(lr)), cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None].float()
     with torch.no_grad():
         y = network(x / (255 / data_range))[0].clamp(0, data_range).permute(1, 2, 0).numpy()
@@ -114,7 +114,7 @@ def test_each_year(here, found, year, layouts, flags):
     assert 'training form' in str(report)
 
 
-def test_the_table_on_the_screen(here, found, data):
+def test_the_report(here, found, data):
     report = run(found, 2026, data, limit=2)
     text = str(report)
     times = report.entry['valid_runtime']
@@ -144,7 +144,7 @@ def test_the_quality_track_measures_y(here, found, data):
 
 
 class Nearest(torch.nn.Module):
-    """Repeats pixels, and like a trained network it knows nothing outside of its range."""
+    """Repeats pixels, clamped to its range as if it were trained on it."""
 
     def __init__(self, data_range=1.0, scale=4):
         super().__init__()
@@ -160,8 +160,8 @@ def test_a_wrong_data_range(data, capsys, own, given):
     network = FoundNetwork(Nearest(own), 'Nearest', {})
     right, wrong = (run(network, 2024, data, data_range=r, limit=2) for r in (own, given))
     figures = tuple(report.entry['valid_psnr'][0] for report in (right, wrong))
-    told = '000001.png: {1:.2f} dB with data range {3:g}, {0:.2f} dB with {2:g}; try --data-range {2:g}'
-    warning = 'the data range looks wrong. ' + told.format(*figures, own, given)
+    both = '000001.png: {1:.2f} dB with data range {3:g}, {0:.2f} dB with {2:g}; try --data-range {2:g}'
+    warning = 'the data range looks wrong. ' + both.format(*figures, own, given)
     assert warning in wrong.warnings
     assert capsys.readouterr().err.count(f'warning: {warning}\n') == 1
     assert (
@@ -181,25 +181,11 @@ def test_a_network_that_fails(data):
         run(FoundNetwork(network, 'Sequential', {}), 2024, data)
 
 
-def test_a_network_that_fails_in_its_own_way(data):
-    class Own(torch.nn.Module):
-        def forward(self, x):
-            assert x.shape[2] % 16 == 0, 'multiples of 16'
-
-    with pytest.raises(UserError, match=r'000001x4\.png \(12×11\): AssertionError: multiples of 16'):
-        run(FoundNetwork(Own(), 'Own', {}), 2024, data)
-
-
 def test_images_too_small_to_be_measured(found, data):
     for path in data.rglob('000001*.png'):
         cv2.imwrite(str(path), np.zeros((4, 5, 3) if 'x4' in path.name else (16, 20, 3), np.uint8))
     with pytest.raises(UserError, match=r'000001\.png is 16×20.* 19×19'):
         run(found, 2024, data, ssim=True)
-
-
-def test_a_device_that_is_not_here(found, data):
-    with pytest.raises(UserError, match=r'torch cannot use xla here'):
-        run(found, 2024, data, device='xla')
 
 
 def test_images_are_laid_out_as_in_the_official_script():
@@ -246,7 +232,7 @@ def test_lr_images_of_another_scale(here, found, data):
         run(found, 2024, data)
 
 
-def test_a_nested_checkpoint_works_and_is_told(here, data, found):
+def test_a_nested_checkpoint_gives_a_warning(here, data, found):
     write_weights(here / 'net.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
     report = run(NetworkChoice('net.pth'), 2024, data, limit=1)
     assert any(warning.startswith('net.pth has its weights nested in params') for warning in report.warnings)
@@ -255,14 +241,9 @@ def test_a_nested_checkpoint_works_and_is_told(here, data, found):
     assert 'the earlier run of LGVAN in results.json is replaced' in again.warnings
 
 
-def test_untrained_weights_are_told(data):
+def test_initial_weights_give_a_warning(data):
     report = run(LGVAN, 2024, data, limit=1)
     assert any('initial weights' in warning for warning in report.warnings)
-
-
-def test_no_inference_form(data):
-    with pytest.raises(UserError, match='A2N has no fused form'):
-        run(NetworkChoice('A2N', TINY, fused=True), 2024, data)
 
 
 def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkeypatch):
@@ -285,7 +266,7 @@ def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkey
         (2024, {'device': 'meta'}, 'computes nothing'),
     ],
 )
-def test_flags_that_make_no_sense(found, data, year, flags, message):
+def test_flags_that_contradict_each_other(found, data, year, flags, message):
     with pytest.raises(UsageError, match=message):
         run(found, year, data, **flags)
 
@@ -322,7 +303,7 @@ def test_images_that_cannot_be_saved(here, found, data):
         run(found, 2026, data, save_dir='file')
 
 
-def test_a_run_that_no_table_can_hold_is_told_before(here, found, data, monkeypatch):
+def test_results_that_no_table_can_hold_stop_the_run(here, found, data, monkeypatch):
     (here / 'results.json').write_text('{"other": {"valid_ave_psnr": 30.0}}')
     monkeypatch.setattr(running, 'time_pass', None)  # nothing runs
     with pytest.raises(UserError, match="other has no valid 'valid_ave_runtime'"):
@@ -336,21 +317,7 @@ def test_long_titles_keep_the_columns(here, found):
     assert len({len(line) for line in table}) == 1
 
 
-def test_a_checkpoint_that_does_not_tell_its_network(here, found, data):
-    torch.save(found.network.state_dict(), 'flat.pth')
-    report = run(NetworkChoice('flat.pth', TINY, 'LGVAN'), 2026, data, limit=1)
-    expected = run(found, 2026, data, limit=1)
-    assert report.entry['valid_psnr'] == expected.entry['valid_psnr']
-    with pytest.raises(UserError, match='Nope is not registered'):
-        run(NetworkChoice('flat.pth', arch='Nope'), 2026, data)
-    with pytest.raises(UsageError, match='LGVAN is not a checkpoint'):
-        run(NetworkChoice('LGVAN', arch='EARN'), 2026, data)
-    write_weights(here / 'ours.pth', found.network.state_dict(), {'arch': 'LGVAN', 'arguments': TINY}, ('params',))
-    with pytest.raises(UserError, match=r'ours\.pth .*LGVAN.*EARN'):
-        run(NetworkChoice('ours.pth', arch='EARN'), 2026, data)
-
-
-def test_a_network_by_its_file(here, data, capsys, monkeypatch):
+def test_a_network_of_an_arch_file(here, data, capsys, monkeypatch):
     monkeypatch.setattr(sys, 'path', sys.path[:])
     (here / 'own_arch.py').write_text(
         'from basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n@ARCH_REGISTRY.register()\n'
