@@ -26,7 +26,7 @@ def parameter_count(network: type) -> str:
         try:
             with torch.device('meta'):  # allocates nothing
                 built = network()
-        except (NotImplementedError, RuntimeError):  # it computes with values, which a meta device has not
+        except (NotImplementedError, RuntimeError):  # its constructor needs values, which meta tensors do not have
             try:
                 built = network()
             except RuntimeError:

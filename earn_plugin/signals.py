@@ -25,9 +25,9 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Inside, SIGTERM raises ``Terminated``, so that incomplete files are removed; by default it ends at once.
+    """In the block, SIGTERM raises ``Terminated``, so that incomplete files are removed.
 
-    Processes forked inside, such as a pool's, still end at once; they write no files.
+    Forked processes, such as a pool's, still end at once; they write no files.
     """
     main_process = os.getpid()
 
@@ -48,7 +48,7 @@ def signal_number(interrupt: KeyboardInterrupt) -> int:
 
 
 class StopRequest:
-    """Inside, the first signal only sets ``number``; a second one raises KeyboardInterrupt."""
+    """In the block, the first signal only sets ``number``; a second one raises KeyboardInterrupt."""
 
     def __init__(self):
         self.number = 0

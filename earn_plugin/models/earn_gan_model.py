@@ -10,7 +10,7 @@ from earn_plugin.models.earn_model import EARNModel, clip_before_steps
 
 @MODEL_REGISTRY.register()
 class EARNGANModel(EARNModel, SRGANModel):
-    """EARNModel against a discriminator.
+    """EARNModel with a discriminator.
 
     The generator's loss is the sum of EARNModel's terms and l_g_gan. ``network_d``, ``gan_opt``, ``optim_d``,
     ``net_d_iters`` and ``net_d_init_iters`` are as in SRGANModel; ``grad_clip_d`` is EARNModel's ``grad_clip_g`` for

@@ -72,7 +72,7 @@ def find_options_file(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    recipe = RECIPES / Path(path.name).with_suffix('.yml')
+    recipe = RECIPES / f'{path.stem}.yml'
     if recipe.is_file() and path.parent in (Path(), Path('options')):
         return recipe
     known = [path.stem for path in recipes()]

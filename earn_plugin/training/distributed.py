@@ -29,6 +29,8 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
     if launcher == 'slurm':
         if not torch.cuda.is_available():
             raise UserError('--launcher slurm needs CUDA devices; on CPUs use torchrun')
+        if 'SLURM_PROCID' not in os.environ:
+            raise UserError('--launcher slurm needs srun, for example srun basicsr train -opt FILE --launcher slurm')
         init_dist('slurm', **{**(dist_params or {}), 'backend': CUDA_BACKEND})
     elif launcher == 'pytorch':
         if 'RANK' not in os.environ:

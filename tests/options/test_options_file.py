@@ -176,8 +176,9 @@ def test_a_file_is_found_before_a_recipe(tmp_path, monkeypatch):
     assert read_options(find_options_file('demo_EARN_x4.yml')).data == {'name': 'mine'}
     with pytest.raises(UsageError, match=r'demo_EARN_x5 .*did you mean demo_EARN_x\d\?'):
         find_options_file('demo_EARN_x5')
-    with pytest.raises(UsageError, match='elsewhere/demo_EARN_x4'):
-        find_options_file('elsewhere/demo_EARN_x4.yml')
+    for name in ('elsewhere/demo_EARN_x4.yml', '.'):
+        with pytest.raises(UsageError, match=f'^{name} is neither'):
+            find_options_file(name)
 
 
 def test_nearest():

@@ -24,11 +24,15 @@ def test_a_single_process(monkeypatch):
 
 
 def test_a_missing_launcher_is_reported(monkeypatch):
-    monkeypatch.delenv('RANK', raising=False)
+    for name in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match='torchrun --nproc_per_node=2 -m earn_plugin train'):
         distributed.start('pytorch')
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     with pytest.raises(UserError, match='torchrun'):
+        distributed.start('slurm')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    with pytest.raises(UserError, match='srun basicsr train'):
         distributed.start('slurm')
 
 
