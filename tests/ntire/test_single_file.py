@@ -124,7 +124,7 @@ def test_a_package_with_relative_imports_and_a_package_that_reexports(project):
 def test_constants_that_are_changed_after_their_definition(project):
     project(
         net_arch=TORCH
-        + "SIZES = {2: 4}\nSIZES[3] = 9\nfor n in (4, 5):\n    SIZES[n] = n * n\n"
+        + 'SIZES = {2: 4}\nSIZES[3] = 9\nfor n in (4, 5):\n    SIZES[n] = n * n\n'
         + "NAMES = []\nNAMES.append('a')\nOTHERS = []\nOTHERS.append('b')\n"
         + 'class Net(nn.Module):\n    sizes = SIZES\n    names = NAMES\n'
     )
@@ -215,8 +215,10 @@ def test_decorators_other_than_registration_are_kept(project):
 
 @pytest.mark.parametrize('call', ['F.scaled_dot_product_attention', 'ops.scaled_dot_product_attention', 'attend'])
 def test_fused_attention_becomes_the_plain_one(project, call):
-    imports = 'from torch.nn import functional as F, functional as ops\n'
+    imports = (
+        'from torch.nn import functional as F, functional as ops\n'
         'from torch.nn.functional import scaled_dot_product_attention as attend\n'
+    )
     project(net_arch=TORCH + imports + NET.format(f'{call}(x, x, x)'))
     text = single_file(network())
     x = torch.rand(1, 5, 4)
