@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from earn_plugin.archs.arguments import check_multiple
 from earn_plugin.archs.blocks import Bottleneck
 
 
@@ -87,6 +88,7 @@ class NonLocalAttention(nn.Module):
 
     def __init__(self, num_feat: int, mode: str = 'gaussian', softmax_over: str = 'keys', zero_init: bool = False):
         super().__init__()
+        check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
         self.softmax_over = softmax_over
         self.value = nn.Conv2d(num_feat, num_feat // 2, 1)
         self.project = nn.Conv2d(num_feat // 2, num_feat, 1)

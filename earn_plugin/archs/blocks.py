@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from earn_plugin.archs.arguments import check_counts, check_multiple
+
 
 class MeanShift(nn.Module):
     """Shift and scale images from [0, 1] to the network's range around the data set's mean, and back.
@@ -83,6 +85,8 @@ class Bottleneck(nn.Sequential):
     """1×1 conv from C to C/squeeze_factor channels, ReLU, 1×1 conv back: the core of channel and pixel attentions."""
 
     def __init__(self, num_feat: int, squeeze_factor: int, bias: bool = True):
+        check_counts(squeeze_factor=squeeze_factor)
+        check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
         squeezed = num_feat // squeeze_factor
         super().__init__(
             nn.Conv2d(num_feat, squeezed, 1, bias=bias), nn.ReLU(), nn.Conv2d(squeezed, num_feat, 1, bias=bias)

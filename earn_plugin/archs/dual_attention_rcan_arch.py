@@ -3,7 +3,7 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images
 from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
 from earn_plugin.archs.blocks import MeanShift, ResidualAttentionUnit, ResidualGroup, Upsampler
 
@@ -46,9 +46,7 @@ class DualAttentionRCAN(nn.Module):
         rgb_mean: tuple[float, ...] = (0.4488, 0.4371, 0.4040),
     ):
         super().__init__()
-        check_counts(num_feat=num_feat, num_group=num_group, num_block=num_block, squeeze_factor=squeeze_factor)
-        check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
-        check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
+        check_counts(num_feat=num_feat, num_group=num_group, num_block=num_block)
         check_choice((2, 3, 4, 8), upscale=upscale)
         check_choice(NonLocalAttention.modes, non_local_mode=non_local_mode)
         check_images(num_in_ch, num_out_ch, img_range, rgb_mean)

@@ -115,9 +115,8 @@ class EARN(nn.Module):
     ):
         super().__init__()
         check_choice(('paper', 'released'), variant=variant)
-        check_counts(num_feat=num_feat, num_block=num_block, squeeze_factor=squeeze_factor, window_size=window_size)
+        check_counts(num_feat=num_feat, num_block=num_block, window_size=window_size)
         check_multiple(4, 'the mask shuffles them into 2×2 pixels', num_feat=num_feat)
-        check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
         if groups is None:
             groups = num_feat if variant == 'released' else num_feat // 4
         check_counts(groups=groups)

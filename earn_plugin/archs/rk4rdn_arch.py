@@ -4,7 +4,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images
 from earn_plugin.archs.attention import ChannelAttention, NonLocalAttention
 from earn_plugin.archs.blocks import Upsampler
 
@@ -95,15 +95,10 @@ class RK4RDN(nn.Module):
         super().__init__()
         check_images(num_in_ch, num_out_ch)
         check_counts(num_feat=num_feat, num_grow_ch=num_grow_ch, num_block=num_block, num_layer=num_layer)
-        check_counts(squeeze_factor=squeeze_factor)
         check_choice((2, 3, 4), upscale=upscale)
         check_choice(tuple(COEFFICIENTS), order=order)
         check_choice(ATTENTIONS, attention=attention)
         check_choice(NonLocalAttention.modes, non_local_mode=non_local_mode)
-        if attention in ('channel', 'dual'):
-            check_multiple(squeeze_factor, 'squeeze_factor', num_feat=num_feat)
-        if attention in ('spatial', 'dual'):
-            check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
 
         def function() -> nn.Module:
             """f: dense layers, then spatial, then channel attention."""

@@ -3,7 +3,7 @@
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
+from earn_plugin.archs.arguments import check_choice, check_counts, check_images
 from earn_plugin.archs.attention import NonLocalAttention
 from earn_plugin.archs.blocks import MeanShift, ResidualBlock, Upsampler
 
@@ -82,7 +82,6 @@ class RNAN(nn.Module):
     ):
         super().__init__()
         check_counts(num_feat=num_feat, num_block=num_block)
-        check_multiple(2, 'the non-local attention halves them', num_feat=num_feat)
         if num_block < 2:
             raise ValueError(f'num_block must be at least 2 (the first and the last), got {num_block}')
         check_choice((2, 3, 4), upscale=upscale)

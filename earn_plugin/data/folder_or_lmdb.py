@@ -1,6 +1,7 @@
 """Where images are: a folder, or an LMDB as BasicSR writes it, listed and read by name."""
 
 import os
+import re
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -65,17 +66,13 @@ class Folder:
             yield Problem(self.label(name), 'is a broken link')
         lower, keys = defaultdict(list), defaultdict(list)
         for name in names:
-            stem = name.rpartition('.')[0] or name
-            for is_wrong, what in (
-                (not name.isascii(), "is not an ASCII name: BasicSR's LMDB and cv2 on Windows do not accept it"),
-                (
-                    any(map(str.isspace, name)),
-                    "has a space in its name: BasicSR's meta_info files end a name at a space",
-                ),
-                ('.' in stem, "has a dot in its name: BasicSR's LMDB ends a key at the first dot"),
-            ):
-                if is_wrong:
-                    yield Problem(self.label(name), what)
+            label, stem = self.label(name), name.rpartition('.')[0] or name
+            if not name.isascii():
+                yield Problem(label, "is not an ASCII name: BasicSR's LMDB and cv2 on Windows do not accept it")
+            if re.search(r'\s', name):
+                yield Problem(label, "has a space in its name: BasicSR's meta_info files end a name at a space")
+            if '.' in stem:
+                yield Problem(label, "has a dot in its name: BasicSR's LMDB ends a key at the first dot")
             lower[name.lower()].append(name)
             keys[stem].append(name)
         for alike, why in ((lower, 'on Windows and macOS'), (keys, 'as LMDB keys')):
@@ -114,9 +111,8 @@ class LMDB:
         try:
             self.environment = lmdb.open(str(root), readonly=True, lock=False, readahead=False)
             with self.environment.begin() as reading:
-                self.stored = {
-                    key.decode('ascii', 'backslashreplace') for key in reading.cursor().iternext(True, False)
-                }
+                keys = reading.cursor().iternext(values=False)
+                self.stored = {key.decode('ascii', 'backslashreplace') for key in keys}
         except lmdb.Error as error:
             raise UserError(f'{root} cannot be read: {error}') from error
 
@@ -165,16 +161,11 @@ def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
     file = root / 'meta_info.txt'
     shapes = {}
     for number, line in enumerate(file.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
-        name, _, shape = line.rpartition('(')  # the key may have brackets itself
-        try:
-            sizes = tuple(int(size) for size in shape.partition(')')[0].split(',') if size)
-            if not name or len(sizes) not in (2, 3):
-                raise ValueError
-        except ValueError:
-            raise UserError(
-                f'{file}: line {number} is not "name.png (height,width,channels) level": {line!r}'
-            ) from None
-        shapes[name.partition('.')[0]] = sizes
+        match = re.match(r'(.+)\((\d+), *(\d+)(?:, *(\d+))?,?\)', line)  # the key may have brackets itself
+        if not match:
+            raise UserError(f'{file}: line {number} is not "name.png (height,width,channels) level": {line!r}')
+        name, *sizes = match.groups()
+        shapes[name.partition('.')[0]] = tuple(int(size) for size in sizes if size)
     return shapes
 
 

@@ -1,5 +1,6 @@
 """Size and kind of an image, read from the first bytes of its file, without decoding."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -91,12 +92,8 @@ def _header(image: Image.Image) -> Header:
 
 def _orientation(exif: bytes) -> int:
     """1 to 8; 1 is upright, and also what damaged EXIF data counts as."""
-    if not exif:
-        return 1
-    tags = Image.Exif()
-    try:
+    tags, orientation = Image.Exif(), 1
+    with suppress(Exception):  # as above
         tags.load(exif)
-        orientation = tags.get(ORIENTATION, 1)
-    except Exception:  # as above
-        return 1
+        orientation = tags.get(ORIENTATION)
     return orientation if orientation in range(1, 9) else 1
