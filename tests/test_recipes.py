@@ -51,25 +51,24 @@ def test_each_network_has_its_recipes():
     assert names == demos | pairs
 
 
-@pytest.mark.parametrize('scale', [2, 3, 4])
-def test_earn_has_the_papers_settings(scale):
-    opt = data_of(f'train_EARN_x{scale}')
-    assert opt['train']['optim_g'] == {'type': 'Adam', 'lr': 1e-4, 'betas': [0.9, 0.999], 'eps': 1e-8}
-    assert opt['train']['total_iter'] == 500 * 1000
-    assert opt['train']['scheduler'] == {'type': 'MultiStepLR', 'milestones': [200 * 1000, 400 * 1000], 'gamma': 0.5}
-    weights = {name: loss['loss_weight'] for name, loss in opt['train']['losses'].items()}
-    assert weights == {'pix': 1.5, 'ssim': 0.6, 'percep': 0.4}
-
-
-SETTINGS = {  # data, LR patch, batch, learning rate, halved after how many iterations, losses
-    'EARN': ('DIV2K', 48, 32, 1e-4, 200_000, ['L1Loss', 'SSIMLoss', 'VGGPerceptualLoss']),
-    'RNAN': ('DIV2K', 48, 16, 1e-4, 200_000, ['L1Loss']),
-    'LGVAN': ('DF2K', 64, 128, 5e-4, 200_000, ['L1Loss', 'FrequencyLoss']),
-    'A2N': ('DIV2K', 64, 32, 5e-4, 200_000, ['L1Loss']),
-    'A2N-M': ('DIV2K', 64, 32, 5e-4, 200_000, ['L1Loss']),
-    'HAN': ('DIV2K', 48, 16, 1e-4, 200_000, ['L1Loss']),
-    'RK4RDN': ('DIV2K', 48, 16, 1e-4, 200_000, ['L1Loss']),
-    'RK4RDN_GAN': ('VOC2012', 88, 32, 1e-3, None, ['MSELoss', 'VGGPerceptualLoss', 'TVLoss']),
+SETTINGS = {  # data, LR patch, batch, learning rate, β₂, iterations, halved after how many, losses and their weights
+    'EARN': ('DIV2K', 48, 32, 1e-4, 0.999, 500, 200, {'L1Loss': 1.5, 'SSIMLoss': 0.6, 'VGGPerceptualLoss': 0.4}),
+    'RNAN': ('DIV2K', 48, 16, 1e-4, 0.999, 1000, 200, {'L1Loss': 1.0}),
+    'LGVAN': ('DF2K', 64, 128, 5e-4, 0.99, 1000, 200, {'L1Loss': 1.0, 'FrequencyLoss': 0.5}),
+    'A2N': ('DIV2K', 64, 32, 5e-4, 0.999, 1000, 200, {'L1Loss': 1.0}),
+    'A2N-M': ('DIV2K', 64, 32, 5e-4, 0.999, 1000, 200, {'L1Loss': 1.0}),
+    'HAN': ('DIV2K', 48, 16, 1e-4, 0.999, 1000, 200, {'L1Loss': 1.0}),
+    'RK4RDN': ('DIV2K', 48, 16, 1e-4, 0.999, 500, 200, {'L1Loss': 1.0}),
+    'RK4RDN_GAN': (
+        'VOC2012',
+        88,
+        32,
+        1e-3,
+        0.999,
+        52.2,
+        None,
+        {'MSELoss': 1, 'VGGPerceptualLoss': 6e-3, 'TVLoss': 2e-8},
+    ),
 }
 
 
@@ -77,14 +76,15 @@ SETTINGS = {  # data, LR patch, batch, learning rate, halved after how many iter
 def test_settings_are_the_papers(name, scale):
     opt = data_of(f'train_{name}_x{scale}')
     data, train = opt['datasets']['train'], opt['train']
-    where, patch, batch, lr, halved, losses = SETTINGS[name]
+    where, patch, batch, lr, beta, thousands, halved, losses = SETTINGS[name]
     crop = patch - patch % scale if where == 'VOC2012' else patch * scale  # an HR crop there
     assert (data['name'], data['gt_size'], data['batch_size_per_gpu']) == (where, crop, batch)
     assert (opt['scale'], opt['network_g']['upscale']) == (scale, scale)
-    assert train['optim_g']['lr'] == lr
-    assert [loss['type'] for loss in train['losses'].values()] == losses
-    assert train['scheduler']['type'] == 'MultiStepLR'
-    assert train['scheduler']['milestones'] == (list(range(halved, train['total_iter'], halved)) if halved else [])
+    assert (train['optim_g']['lr'], train['optim_g']['betas'][1], train['total_iter']) == (lr, beta, thousands * 1000)
+    assert {loss['type']: loss.get('loss_weight', 1.0) for loss in train['losses'].values()} == losses
+    milestones = [1000 * n for n in range(halved, thousands, halved)] if halved else []
+    assert (train['scheduler']['type'], train['scheduler']['milestones']) == ('MultiStepLR', milestones)
+    assert train['scheduler'].get('gamma') == (0.5 if halved else None)
     assert {metric['crop_border'] for metric in opt['val']['metrics'].values()} == {scale}
 
 
@@ -94,8 +94,6 @@ def test_the_gan_has_the_papers_settings(scale):
     assert opt['optim_g'] == opt['optim_d'] == {'type': 'Adam', 'lr': 1e-3, 'betas': [0.9, 0.999]}
     assert (opt['grad_clip_g'], opt['grad_clip_d']) == (0.01, 0.01)
     assert opt['total_iter'] == 100 * -(-16_700 // 32)
-    weights = {name: loss['loss_weight'] for name, loss in opt['losses'].items()}
-    assert weights == {'pix': 1.0, 'percep': 0.006, 'tv': 2e-8}
     assert opt['gan_opt']['loss_weight'] == 0.001
 
 

@@ -30,22 +30,6 @@ def test_a_state_holds_everything(model, opt):
     assert fresh.best_metric_results['held_out']['psnr'] == model.best_metric_results['held_out']['psnr']
 
 
-def test_every_network_of_any_model_is_found(opt):
-    opt = copy.deepcopy(opt)
-    opt['model_type'] = 'SRGANModel'
-    opt['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
-    opt['train'].update(pixel_opt={'type': 'L1Loss'}, gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla'})
-    opt['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-4}
-    model = build_model(opt)
-    found = checkpoint.networks_of(model)
-    assert found['net_g'] == {'params': model.net_g, 'params_ema': model.net_g_ema}
-    assert found['net_d'] == {'params': model.net_d}
-    assert not (set(vars(model)) & {'save_network', 'save_training_state'})
-    state = weight_files.load_torch_file(save_state(model, opt))
-    assert len(state['optimizers']) == 2
-    resume.restore(build_model(opt), state, opt)
-
-
 def test_the_latest_states_are_kept(model, opt):
     folder = Path(opt['path']['training_states'])
     for iteration in (1, 5, 9, 10, 11):
