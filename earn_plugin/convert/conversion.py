@@ -51,9 +51,8 @@ def convert(
     else:
         description = {'arch': found.arch, 'arguments': found.arguments, 'scale': read.scale}
         write_weights(target, found.network.state_dict(), description, ('params',))
-    listed = ', '.join(f'{name}={value}' for name, value in found.arguments.items())
     written = f'written to {target}' + (" in the authors' form" if to_authors else '')
-    return '\n'.join([*lines, f'{found.arch}({listed})', written])
+    return '\n'.join([*lines, str(found), written])
 
 
 def count_of(network: nn.Module) -> str:

@@ -46,6 +46,9 @@ class FoundNetwork:
     def form(self) -> str:
         return 'fused form' if self.arguments.get('fused') else 'training form'
 
+    def __str__(self) -> str:
+        return f'{self.arch}({", ".join(f"{name}={value}" for name, value in self.arguments.items())})'
+
 
 class ReadNetwork(NamedTuple):
     """A checkpoint's network, and what else is known of the file."""

@@ -77,7 +77,7 @@ def write_weights(path: Path, weights: Weights, description: dict[str, Any], nes
     Raises:
         UserError: the file cannot be written.
     """
-    # clones, because safetensors refuses tensors that share memory, and torch.save writes all of what a view is of
+    # safetensors refuses tensors that share memory, and torch.save writes the complete storage of a view
     copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
     try:
         with atomic_file(path) as file:

@@ -46,15 +46,15 @@ class Complexity:
     input: tuple[int, ...]
     params: int
     hooks: int  # multiply-adds by the module hooks of NTIRE 2022 and 2023
-    fvcore: int | None  # multiply-adds by fvcore, NTIRE 2024 and later; None if it was not run
     activations: int  # output elements of Conv2d and ConvTranspose2d
     convs: int  # their calls
     memory: float | None  # MiB; None if it was not measured
     memory_is: str
     uncounted_by_hooks: dict[str, int]  # operator → calls
     multiply_adds_uncounted_by_hooks: int  # of convs, matrix products and attentions among them
-    uncounted_by_fvcore: dict[str, int] | None
-    fused_attention: int | None  # multiply-adds that fvcore counts where attention is not fused, as in an NTIRE export
+    fvcore: int | None = None  # multiply-adds by fvcore, NTIRE 2024 and later; None, as the next two, if it was not run
+    uncounted_by_fvcore: dict[str, int] | None = None
+    fused_attention: int | None = None  # multiply-adds that fvcore counts in an NTIRE export, where attention is plain
 
     @property
     def exported_fvcore(self) -> int:
@@ -165,8 +165,8 @@ class FusedAttentionCounter(TorchFunctionMode):
         return first.expand(*query.shape[:-1], value.shape[-1])
 
 
-def count_fvcore(network: nn.Module, x: Tensor) -> tuple[int, dict[str, int], int]:
-    """Multiply-adds by fvcore, the operators that it does not count with their calls, and those of fused attention."""
+def count_fvcore(network: nn.Module, x: Tensor) -> dict[str, Any]:
+    """The fields of ``Complexity`` that need fvcore."""
     from fvcore.nn import FlopCountAnalysis  # not above: with today's torch its import warns, which is silenced here
 
     uncounted: Counter[str] = Counter()
@@ -188,7 +188,11 @@ def count_fvcore(network: nn.Module, x: Tensor) -> tuple[int, dict[str, int], in
         name = name.rpartition('::')[2].removeprefix('PythonOp.')
         if not MOVES_OF_FVCORE.fullmatch(name):
             uncounted[name.removesuffix('_')] += calls
-    return total, dict(uncounted.most_common()), attention.multiply_adds
+    return {
+        'fvcore': total,
+        'uncounted_by_fvcore': dict(uncounted.most_common()),
+        'fused_attention': attention.multiply_adds,
+    }
 
 
 def measure_complexity(
@@ -217,20 +221,18 @@ def measure_complexity(
         with PeakMemory() as tensors, HookCounter(network) as hooks:
             network(x)
         memory, memory_is = _peak_memory(network, x, tensors.peak)
-        counted = count_fvcore(network, x) if fvcore and device.type != 'meta' else (None, None, None)
+        by_fvcore = count_fvcore(network, x) if fvcore and device.type != 'meta' else {}
     return Complexity(
         input=tuple(x.shape[1:]),
         params=sum(parameter.numel() for parameter in network.parameters()),
         hooks=hooks.multiply_adds,
-        fvcore=counted[0],
         activations=hooks.activations,
         convs=hooks.convs,
         memory=memory,
         memory_is=memory_is,
         uncounted_by_hooks=dict(hooks.uncounted.most_common()),
         multiply_adds_uncounted_by_hooks=hooks.uncounted_multiply_adds,
-        uncounted_by_fvcore=counted[1],
-        fused_attention=counted[2],
+        **by_fvcore,
     )
 
 
@@ -247,8 +249,7 @@ def count_complexity(
         return counted
     network, x = found.network.to(device).requires_grad_(False), example_input(found, size, device)
     with _errors_explained(found, x):
-        total, uncounted, attention = count_fvcore(network, x)
-    return replace(counted, fvcore=total, uncounted_by_fvcore=uncounted, fused_attention=attention)
+        return replace(counted, **count_fvcore(network, x))
 
 
 def example_input(found: FoundNetwork, size: tuple[int, ...], device: torch.device) -> Tensor:
@@ -290,6 +291,4 @@ def print_complexity(found: FoundNetwork, size: tuple[int, ...], device: str | N
         described = {'network': found.arch, 'form': found.form, 'arguments': found.arguments}
         print(json.dumps({**described, **asdict(complexity)}, indent=2, default=str))
         return
-    given = ', '.join(f'{name}={value}' for name, value in found.arguments.items())
-    print(f'{found.arch}({given}), {found.form}, input 1×{"×".join(map(str, complexity.input))}')
-    print(complexity)
+    print(f'{found}, {found.form}, input 1×{"×".join(map(str, complexity.input))}\n{complexity}')

@@ -167,9 +167,8 @@ def benchmark_network(choice: NetworkChoice, benchmark: Benchmark) -> None:
         torch.set_num_threads(benchmark.threads)
     found = find_network(choice)
     x = torch.rand(benchmark.batch, found.arguments.get('num_in_ch', 3), *benchmark.size, device=device)
-    listed = ', '.join(f'{name}={value}' for name, value in found.arguments.items())
     about = {
-        'network': f'{found.arch}({listed})',
+        'network': str(found),
         'input': list(x.shape),
         'machine': describe_device(device),
         'torch': torch.__version__,

@@ -93,9 +93,16 @@ def test_a_damaged_image_leaves_nothing(tmp_path, lr_dir):
     assert list(out.parent.iterdir()) == []
 
 
-def test_a_description_of_two_lines(tmp_path, lr_dir):
-    with pytest.raises(UsageError, match='--description must be one line'):
-        Upload(lr_dir, tmp_path / 'x.zip', CPU, description='a\nb')
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'description': 'a\nb'}, '--description must be one line'),
+        *[({'runtime': runtime}, 'seconds per image') for runtime in (-1.0, 0.0, float('nan'), float('inf'))],
+    ],
+)
+def test_values_that_the_readme_cannot_have(given, message):
+    with pytest.raises(UsageError, match=message):
+        Upload(Path(), Path('x.zip'), CPU, **given)
 
 
 def zip_with(changes: dict) -> io.BytesIO:
@@ -133,9 +140,3 @@ def test_a_valid_zip():
 def test_an_invalid_zip(changes, message):
     with pytest.raises(UserError, match=message):
         verify(zip_with(changes), {'a.png': (8, 12)})
-
-
-@pytest.mark.parametrize('runtime', [-1.0, 0.0, float('nan'), float('inf')])
-def test_an_invalid_runtime(tmp_path, lr_dir, runtime):
-    with pytest.raises(UsageError, match='seconds per image'):
-        Upload(lr_dir, tmp_path / 'x.zip', CPU, runtime=runtime)
