@@ -51,6 +51,7 @@ def test_each_network_has_its_recipes():
     assert names == demos | pairs
 
 
+GAN_LOSSES = {'MSELoss': 1.0, 'VGGPerceptualLoss': 0.006, 'TVLoss': 2e-8}
 SETTINGS = {  # data, LR patch, batch, learning rate, β₂, iterations, halved after how many, losses and their weights
     'EARN': ('DIV2K', 48, 32, 1e-4, 0.999, 500, 200, {'L1Loss': 1.5, 'SSIMLoss': 0.6, 'VGGPerceptualLoss': 0.4}),
     'RNAN': ('DIV2K', 48, 16, 1e-4, 0.999, 1000, 200, {'L1Loss': 1.0}),
@@ -59,16 +60,7 @@ SETTINGS = {  # data, LR patch, batch, learning rate, β₂, iterations, halved 
     'A2N-M': ('DIV2K', 64, 32, 5e-4, 0.999, 1000, 200, {'L1Loss': 1.0}),
     'HAN': ('DIV2K', 48, 16, 1e-4, 0.999, 1000, 200, {'L1Loss': 1.0}),
     'RK4RDN': ('DIV2K', 48, 16, 1e-4, 0.999, 500, 200, {'L1Loss': 1.0}),
-    'RK4RDN_GAN': (
-        'VOC2012',
-        88,
-        32,
-        1e-3,
-        0.999,
-        52.2,
-        None,
-        {'MSELoss': 1, 'VGGPerceptualLoss': 6e-3, 'TVLoss': 2e-8},
-    ),
+    'RK4RDN_GAN': ('VOC2012', 88, 32, 1e-3, 0.999, 52.2, None, GAN_LOSSES),
 }
 
 

@@ -19,14 +19,8 @@ def add_commands(commands) -> None:
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
     complexity.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
     add_network_arguments(complexity)
-    complexity.add_argument(
-        '--size',
-        type=int,
-        nargs='+',
-        default=[256, 256],
-        metavar='N',
-        help='of the input: H W (default: 256 256), or the full shape without the batch (for videos T C H W)',
-    )
+    size = 'of the input: H W (default: 256 256), or the full shape without the batch (for videos T C H W)'
+    complexity.add_argument('--size', type=int, nargs='+', default=[256, 256], metavar='N', help=size)
     complexity.add_argument('--device', help='cpu, cuda, or meta: counts very large networks quickly, without fvcore')
     complexity.add_argument('--json', action='store_true', help='print JSON')
     complexity.set_defaults(run=run_complexity)
@@ -36,18 +30,15 @@ def add_commands(commands) -> None:
     network = subject.add_parser('network', help='compare training form, fused form, channels_last, bf16, compiled')
     network.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
     add_network_arguments(network, form=False)
-    network.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input')
-    network.add_argument('--batch', type=int, default=1, metavar='N', help='images at a time')
-    network.add_argument('--repeats', type=int, default=7, help='timed runs of each form, interleaved')
-    network.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if available')
-    network.add_argument('--threads', type=int, metavar='N', help='of the CPU')
-    network.add_argument(
-        '--forms',
-        nargs='+',
-        metavar='FORM',
-        help='trained (the training form), fused, channels_last, bf16, compiled, or several joined by +: fused+bf16',
-    )
-    network.add_argument('--json', type=Path, metavar='FILE', help='also write the table to this file')
+    forms = 'trained (the training form), fused, channels_last, bf16, compiled, or several joined by +: fused+bf16'
+    add = network.add_argument
+    add('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of the input')
+    add('--batch', type=int, default=1, metavar='N', help='images at a time')
+    add('--repeats', type=int, default=7, help='timed runs of each form, interleaved')
+    add('--device', choices=('cpu', 'cuda'), help='default: cuda if available')
+    add('--threads', type=int, metavar='N', help='of the CPU')
+    add('--forms', nargs='+', metavar='FORM', help=forms)
+    add('--json', type=Path, metavar='FILE', help='also write the table to this file')
     network.set_defaults(run=run_benchmark)
 
     listing = commands.add_parser('list', help='list what is registered, with parameter counts, and the recipes')

@@ -17,16 +17,10 @@ def add_commands(commands) -> None:
 
 def add_network(command: argparse.ArgumentParser) -> None:
     """The network, as all three commands take it."""
-    command.add_argument('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
+    add = command.add_argument
+    add('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
     add_network_arguments(command)
-    command.add_argument(
-        '--data-range',
-        '--data_range',
-        type=float,
-        choices=(1.0, 255.0),
-        default=1.0,
-        help="of the network's input; ours have 1",
-    )
+    add('--data-range', '--data_range', type=float, choices=(1.0, 255.0), default=1.0, help='of its input; ours have 1')
 
 
 def add_validate(what) -> None:

@@ -50,7 +50,6 @@ def fill_defaults(
     if has_val or not is_train:
         opt['val'] = {'save_img': False, 'suffix': None, **(opt.get('val') or {})}
     if is_train:
-        path.setdefault('resume_state', None)
         path['models'] = str(root / 'models')
         path['training_states'] = str(root / 'training_states')
         opt['train']['total_iter'] = int(opt['train']['total_iter'])

@@ -23,7 +23,7 @@ Networks = dict[str, dict[str, nn.Module]]  # label → param key → network: {
 
 
 def networks_of(model: BaseModel) -> Networks:
-    """Every network that a BasicSR model saves, found by intercepting its own save."""
+    """Every network that a BasicSR model saves, found by intercepting its ``save``."""
     found: Networks = {}
 
     def record(nets, label, current_iter, param_key='params'):
@@ -66,13 +66,8 @@ def save_state(
 ) -> Path:
     """Write training_states/ITER.state and delete all but the latest ``logger: keep_states``.
 
-    Args:
-        model: after ``iteration`` iterations.
-        opt: the completed options.
-        iteration: as BasicSR counts, from 1.
-        epoch: as BasicSR counts, from 0.
-        position: index of the next sample of the stream.
-        rngs: states of the random number generators, one for each process.
+    BasicSR counts iterations from 1, epochs from 0. ``position`` is the index of the stream's next sample; ``rngs`` has
+    a state of the random number generators for each process.
 
     Raises:
         UserError: the file cannot be written; earlier states are intact.

@@ -17,7 +17,6 @@ def test_derived_values(tmp_path, tiny, monkeypatch):
     assert opt['datasets']['val_2']['dataroot_gt'] == str(Path.home() / 'HR')
     assert opt['path']['pretrain_network_g'] == str(Path.home() / 'net.pth')
     assert opt['path']['models'] == str(tmp_path / 'experiments/tiny/models')
-    assert opt['path']['resume_state'] is None
 
 
 def test_without_cuda_everything_runs_on_the_cpu(tmp_path, tiny, monkeypatch):
