@@ -58,10 +58,7 @@ def run_split(network: nn.Module, pairs: list[PairPaths], split: str, settings: 
         if settings.ssim:
             ssims.append(calculate_ntire_ssim(image, hr, settings.track))
         if len(runtimes) == 1 and split != 'test':  # not before the first image, which has to be cold
-            both, is_suspicious = compare_data_ranges(network, pair, settings, psnrs[0])
-            warnings.append(both)
-            if is_suspicious:
-                tqdm.write(f'warning: {both}', file=sys.stderr)  # now, not after all other images
+            warnings.append(compare_data_ranges(network, pair, settings, psnrs[0]))
         if settings.save_dir is not None:
             write_file(settings.save_dir / split / pair.hr.name, encode(image))
     return split_entry(split, runtimes, psnrs, ssims, peak_memory_mib(settings.device)), warnings
@@ -138,10 +135,11 @@ def check_pair(pair: PairPaths, lr: np.ndarray, output: Tensor, hr: np.ndarray) 
         raise UserError(f'{pair.hr} is {height}×{width}; the metrics need {SMALLEST}×{SMALLEST}: remove it')
 
 
-def compare_data_ranges(network: nn.Module, pair: PairPaths, settings: RunSettings, psnr: float) -> tuple[str, bool]:
-    """The PSNR of an image with the given and with the other data range, and whether the other is suspiciously better.
+def compare_data_ranges(network: nn.Module, pair: PairPaths, settings: RunSettings, psnr: float) -> str:
+    """The PSNR of an image with the given and with the other data range, as a warning.
 
-    With a wrong range a network that adds to an upscaled input loses tenths of a dB, others nearly everything.
+    With a wrong range a network that adds to an upscaled input loses tenths of a dB, others nearly everything. If the
+    range looks wrong, the warning is printed at once, not only after all other images.
     """
     other = RANGES[settings.data_range == RANGES[0]]
     lr, hr = read_pair(pair)
@@ -150,8 +148,9 @@ def compare_data_ranges(network: nn.Module, pair: PairPaths, settings: RunSettin
     given = f'{psnr:.2f} dB with data range {settings.data_range:g}'
     both = f'{pair.hr.name}: {given}, {psnr_of_other:.2f} dB with {other:g}'
     if settings.trained and psnr_of_other > psnr + BETTER:
-        return f'the data range looks wrong. {both}; try --data-range {other:g}', True
-    return both, False
+        both = f'the data range looks wrong. {both}; try --data-range {other:g}'
+        tqdm.write(f'warning: {both}', file=sys.stderr)
+    return both
 
 
 def peak_memory_mib(device: torch.device) -> float:

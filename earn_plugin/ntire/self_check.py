@@ -33,8 +33,6 @@ import torch
 
 def select_model(args, device):
     model_id = args.model_id
-    if model_id < 0:
-        pass
 {branch}    else:
         raise NotImplementedError(f"Model {{model_id}} is not implemented.")
 """
@@ -194,7 +192,9 @@ def run_alone(
     """The outputs and the times that ``probe`` writes; for the quality track the images of ``main`` are compared."""
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        (work / 'script.py').write_text(SCRIPT.format(branch=branch(submission)) + REST[submission.track], 'utf-8')
+        (work / 'script.py').write_text(
+            SCRIPT.format(branch=branch(submission, 'if')) + REST[submission.track], 'utf-8'
+        )
         torch.save(inputs, work / 'inputs.pt')
         images = {}
         if submission.track == 'quality':

@@ -45,7 +45,7 @@ class Upload:
     def __post_init__(self):
         if self.out.suffix != '.zip':
             raise UsageError(f'--out {self.out}: the upload is a zip; name it FILE.zip')
-        if '\n' in self.description:
+        if self.description != ''.join(self.description.splitlines()):
             raise UsageError('--description must be one line: the scorer reads the fourth line of readme.txt')
         if self.runtime is not None and not 0 < self.runtime < math.inf:
             raise UsageError(f'--runtime must be the seconds per image, such as 0.008, got {self.runtime:g}')

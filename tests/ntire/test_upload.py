@@ -96,7 +96,7 @@ def test_a_damaged_image_leaves_nothing(tmp_path, lr_dir):
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ({'description': 'a\nb'}, '--description must be one line'),
+        *[({'description': text}, '--description must be one line') for text in ('a\nb', 'a\n', 'a\rb', 'a\u2028b')],
         *[({'runtime': runtime}, 'seconds per image') for runtime in (-1.0, 0.0, float('nan'), float('inf'))],
     ],
 )
