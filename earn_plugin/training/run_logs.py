@@ -1,11 +1,20 @@
 """The logs of a run: the log file, TensorBoard, and BasicSR's log lines of losses."""
 
 import logging
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 from basicsr.utils import MessageLogger, get_root_logger, get_time_str, init_wandb_logger
 from basicsr.utils.options import dict2str
+
+
+def start_log(opt: dict[str, Any]) -> None:
+    """Log to the terminal, and keep for the log file what is logged before the run's folder exists."""
+    logger = get_root_logger()
+    if opt['rank'] == 0:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(MemoryHandler(capacity=1000))
 
 
 def open_log(opt: dict[str, Any], command: str, warnings: list[str]) -> logging.Logger:
@@ -16,8 +25,11 @@ def open_log(opt: dict[str, Any], command: str, warnings: list[str]) -> logging.
         handler = logging.FileHandler(path, encoding='utf-8')  # appends, should two runs start in one second
         handler.setFormatter(logger.handlers[0].formatter)
         handler.stream.write(f'options:{dict2str(opt)}\n')
+        for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
+            early.setTarget(handler)
+            early.close()  # writes to its target
+            logger.removeHandler(early)
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
     for warning in warnings:
         logger.warning(warning)
     return logger

@@ -9,7 +9,7 @@ import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from basicsr.models.video_base_model import VideoBaseModel
-from basicsr.utils import get_root_logger, make_exp_dirs, tensor2img
+from basicsr.utils import make_exp_dirs, tensor2img
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -50,7 +50,7 @@ def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
         loaders.append(validation_loader(dataset, dataset_opt, opt))
     if not any(key.startswith('pretrain_network') and value for key, value in opt['path'].items()):
         warnings.append('path: pretrain_network_g is not set, so the network has random weights')
-    get_root_logger()
+    run_logs.start_log(opt)
     model = build_checked_model(opt)
     make_exp_dirs(opt)
     run_logs.open_log(opt, 'test', warnings)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, make_exp_dirs, mkdir_and_rename, set_random_seed
+from basicsr.utils import AvgTimer, MessageLogger, make_exp_dirs, mkdir_and_rename, set_random_seed
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -81,7 +81,7 @@ class Training:
 
         set_random_seed(opt['manual_seed'] + opt['rank'])
         torch.backends.cudnn.benchmark = True
-        get_root_logger()
+        run_logs.start_log(opt)
         self.iteration = self.position = 0
         if state is None:
             self.model = build_checked_model(opt)

@@ -116,6 +116,9 @@ def test_output_and_files_of_a_run(tiny, tmp_path, run_here):
     printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path)
     assert re.search(r'held_out at iteration 6: psnr \d+\.\d{4} \(bicubic \d+\.\d{4}, [+-]\d', printed)
     assert 'ssim' in printed
+    (log,) = (tmp_path / 'experiments/tiny').glob('*.log')
+    for text in (printed, log.read_text()):
+        assert text.count('EARN has 44,311 parameters') == 1  # logged before the folder exists
     assert '\r' not in printed  # no progress bar without a terminal
     files = {str(p.relative_to(tmp_path / 'experiments/tiny')) for p in (tmp_path / 'experiments/tiny').rglob('*.*')}
     assert {re.sub(r'\d{8}_\d{6}', 'T', f) for f in files} == {
