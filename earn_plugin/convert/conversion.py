@@ -16,6 +16,7 @@ def convert(
     source: Path,
     target: Path,
     arguments: dict[str, Any] | None = None,
+    *,
     to_authors: bool = False,
     fused: bool = False,
 ) -> str:

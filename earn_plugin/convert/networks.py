@@ -265,13 +265,14 @@ def import_arch_file(path: Path) -> None:
     if not path.is_file() or path.suffix != '.py':
         raise UserError(f'--arch-file {path} is not a Python file')
     path = path.resolve()
-    parts = [path.stem]
-    folder = path.parent
+    parts, folder = [path.stem], path.parent
     while (folder / '__init__.py').exists():
         parts.insert(0, folder.name)
         folder = folder.parent
     sys.path.insert(0, str(folder))
     try:
-        importlib.import_module('.'.join(parts))
+        module = importlib.import_module('.'.join(parts))
+        if (file := getattr(module, '__file__', None)) != str(path):
+            raise ImportError(f'{module.__name__} is already another module ({file or "built-in"}); rename the file')
     except Exception as error:  # whatever the file does
         raise UserError(f'--arch-file {path} cannot be imported: {type(error).__name__}: {error}') from error

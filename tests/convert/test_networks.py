@@ -88,5 +88,9 @@ def test_a_file_that_cannot_be_imported(tmp_path, monkeypatch):
     (tmp_path / 'net_arch_of_test.py').write_text('import nothing_of_that_name\n')
     with pytest.raises(UserError, match=r'net_arch_of_test\.py cannot be imported: ModuleNotFoundError'):
         import_arch_file(tmp_path / 'net_arch_of_test.py')
+    for name in ('types', 'sys'):
+        (tmp_path / f'{name}.py').touch()
+        with pytest.raises(UserError, match=rf'{name}\.py cannot be imported: .*rename the file'):
+            import_arch_file(tmp_path / f'{name}.py')
     with pytest.raises(UserError, match=r'none\.py is not a Python file'):
         import_arch_file(tmp_path / 'none.py')
