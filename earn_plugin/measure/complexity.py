@@ -201,7 +201,7 @@ def measure_complexity(
     """Count a network's parameters, multiply-adds, activations and convs for one image, and measure its memory.
 
     As in the official scripts no parameter requires a gradient, and gradients are not switched off: networks that work
-    on parts of the image without gradients are counted on the whole image, the same on every device.
+    on parts of the image without gradients are counted on the complete image, with the same result on every device.
 
     Args:
         found: the network; it is moved to the device.

@@ -47,7 +47,7 @@ def find_pairs(
 
 
 def check_path(data_dir: str, year: Year, splits: tuple[str, ...]) -> list[str]:
-    """Warnings of a path that the organisers' script would misread: it replaces parts of names in the whole path."""
+    """Warnings of a path that the organisers' script would misread: it replaces _HR and .png anywhere in the path."""
     by_rule = any(layout.numbers is None for split in splits for layout in year.splits[split][:1])
     parts = [part for part in ('_HR', '.png') if part in data_dir]
     if not parts or not by_rule:

@@ -23,7 +23,7 @@ from earn_plugin.ntire.results import Entry, split_entry
 
 RANGES = (1.0, 255.0)
 SMALLEST = 2 * BORDER + 11  # pixels: SSIM's window within the border
-BETTER = 0.3  # dB by which the other data range must win for a warning
+BETTER = 0.3  # dB by which the other data range must be better for a warning
 
 
 @dataclass(frozen=True)

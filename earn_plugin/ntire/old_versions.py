@@ -4,7 +4,7 @@ import ast
 import re
 
 PYTHON = (3, 9)
-NEWER = {  # module → names that it has today and had not in Python 3.9 or torch 1.13; an empty one is new as a whole
+NEWER = {  # module → its names that Python 3.9 and torch 1.13 do not have; empty for a module that they do not have
     'builtins': 'BaseExceptionGroup ExceptionGroup aiter anext',
     'contextlib': 'aclosing chdir',
     'dataclasses': 'KW_ONLY',

@@ -1,4 +1,4 @@
-"""A network as one self-contained file: what it uses of its own module and of those that this imports, joined."""
+"""A network as one self-contained file: what it uses of its own module and of those that this one imports."""
 
 import ast
 import importlib.util

@@ -1,4 +1,4 @@
-"""IMDN and RFDN, the baselines of the challenge's first years, written from their papers to check the counters by."""
+"""IMDN and RFDN, the baselines of the challenge's first years, written from their papers, to check the counters."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ def conv(cin, cout, kernel=3, **settings):
 
 
 class InformationMultiDistillation(nn.Module):
-    """A quarter of the channels is kept at each step, and the rest goes on."""
+    """Each step keeps a quarter of the channels, and the next step continues with the rest."""
 
     def __init__(self, c):
         super().__init__()

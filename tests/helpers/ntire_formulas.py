@@ -1,7 +1,7 @@
-"""What the module hooks of NTIRE count for each network at H×W, by hand, out of the papers and not out of the code.
+"""What the module hooks of NTIRE count for each network at H×W, by hand, from the papers and not from the code.
 
 Of the activations, those in bottlenecks (channel and pixel attentions, A2N's branch weights) are ReLU modules, and so
-is LGVAN's last one; all others are functional, which the hooks take for nothing.
+is LGVAN's last one; all others are functional, which the hooks do not count.
 """
 
 import math
@@ -75,7 +75,7 @@ def rnan(h, w, c=64, blocks=10, scale=4):
         t.conv(3, c, c, half(h), half(w), times=1 + 2 * 2)
         t.conv(6, c, c, 2 * half(h), 2 * half(w))  # transposed
         t.conv(1, c, c, h, w)
-        t.conv(3, c, c, h, w)  # behind the block
+        t.conv(3, c, c, h, w)  # after the block
     t.conv(3, c, c, h, w)
     t.tail(c, scale, h, w)
     return t

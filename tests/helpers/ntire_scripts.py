@@ -1,4 +1,4 @@
-"""Scripts that imitate the organisers' of each year, as far as a submission meets them, and the data that they read."""
+"""Scripts like the organisers' of each year, as far as a submission depends on them, and data for them."""
 
 from pathlib import Path
 

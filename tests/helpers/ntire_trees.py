@@ -1,4 +1,4 @@
-"""Miniature data trees in the layout of each year, out of the photographs that the demo has."""
+"""Small data trees in the layout of each year, from the photographs of the demo."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -62,12 +62,12 @@ def test_table_and_json(capsys, tmp_path):
 def test_forms_run_interleaved(monkeypatch):
     order = []
 
-    class Noted(Form):
+    class Recorded(Form):
         def __call__(self):
             order.append('+'.join(self.parts))
             return super().__call__()
 
-    monkeypatch.setattr(speed, 'Form', Noted)
+    monkeypatch.setattr(speed, 'Form', Recorded)
     speed.measure_forms(find_network(NetworkChoice('LGVAN', SMALL)), ['trained', 'fused'], torch.rand(1, 3, 4, 4), 2)
     assert order == ['trained'] * 2 + ['fused'] * 2 + ['trained', 'fused'] * 3
 
