@@ -105,11 +105,14 @@ def test_values_that_the_readme_cannot_have(given, message):
         Upload(Path(), Path('x.zip'), CPU, **given)
 
 
+README = Upload(Path(), Path('x.zip'), CPU).readme(1.0)
+
+
 def zip_with(changes: dict) -> io.BytesIO:
     """An upload of one image, 8×12, with changed files; None for a missing one."""
     files = {
         'a.png': photograph(8, 12),
-        'readme.txt': Upload(Path(), Path('x.zip'), CPU).readme(1.0).encode(),
+        'readme.txt': README.encode(),
         **changes,
     }
     packed = io.BytesIO()
@@ -123,7 +126,7 @@ def zip_with(changes: dict) -> io.BytesIO:
 
 
 def test_a_valid_zip():
-    verify(zip_with({}), {'a.png': (8, 12)})
+    verify(zip_with({}), {'a.png': (8, 12)}, README)
 
 
 @pytest.mark.parametrize(
@@ -139,4 +142,4 @@ def test_a_valid_zip():
 )
 def test_an_invalid_zip(changes, message):
     with pytest.raises(UserError, match=message):
-        verify(zip_with(changes), {'a.png': (8, 12)})
+        verify(zip_with(changes), {'a.png': (8, 12)}, README)
