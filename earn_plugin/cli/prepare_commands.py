@@ -103,10 +103,9 @@ def run_lr(args: argparse.Namespace) -> None:
     from earn_plugin.prepare.subimages import SubImages, make_subimages
 
     hr, lr = args.hr_folder, args.lr_folder
-    if args.cropped:
-        cropped = SubImages(multiple=args.scale, skip_small=None)
-        report(args.cropped, make_subimages(hr, args.cropped, cropped, args.jobs))
     report(lr, make_lr(hr, lr, args.scale, border=args.border, suffix=args.suffix, jobs=args.jobs))
+    if args.cropped:
+        report(args.cropped, make_subimages(hr, args.cropped, SubImages(multiple=args.scale), args.jobs))
     others = [path.name for path in images_in(hr) if path.suffix != '.png']
     if others and not args.cropped:
         hint = 'with --cropped DIR the HR images are also written as PNG'
@@ -127,11 +126,11 @@ def run_lmdb(args: argparse.Namespace) -> None:
 
 
 def run_data_set(args: argparse.Namespace) -> None:
-    from earn_plugin.prepare.data_tree import TreeSettings, data_tree
+    from earn_plugin.prepare.data_tree import data_tree
 
     module = import_module(f'earn_plugin.prepare.{args.what}')
-    settings = TreeSettings(args.border, args.make_lr, args.allow_missing, args.jobs)
-    with data_tree(args.place, args.out, module.ARCHIVES, settings) as tree:
+    settings = {name: getattr(args, name) for name in ('border', 'make_lr', 'allow_missing', 'jobs')}
+    with data_tree(args.place, args.out, module.ARCHIVES, **settings) as tree:
         getattr(module, f'make_{args.what}')(tree, sorted(set(args.scales)))
 
 
@@ -168,8 +167,8 @@ def options_to_check(args: argparse.Namespace) -> list[dict]:
         raise UsageError(f'--scale must be at least 1, got {args.scale}')
     if Path(args.data).is_dir():
         if args.lr is None:
-            if args.scale or args.filename_tmpl:
-                raise UsageError('--scale and --filename_tmpl are for pairs: also pass the LR folder')
+            if args.scale or args.filename_tmpl or args.phase:
+                raise UsageError('--scale, --filename_tmpl and --phase are for pairs: also pass the LR folder')
             return [{**images_only(args.data), 'phase': 'train'}]
         pairs = {'name': f'{args.data} and {args.lr}', 'type': 'PairedImageDataset', 'phase': args.phase or 'train'}
         roots = {'dataroot_gt': args.data, 'dataroot_lq': args.lr}

@@ -3,7 +3,6 @@
 Nothing is unpacked to a path from an archive: the caller names the files.
 """
 
-import contextlib
 import lzma
 import os
 import shutil
@@ -11,7 +10,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -23,27 +23,20 @@ IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 UNFINISHED = ('.part', '.partial', '.crdownload', '.download', '.aria2')  # downloads of browsers, aria2 and others
 DEPTH = 6  # levels of subfolders that are searched
-DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    OSError,  # also gzip's
-    RuntimeError,  # a password is needed
-    NotImplementedError,
-)
+# gzip raises OSError, a zip with a password or an unknown compression RuntimeError
+DAMAGE = zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RuntimeError
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class SourceImage:
     """An image: its file, or its archive and the member of it; and the name by which it is searched."""
 
     file: Path
-    member: str
-    name: str
-    size: int
-    offset: int
+    member: str = ''
+    name: str = ''
+    size: int = 0
+    offset: int = 0  # in the archive
+    info: zipfile.ZipInfo | tarfile.TarInfo | None = field(default=None, repr=False)
 
     def __str__(self):
         return f'{self.member} in {self.file}' if self.member else str(self.file)
@@ -75,7 +68,7 @@ def find_images(place: Path, is_wanted: Callable[[str], object]) -> tuple[list[S
             except UserError as error:
                 problems.append(str(error))
         elif path.suffix.lower() in IMAGES:
-            images.append(SourceImage(path, '', name, path.stat().st_size, 0))
+            images.append(SourceImage(path, name=name, size=path.stat().st_size))
         elif path.suffix in UNFINISHED and is_archive(path.with_suffix('')) and is_wanted(path.name):
             problems.append(f'{path} is an unfinished download')
     return images, problems
@@ -107,29 +100,30 @@ def _is_plain(name: str) -> bool:
 
 
 def _members(archive: Path) -> list[SourceImage]:
-    lower = archive.name.lower()
-    stem = archive.name[: -len(next(end for end in sorted(ARCHIVES, key=len)[::-1] if lower.endswith(end)))]
-    with _damage_reported(archive):
-        if lower.endswith('.zip'):
-            with zipfile.ZipFile(archive) as file:
-                infos = [(i.filename, i.file_size, i.header_offset) for i in file.infolist() if not i.is_dir()]
+    ending = max(filter(archive.name.lower().endswith, ARCHIVES), key=len)
+    with _open(archive) as opened:
+        if isinstance(opened, zipfile.ZipFile):
+            members = [(i.filename, i.file_size, i.header_offset, i) for i in opened.infolist() if not i.is_dir()]
         else:
-            with tarfile.open(archive) as file:
-                infos = [(i.name, i.size, i.offset_data) for i in file if i.isfile()]
+            members = [(i.name, i.size, i.offset_data, i) for i in opened if i.isfile()]
     return [
-        SourceImage(archive, name, f'{stem}/{name}', size, offset)
-        for name, size, offset in infos
+        SourceImage(archive, name, f'{archive.name[: -len(ending)]}/{name}', *rest)
+        for name, *rest in members
         if name.lower().endswith(IMAGES) and _is_plain(name.removeprefix('./'))
     ]
 
 
-@contextlib.contextmanager
-def _damage_reported(archive: Path):
+@contextmanager
+def _open(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
+    """An archive; what fails inside is reported as damage to it."""
     try:
-        yield
+        with zipfile.ZipFile(archive) if archive.name.lower().endswith('.zip') else tarfile.open(archive) as opened:
+            yield opened
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f'{archive} cannot be read: {error.strerror}') from error
         what = error or type(error).__name__
-        raise UserError(f'{archive} is damaged or incomplete ({what}); download it again') from None
+        raise UserError(f'{archive} is damaged or incomplete ({what}); download it again') from error
 
 
 def contents(images: Iterable[SourceImage]) -> Iterator[tuple[SourceImage, bytes]]:
@@ -140,21 +134,13 @@ def contents(images: Iterable[SourceImage]) -> Iterator[tuple[SourceImage, bytes
     """
     ordered = sorted(images, key=lambda image: (image.file, image.offset))
     for file, group in groupby(ordered, key=lambda image: image.file):
-        inside = {image.offset: image for image in group}
-        with _damage_reported(file), contextlib.ExitStack() as stack:
-            if not any(image.member for image in inside.values()):
-                for image in inside.values():
-                    yield image, file.read_bytes()
-            elif file.name.lower().endswith('.zip'):
-                archive = stack.enter_context(zipfile.ZipFile(file))
-                for info in archive.infolist():
-                    if info.header_offset in inside:
-                        yield inside[info.header_offset], archive.read(info)
-            else:
-                archive = stack.enter_context(tarfile.open(file))
-                for info in archive:
-                    if info.offset_data in inside and info.isfile():
-                        yield inside[info.offset_data], archive.extractfile(info).read()
+        if not is_archive(file):
+            yield from ((image, file.read_bytes()) for image in group)
+            continue
+        with _open(file) as opened:
+            read = opened.read if isinstance(opened, zipfile.ZipFile) else lambda info: opened.extractfile(info).read()
+            for image in group:
+                yield image, read(image.info)
 
 
 def gather(
@@ -185,7 +171,7 @@ def gather(
         missing = {image: name for name, image in images.items() if name not in work.done}
         needed = sum(image.size for image in missing if image.member or change)
         if needed > shutil.disk_usage(work.path).free:
-            raise UserError(f'{folder.parent} has not enough disk space for {needed / 2**30:.1f} GiB more')
+            raise UserError(f'not enough disk space in {folder.parent}: {needed / 2**30:.1f} GiB more are needed')
 
         def write(item: tuple[SourceImage, bytes]) -> Files:
             image, content = item
@@ -196,7 +182,10 @@ def gather(
                 if written is None:
                     return {}
                 path.unlink(missing_ok=True)
-                if image.member or change or not _is_linked(image.file.resolve(), path):
+                if not (image.member or change):
+                    with suppress(OSError, NotImplementedError):  # where the system has no links
+                        path.symlink_to(image.file.resolve())
+                if not path.is_symlink():
                     path.write_bytes(written)
                 read_header(path)
             except ValueError as error:
@@ -206,13 +195,4 @@ def gather(
         counts = {'total': len(images), 'done': len(work.done)}
         for (image, _), files in in_threads(contents(missing), write, label=folder.name, jobs=jobs, **counts):
             work.record(missing[image], files)
-    return True
-
-
-def _is_linked(file: Path, link: Path) -> bool:
-    """Link to a file; False if the system has no links."""
-    try:
-        link.symlink_to(file)
-    except (OSError, NotImplementedError):
-        return False
     return True

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from earn_plugin.data.bicubic import BORDERS, imresize
+from earn_plugin.data.folder_or_lmdb import Folder
 from earn_plugin.data.image_files import read_image
+from earn_plugin.errors import UserError
 from earn_plugin.prepare.archives import SourceImage, gather
-from earn_plugin.prepare.data_tree import CroppedPNG, DataTree, visible_files
+from earn_plugin.prepare.data_tree import CroppedPNG, DataTree
 from earn_plugin.prepare.resumable_folder import read_manifest
 
 PAGE = 'https://cv.snu.ac.kr/research/EDSR/benchmark.tar'
@@ -27,56 +29,50 @@ def make_benchmark(tree: DataTree, scales: Sequence[int], counts: dict[str, int]
         counts: name → number of images.
     """
     for name, count in counts.items():
-        versions = _versions(name, tree.images)
         for multiple, its_scales in ((12, [scale for scale in scales if scale != 8]), (8, [8] if 8 in scales else [])):
             gt = tree.root / name / f'GTmod{multiple}'
-            if its_scales and _make_gt(tree, gt, multiple, versions, count):
+            if its_scales and tree.make(gt, _make_gt, tree=tree, gt=gt, multiple=multiple, count=count):
                 for scale in its_scales:
-                    _make_lr(tree, gt, scale)
+                    lr = gt.with_name(f'LRbicx{scale}')
+                    tree.make(lr, _make_lr, tree=tree, gt=gt, lr=lr, scale=scale)
 
 
-def _make_gt(
-    tree: DataTree, gt: Path, multiple: int, versions: list[tuple[int, dict[str, SourceImage]]], count: int
-) -> bool:
-    allow_missing = tree.settings.allow_missing
+def _make_gt(tree: DataTree, gt: Path, multiple: int, count: int) -> bool:
     if gt.is_dir():
-        print(f'{gt} already exists')
-        found = len(visible_files(gt))
-        if found != count and not (allow_missing and found):
-            tree.add_problem(gt, f'{found} images instead of {count}; move it away')
-            return False
-        return True
+        found = len(Folder(gt).names)
+        if found != count and not (tree.allow_missing and found):
+            raise UserError(f'{found} images instead of {count}; move it away')
+        return False
+    name = gt.parent.name
+    versions = _versions(name, tree.images)
     # images that were cropped to a multiple of 2 before give the same as the originals when cropped to one of 12
     usable = [images for cropped_to, images in versions if multiple % cropped_to == 0]
     chosen = next((images for images in usable if len(images) == count), None)
-    if not chosen and allow_missing:
+    if not chosen and tree.allow_missing:
         chosen = max(usable, key=len, default=None)
     if chosen:
         images = {f'{stem}.png': image for stem, image in chosen.items()}
-        return tree.make(gt, lambda: gather(images, gt, CroppedPNG(multiple), tree.settings.jobs))
+        return gather(images, gt, CroppedPNG(multiple), tree.jobs)
     if usable:
         nearest = min(usable, key=lambda images: abs(len(images) - count))
-        tree.add_problem(gt, f'{len(nearest)} images instead of {count} next to {next(iter(nearest.values()))}')
-    else:
-        only = f' except images cropped to a multiple of {versions[0][0]}' if versions else ''
-        what = f'no images of {gt.parent.name} in {tree.place}{only}; benchmark.tar is published at {PAGE}'
-        tree.add_problem(gt, what)
-    return False
+        raise UserError(f'{len(nearest)} images instead of {count} next to {next(iter(nearest.values()))}')
+    only = f' except images cropped to a multiple of {versions[0][0]}' if versions else ''
+    raise UserError(f'no images of {name} in {tree.place}{only}; benchmark.tar is published at {PAGE}')
 
 
-def _make_lr(tree: DataTree, gt: Path, scale: int) -> None:
+def _make_lr(tree: DataTree, gt: Path, lr: Path, scale: int) -> bool:
     """LR images from elsewhere are kept if they equal ours with either border."""
-    lr = gt.with_name(f'LRbicx{scale}')
     if not lr.is_dir() or read_manifest(lr):
-        tree.make(lr, lambda: tree.lr(gt, lr, scale))
-    elif tree.has_all(lr, visible_files(lr), visible_files(gt), 'no images; remove it, and it is created again'):
-        name = min(visible_files(lr), key=lambda name: (gt / name).stat().st_size)
-        hr, image = read_image(gt / name), read_image(lr / name)
-        borders = [b for b in BORDERS if np.array_equal(imresize(hr, Fraction(1, scale), b), image)]
-        if borders:
-            print(f'{lr} already exists, border {borders[0]}')
-        else:
-            tree.add_problem(lr, f'{name} is not the bicubic LR of the image in {gt.name}; move {lr} away')
+        return tree.lr(gt, lr, scale)
+    names = Folder(lr).names
+    tree.check_names(lr, names, Folder(gt).names, 'no images; remove it, and it is created again')
+    name = min(names, key=lambda name: (gt / name).stat().st_size)
+    hr, image = read_image(gt / name), read_image(lr / name)
+    borders = [border for border in BORDERS if np.array_equal(imresize(hr, Fraction(1, scale), border), image)]
+    if not borders:
+        raise UserError(f'{name} is not the bicubic LR of the image in {gt.name}; move {lr} away')
+    print(f'{lr} has border {borders[0]}')
+    return False
 
 
 def _versions(name: str, found: list[SourceImage]) -> list[tuple[int, dict[str, SourceImage]]]:

@@ -1,11 +1,12 @@
 """The recipes' tree of data sets, made from downloads: existing parts stay, problems are listed at the end."""
 
-import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -13,65 +14,63 @@ from earn_plugin.data.bicubic import crop_to_multiple
 from earn_plugin.data.folder_or_lmdb import first_few
 from earn_plugin.data.image_files import decode, encode
 from earn_plugin.errors import UserError
-from earn_plugin.prepare.archives import SourceImage, find_images, gather
+from earn_plugin.prepare.archives import SourceImage, find_images
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.png_folder import check_positive
 from earn_plugin.signals import Stopped
 
-
-@dataclass(frozen=True)
-class TreeSettings:
-    """How a tree is made."""
-
-    border: str = 'replicate'  # of the bicubic kernel, see ``bicubic.imresize``
-    make_lr: bool = False  # make DIV2K's and Flickr2K's LR images if their archive is missing
-    allow_missing: bool = False  # make a data set of the images that exist
-    jobs: int | None = None  # threads; all cores by default
+INTERMEDIATE = '.intermediate'  # holds what no recipe reads: a run after a kill uses it, the end of a run removes it
 
 
 @dataclass
 class DataTree:
-    """The tree at ``root``, the images found in the user's ``place`` (files first, then archives), and the problems."""
+    """The tree at ``root``, the images found in the user's ``place`` (files first, then archives), and the settings."""
 
     place: Path
     root: Path
     images: list[SourceImage]
-    settings: TreeSettings = TreeSettings()
+    border: str = 'replicate'  # of the bicubic kernel, see ``bicubic.imresize``
+    make_lr: bool = False  # make DIV2K's and Flickr2K's LR images if their archive is missing
+    allow_missing: bool = False  # make a data set of the images that exist
+    jobs: int | None = None  # threads; all cores by default
     problems: list[str] = field(default_factory=list)
 
-    def make_once(self, path: Path, make: Callable[[], bool]) -> bool:
-        """As ``make``, but an existing path is not compared with what would be made."""
-        return self.make(path, lambda: not path.exists() and make())
+    def __post_init__(self):
+        check_positive(jobs=self.jobs)
 
-    def make(self, path: Path, make: Callable[[], bool]) -> bool:
-        """Make ``path`` by a function that returns False if it exists. A failure becomes a problem; False then."""
+    def make_once(self, path: Path, function: Callable[..., bool], **arguments: Any) -> bool:
+        """As ``make``, but an existing path is not compared with what would be made."""
+        return self.make(path, lambda: not path.exists() and function(**arguments))
+
+    def make(self, path: Path, function: Callable[..., bool], **arguments: Any) -> bool:
+        """Make ``path`` by a function that returns False if it exists. Its UserError becomes a problem; False then."""
         try:
-            is_new = make()
+            is_new = function(**arguments)
         except Stopped:
             raise
         except UserError as error:
-            self.add_problem(path, str(error))
+            self.problems.append(str(error) if str(error).startswith(str(path)) else f'{path}: {error}')
             return False
         print(f'{path} {"created" if is_new else "already exists"}')
         return True
 
-    def add_problem(self, path: Path, problem: str) -> None:
-        self.problems.append(problem if problem.startswith(str(path)) else f'{path}: {problem}')
+    def check_names(self, path: Path, found: Iterable[str], expected: Iterable[str], if_empty: str) -> None:
+        """Check that the images found for ``path`` are those of the data set.
 
-    def has_all(self, path: Path, found: Iterable[str], expected: Sequence[str], if_empty: str) -> bool:
-        """Whether the images found for ``path`` are those of the data set; if not, a problem is added."""
-        found = set(found)
-        missing, unknown = sorted(set(expected) - found), sorted(found - set(expected))
+        Raises:
+            UserError: ``if_empty``, or names the images that are missing or do not belong to the data set.
+        """
+        found, expected = set(found), set(expected)
+        missing, unknown = sorted(expected - found), sorted(found - expected)
         if not found:
-            self.add_problem(path, if_empty)
-        elif unknown:
-            self.add_problem(path, f'{len(unknown)} images do not belong to this set, move them: {_names(unknown)}')
-        elif missing and not self.settings.allow_missing:
+            raise UserError(if_empty)
+        if unknown:
+            names = ', '.join(first_few(unknown, 5))
+            raise UserError(f'{len(unknown)} images do not belong to this set, move them: {names}')
+        if missing and not self.allow_missing:
             hint = '; move the folder away to have it created again' if path.is_dir() else ''
-            self.add_problem(path, f'{len(missing)} of {len(expected)} images are missing: {_names(missing)}{hint}')
-        else:
-            return True
-        return False
+            names = ', '.join(first_few(missing, 5))
+            raise UserError(f'{len(missing)} of {len(expected)} images are missing: {names}{hint}')
 
     def matching(self, pattern: str) -> dict[str, SourceImage]:
         """The images whose names match a pattern: its group ``name``, in lower case → image."""
@@ -82,61 +81,37 @@ class DataTree:
                 images.setdefault(match['name'].lower(), image)
         return images
 
-    def originals(self, folder: Path, pattern: str, expected: Sequence[str], if_missing: str) -> bool:
-        """A folder of images as published, linked or unpacked. True if it exists and is complete.
-
-        Args:
-            pattern: see ``matching``.
-            expected: the names of the files.
-            if_missing: the problem if there are no images.
-        """
-        if folder.is_dir():
-            print(f'{folder} already exists')
-            if_empty = 'no images, or broken links; remove it, and it is created again'
-            return self.has_all(folder, visible_files(folder), expected, if_empty)
-        wanted = set(expected)
-        images = {name: image for name, image in self.matching(pattern).items() if name in wanted}
-        if not self.has_all(folder, images, expected, if_missing):
-            return False
-        return self.make(folder, lambda: gather(images, folder, jobs=self.settings.jobs))
-
     def lr(self, hr: Path, lr: Path, scale: int, suffix: str = '') -> bool:
-        return make_lr(hr, lr, scale, border=self.settings.border, suffix=suffix, jobs=self.settings.jobs)
+        return make_lr(hr, lr, scale, border=self.border, suffix=suffix, jobs=self.jobs)
 
 
-@contextlib.contextmanager
-def data_tree(place: Path, root: Path, archives: str, settings: TreeSettings = TreeSettings()) -> Iterator[DataTree]:
+@contextmanager
+def data_tree(place: Path, root: Path, archives: str, **settings: Any) -> Iterator[DataTree]:
     """Search ``place``; then the ``with`` block makes all that can be made.
 
     Args:
         archives: pattern of the names of the archives to search.
+        settings: of ``DataTree``.
 
     Raises:
         UserError: no such place; another run works in ``root``; at the end, lists all problems.
     """
-    check_positive(jobs=settings.jobs)
     images, damaged = find_images(place, re.compile(archives, re.IGNORECASE).match)
-    images.sort(key=lambda image: bool(image.member))
+    tree = DataTree(place, root, sorted(images, key=lambda image: bool(image.member)), **settings)
+    lock = FileLock(root / '.prepare.lock', timeout=0)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / '.prepare.lock')
-        lock.acquire(timeout=0)
+        with lock:
+            yield tree
+            for folder in root.glob(f'*/{INTERMEDIATE}'):  # renamed first, so that a part is never taken for all of it
+                folder.rename(folder.with_name(f'{INTERMEDIATE}.removed'))
+            for folder in root.glob(f'*/{INTERMEDIATE}.removed'):
+                shutil.rmtree(folder)
+        Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
         raise UserError(f'another basicsr prepare works in {root}; wait until it has ended, or stop it') from None
     except OSError as error:
-        raise UserError(f'{root} is not writable: {error.strerror or error}') from error
-    try:
-        tree = DataTree(place, root, images, settings)
-        yield tree
-        for folder in root.glob('*/.intermediate'):  # renamed first, so that a part is never taken for all of it
-            folder.rename(folder.with_name('.intermediate.removed'))
-        for folder in root.glob('*/.intermediate.removed'):
-            shutil.rmtree(folder)
-    except OSError as error:
         raise UserError(f'{error.filename or root}: {error.strerror or error}') from error
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
     if tree.problems:
         raise UserError('\n  '.join(['not everything could be created:', *damaged, *tree.problems]))
     for problem in damaged:
@@ -153,16 +128,3 @@ class CroppedPNG:
     def __call__(self, content: bytes) -> bytes | None:
         image = crop_to_multiple(decode(content), self.multiple)
         return encode(image) if min(image.shape[:2]) >= self.smallest else None
-
-
-def intermediate(folder: Path) -> Path:
-    """A folder for what no recipe reads; a run after a kill uses it again, the end of a run removes it."""
-    return folder / '.intermediate'
-
-
-def visible_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
-
-
-def _names(names: Sequence[str]) -> str:
-    return ', '.join(first_few(names, 5))

@@ -1,18 +1,20 @@
 """Flickr2K from its archive, and DF2K: LMDBs of the sub-images of DIV2K and Flickr2K together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from earn_plugin.data.folder_or_lmdb import Folder
 from earn_plugin.prepare import div2k
 from earn_plugin.prepare.archives import SourceImage, gather
-from earn_plugin.prepare.data_tree import DataTree, intermediate, visible_files
-from earn_plugin.prepare.published_pairs import PublishedPairs, make_sub_lmdb
+from earn_plugin.prepare.data_tree import INTERMEDIATE, DataTree
 
 ARCHIVES = 'DIV2K|Flickr2K'
-FLICKR2K = PublishedPairs('Flickr2K', 'Flickr2K', 6, 'Flickr2K.tar', 'https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar')
+PAGE = 'https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar'
+FLICKR2K = div2k.PublishedPairs('Flickr2K', 'Flickr2K', 6, 'Flickr2K.tar', PAGE)
 
 
 def make_flickr2k(
-    tree: DataTree, scales: Sequence[int], train: Sequence[int] = range(1, 801), flickr: Sequence[int] = range(1, 2651)
+    tree: DataTree, scales: Sequence[int], train: Iterable[int] = range(1, 801), flickr: Iterable[int] = range(1, 2651)
 ) -> None:
     """The images of Flickr2K and DIV2K, and the LMDBs of the sub-images of both.
 
@@ -27,13 +29,13 @@ def make_flickr2k(
     )
     for scale in (1, *scales):
         name = div2k.TRAIN.name(scale).replace('DIV2K', 'DF2K')
-        lmdb, both = root / f'{name}_sub.lmdb', intermediate(root) / name
-
-        def make(scale=scale, lmdb=lmdb, both=both) -> bool:
-            folders = [part[scale] for part in parts]
-            images = {n: SourceImage(folder / n, '', n, 0, 0) for folder in folders for n in visible_files(folder)}
-            gather(images, both, jobs=tree.settings.jobs)
-            return make_sub_lmdb(tree, both, lmdb, scale)
-
         if all(scale in part for part in parts):
-            tree.make_once(lmdb, make)
+            lmdb, folders = root / f'{name}_sub.lmdb', [part[scale] for part in parts]
+            tree.make_once(lmdb, _make_lmdb, tree=tree, folders=folders, lmdb=lmdb, scale=scale)
+
+
+def _make_lmdb(tree: DataTree, folders: Iterable[Path], lmdb: Path, scale: int) -> bool:
+    both = lmdb.parent / INTERMEDIATE / lmdb.stem
+    images = {name: SourceImage(folder / name) for folder in folders for name in Folder(folder).names}
+    gather(images, both, jobs=tree.jobs)
+    return div2k.make_sub_lmdb(tree, both, lmdb, scale)

@@ -25,7 +25,7 @@ class SubImages:
     step: int | None = None  # from one to the next; the last ones lie flush with the right and the bottom
     suffix: str = ''  # is stripped from the names of the images
     multiple: int = 1  # images are first cropped to it, so that the last sub-images of HR and LR pair
-    skip_small: bool | None = False  # skip images smaller than ``size``; None if the command has no such option
+    skip_small: bool = False  # skip images smaller than ``size``
 
     def __post_init__(self):
         if (self.size is None) != (self.step is None):

@@ -1,5 +1,6 @@
 """Through the command, on small archives packed as the published ones."""
 
+import io
 import os
 import shutil
 import signal
@@ -166,20 +167,26 @@ def test_killed_while_unpacking_resumes_there(downloads, capsys, monkeypatch, na
 def test_not_enough_disk_space(downloads, capsys, monkeypatch):
     monkeypatch.setattr(archives.shutil, 'disk_usage', lambda path: SimpleNamespace(free=10))
     printed = prepare('div2k', downloads, '--scales', 2, capsys=capsys, expect=1)
-    assert 'has not enough disk space for 0.0 GiB more' in printed
+    assert 'not enough disk space in datasets/DIV2K: 0.0 GiB more' in printed
 
 
-def test_unreadable_folder_is_reported(downloads, monkeypatch, capsys):
+def test_unreadable_folder_and_archive_are_reported(downloads, monkeypatch, capsys):
     (downloads / 'locked').mkdir()
-    scandir = os.scandir
 
-    def refused(path):  # root can read everything
-        if Path(path).name == 'locked':
-            raise PermissionError(13, 'Permission denied', str(path))
-        return scandir(path)
+    def refusing(function):  # root can read everything
+        def refuse(path, *arguments, **keywords):
+            if str(path).endswith(('locked', 'X2.zip')):
+                raise PermissionError(13, 'Permission denied', str(path))
+            return function(path, *arguments, **keywords)
 
-    monkeypatch.setattr(os, 'scandir', refused)
-    assert 'Downloads/locked cannot be read: Permission denied' in prepare('div2k', downloads, capsys=capsys)
+        return refuse
+
+    monkeypatch.setattr(os, 'scandir', refusing(os.scandir))
+    monkeypatch.setattr(io, 'open', refusing(io.open))
+    printed = prepare('div2k', downloads, '--scales', 3, capsys=capsys)
+    assert 'Downloads/locked cannot be read: Permission denied' in printed
+    assert 'X2.zip cannot be read: Permission denied' in printed
+    assert 'download it again' not in printed
 
 
 def evil_zip(path: Path, image: bytes) -> None:

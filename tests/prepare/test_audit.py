@@ -250,6 +250,7 @@ def test_wrong_usage(root, tiny, tmp_path, capsys):
     assert 'there is no folder nowhere' in error('HR', '--against', 'nowhere', code=1)
     assert '--scale must be at least 1' in error('HR', 'LR', '--scale', 0)
     assert 'pass the LR folder' in error('HR', '--scale', 2)
+    assert 'pass the LR folder' in error('HR', '--phase', 'val')
     assert "filename_tmpl must be like '{}x4', got '{1}'" in error('HR', 'LR', '--filename_tmpl', '{1}', code=1)
     options = write_options(tmp_path, tiny)
     assert 'an options file has its own' in error(options, '--scale', 2)

@@ -109,7 +109,9 @@ def test_lr_images_from_elsewhere_are_kept_if_they_are_bicubic(downloads, capsys
         (lr / '.manifest.json').unlink()
     for stem in HR:
         write_image(Path(f'datasets/B100/LRbicx2/{stem}.png'), photograph(24, 30))
+        Path(f'datasets/Set14/LRbicx2/{stem}.png').write_bytes(b'damaged')
     printed = prepare('benchmark', downloads, '--scales', 2, capsys=capsys, expect=1)
-    assert 'datasets/Set5/LRbicx2 already exists, border symmetric' in printed
+    assert 'datasets/Set5/LRbicx2 has border symmetric' in printed
+    assert 'datasets/Set14/LRbicx2/im1.png cannot be decoded' in printed
     assert 'datasets/B100/LRbicx2: im1.png is not the bicubic LR of the image in GTmod12' in printed
     assert printed.count('is not the bicubic') == 1

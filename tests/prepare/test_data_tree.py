@@ -60,7 +60,7 @@ def test_second_run_is_refused(downloads, capsys):
 @pytest.mark.parametrize(('arguments', 'code', 'message'), [
     (['nowhere'], 1, 'nowhere is neither a folder nor an archive'),
     (['Downloads', '--jobs', '0'], 2, 'jobs must be at least 1, got 0'),
-    (['Downloads', '--out', 'Downloads/benchmark.tar'], 1, 'Downloads/benchmark.tar is not writable'),
+    (['Downloads', '--out', 'Downloads/benchmark.tar'], 1, 'Downloads/benchmark.tar: File exists'),
 ])  # fmt: skip
 def test_mistakes(downloads, capsys, arguments, code, message):
     assert message in prepare('div2k', *arguments, capsys=capsys, expect=code)
