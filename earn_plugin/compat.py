@@ -54,7 +54,7 @@ _torchvision_library = []  # torch forgets operators whose Library object is gon
 
 
 @_fixes(
-    'torchvision was built for another torch (operator torchvision::nms does not exist)',
+    'torchvision was built for a different version of torch (operator torchvision::nms does not exist)',
     TORCHVISION,
     _torchvision_ops_fail,
 )

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 from earn_plugin.errors import UserError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class Stopped(UserError):
     """Work was stopped by a signal after it was saved. The exit code is a shell's: 130 or 143."""
@@ -54,7 +52,7 @@ class StopRequest:
         self.number = 0
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *exception):

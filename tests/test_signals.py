@@ -30,11 +30,16 @@ def test_sigterm_raises_like_ctrl_c():
 
 
 def test_a_forked_process_ends_silently(capfd):
+    reader, writer = os.pipe()
     with sigterm_as_ctrl_c():
         child = os.fork()
         if not child:
+            os.write(writer, b'.')  # Python drops signals that arrive during the fork
             time.sleep(60)
             os._exit(0)
+        os.read(reader, 1)
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    os.close(reader)
+    os.close(writer)
     assert capfd.readouterr() == ('', '')

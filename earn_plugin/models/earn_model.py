@@ -31,19 +31,17 @@ class EARNModel(SRModel):
 
     def init_training_settings(self) -> None:
         train_opt = self.opt['train']
-        losses = dict(train_opt.get('losses') or {})
-        name = 'pix'
         given = {'pix': train_opt.get('pixel_opt'), 'percep': train_opt.get('perceptual_opt')}
-        if twice := [key for key, options in given.items() if options and key in losses]:
-            raise ValueError(f'train.losses.{twice[0]}: pixel_opt is the term pix, perceptual_opt the term percep')
-        if losses and not any(given.values()):
-            # SRModel requires a pixel_opt or perceptual_opt: the first term becomes its pixel_opt
-            name = next(iter(losses))
-            train_opt['pixel_opt'] = losses.pop(name)
+        terms = {name: options for name, options in given.items() if options}
+        losses = train_opt.get('losses') or {}
+        if twice := terms.keys() & losses.keys():
+            raise ValueError(f'train.losses.{min(twice)}: pixel_opt is the term pix, perceptual_opt the term percep')
+        terms |= losses
+        train_opt |= {'pixel_opt': next(iter(terms.values()), None), 'perceptual_opt': None}  # SRModel requires one
         super().init_training_settings()
-        own = ((name, self.cri_pix), ('percep', self.cri_perceptual))
-        self.criteria = {key: criterion for key, criterion in own if criterion is not None}
-        self.criteria |= {key: build_loss(options).to(self.device) for key, options in losses.items()}
+        others = list(terms.items())[1:]
+        self.criteria = dict.fromkeys(terms, self.cri_pix)
+        self.criteria |= {name: build_loss(options).to(self.device) for name, options in others}
         self.check_patches()
         self.log_dict = {}
         self.first_bad: dict[tuple[str, ...], Tensor] = {}

@@ -204,20 +204,11 @@ class _Checker:
             return choices[name]
         return None
 
-    def check_object(
-        self,
-        place: Place,
-        choices: Mapping[str, Any],
-        what: str,
-        *,
-        skip: Iterable[str] = (),
-        extra: Iterable[str] = (),
-        needed: Iterable[str] = (),
-    ) -> Any:
+    def check_object(self, place: Place, choices: Mapping[str, Any], what: str, *, skip=(), extra=(), needed=()) -> Any:
         """Check a section whose type is one of the choices and whose other keys are that choice's arguments.
 
-        ``skip`` are arguments that the program passes, ``extra`` keys that are not arguments, ``needed`` arguments that
-        must be given although they have a default. Returns the choice, or None.
+        ``skip`` names arguments that the program passes, ``extra`` keys that are not arguments, ``needed`` arguments
+        that must be given although they have a default. Returns the choice, or None.
         """
         if not self.is_mapping(place):
             return None
