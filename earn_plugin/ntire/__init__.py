@@ -1,4 +1,5 @@
-"""The NTIRE challenge: what each year requires, validation as the organisers do it, export of a submission, upload.
+"""The NTIRE challenge: ``years`` has what each year requires; the commands are ``validate``, ``export`` and ``upload``.
 
-``validate``, ``export`` and ``upload`` are the three commands; ``protocol`` has each year's gate and score.
+``validate`` uses image_pairs, official_run, results and validation_report; ``export`` uses network_checks, single_file
+with exported_helpers, organisers_script, factsheet, and self_check with old_versions and probe.
 """

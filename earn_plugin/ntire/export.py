@@ -14,9 +14,9 @@ from earn_plugin.metrics.ntire_metrics import SCALE
 from earn_plugin.ntire.factsheet import CHECKLIST, factsheet_files
 from earn_plugin.ntire.network_checks import check_network
 from earn_plugin.ntire.organisers_script import MARK, Submission, branch, find_script, patch_script, script_diff
-from earn_plugin.ntire.protocol import find_year
 from earn_plugin.ntire.self_check import check_submission
 from earn_plugin.ntire.single_file import single_file
+from earn_plugin.ntire.years import find_year
 from earn_plugin.protocols import Fusible
 
 BRANCH = 'select_model.txt'

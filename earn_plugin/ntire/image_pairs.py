@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from earn_plugin.data.image_files import images_in
 from earn_plugin.errors import UserError
-from earn_plugin.ntire.protocol import Layout, Year
+from earn_plugin.ntire.years import Layout, Year
 
 
 class PairPaths(NamedTuple):

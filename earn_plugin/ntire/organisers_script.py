@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from earn_plugin.errors import UserError
-from earn_plugin.ntire.protocol import Year, find_year
+from earn_plugin.ntire.years import Year, find_year
 
 MARK = 'written by basicsr ntire export'
 WIDTH = 100  # of a call's line in the branch, before it is indented

@@ -12,9 +12,9 @@ from earn_plugin.errors import UsageError
 from earn_plugin.measure.complexity import count_complexity, list_calls
 from earn_plugin.ntire.image_pairs import check_path, find_pairs
 from earn_plugin.ntire.official_run import RANGES, RunSettings, run_split
-from earn_plugin.ntire.protocol import Year, find_year
 from earn_plugin.ntire.results import Entry, read_results, write_results
 from earn_plugin.ntire.validation_report import ValidationReport
+from earn_plugin.ntire.years import Year, find_year
 from earn_plugin.protocols import Fusible
 
 OFFICIAL_SIZE = (256, 256)  # of the image for which complexity is counted

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from earn_plugin.ntire.protocol import Year
 from earn_plugin.ntire.results import Entry
+from earn_plugin.ntire.years import Year
 
 
 @dataclass(frozen=True)

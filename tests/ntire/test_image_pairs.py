@@ -4,7 +4,7 @@ import pytest
 
 from earn_plugin.errors import UserError
 from earn_plugin.ntire.image_pairs import check_path, find_pairs
-from earn_plugin.ntire.protocol import find_year
+from earn_plugin.ntire.years import find_year
 from tests.helpers.ntire_trees import write_tree
 
 LAYOUT_OF = [

@@ -19,8 +19,8 @@ from earn_plugin.errors import UsageError, UserError
 from earn_plugin.ntire import official_run as running
 from earn_plugin.ntire.image_pairs import find_pairs
 from earn_plugin.ntire.official_run import RunSettings
-from earn_plugin.ntire.protocol import find_year
 from earn_plugin.ntire.validate import Validation, validate
+from earn_plugin.ntire.years import find_year
 from tests.helpers import ntire_formulas as formulas
 from tests.helpers.command import command
 from tests.helpers.ntire_trees import write_tree

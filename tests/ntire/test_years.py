@@ -3,7 +3,7 @@ import math
 import pytest
 
 from earn_plugin.errors import UsageError
-from earn_plugin.ntire.protocol import find_year
+from earn_plugin.ntire.years import find_year
 
 
 @pytest.mark.parametrize('year', [2024, 2025, 2026])

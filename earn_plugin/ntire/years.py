@@ -39,8 +39,8 @@ class Year(NamedTuple):
     baseline: Baseline
     splits: dict[str, tuple[Layout, ...]]  # valid, test, hybrid_test; the first layout that exists is used
     counter: str  # 'hooks' or 'fvcore'
-    gate: dict[str, float]  # split → required PSNR in dB
-    weights: tuple[float, float, float] | None  # of runtime, FLOPs and parameters in the score
+    gate: dict[str, float] = {}  # split → required PSNR in dB
+    weights: tuple[float, float, float] | None = None  # of runtime, FLOPs and parameters in the score
 
     def score(self, runtime: float, flops: float, params: float) -> list[float] | None:
         """The terms of the score: w·exp(2·m/m_base); lower is better. None for a year without a score.
@@ -67,17 +67,21 @@ MIXED = {'valid': (MIXED_VALID,), 'test': (MIXED_TEST,)}
 EITHER = {'valid': (MIXED_VALID, LSDIR_VALID), 'test': (MIXED_TEST, HYBRID_TEST)}
 QUALITY = {'valid': (DIV2K_VALID, MIXED_VALID, Layout('HR', 'LQ', 'x4')), 'test': (DIV2K_TEST, MIXED_TEST)}
 GATE = {'valid': 26.90, 'test': 26.99}
-RFDN = Baseline('RFDN', None, 27.10262256, 0.433448, 112.03424, 64)
 
-YEARS = {
-    ('efficient', 2022): (RFDN, DIV2K, 'hooks', {}, None),
-    ('efficient', 2023): (RFDN, {**DIV2K, 'hybrid_test': (HYBRID_TEST,)}, 'hooks', {}, None),
-    ('efficient', 2024): (Baseline('RLFN', 13.54, 19.67, 0.317), EITHER, 'fvcore', GATE, (0.7, 0.15, 0.15)),
-    ('efficient', 2025): (Baseline('EFDN', 16.69, 16.70, 0.276), MIXED, 'fvcore', GATE, (0.7, 0.15, 0.15)),
-    ('efficient', 2026): (Baseline('SPAN', 7.74, 9.83, 0.151), MIXED, 'fvcore', GATE, (0.8, 0.1, 0.1)),
-    ('quality', 2025): (Baseline('DAT'), QUALITY, 'hooks', {}, None),
-    ('quality', 2026): (Baseline('DAT'), QUALITY, 'hooks', {}, None),
-}
+RFDN = Baseline('RFDN', None, 27.10262256, 0.433448, 112.03424, 64)
+RLFN = Baseline('RLFN', 13.54, 19.67, 0.317)
+EFDN = Baseline('EFDN', 16.69, 16.70, 0.276)
+SPAN = Baseline('SPAN', 7.74, 9.83, 0.151)
+
+YEARS = [
+    Year(2022, 'efficient', RFDN, DIV2K, 'hooks'),
+    Year(2023, 'efficient', RFDN, {**DIV2K, 'hybrid_test': (HYBRID_TEST,)}, 'hooks'),
+    Year(2024, 'efficient', RLFN, EITHER, 'fvcore', gate=GATE, weights=(0.7, 0.15, 0.15)),
+    Year(2025, 'efficient', EFDN, MIXED, 'fvcore', gate=GATE, weights=(0.7, 0.15, 0.15)),
+    Year(2026, 'efficient', SPAN, MIXED, 'fvcore', gate=GATE, weights=(0.8, 0.1, 0.1)),
+    Year(2025, 'quality', Baseline('DAT'), QUALITY, 'hooks'),
+    Year(2026, 'quality', Baseline('DAT'), QUALITY, 'hooks'),
+]
 
 
 def find_year(year: int, track: str = 'efficient') -> Year:
@@ -86,7 +90,8 @@ def find_year(year: int, track: str = 'efficient') -> Year:
     Raises:
         UsageError: an unknown year; names those that are known.
     """
-    if (track, year) not in YEARS:
-        known = ', '.join(f'{y} ({t})' for t, y in YEARS)
-        raise UsageError(f'the protocol of {year}, {track} track, is not known; known: {known}')
-    return Year(year, track, *YEARS[track, year])
+    for known in YEARS:
+        if (known.year, known.track) == (year, track):
+            return known
+    listed = ', '.join(f'{known.year} ({known.track})' for known in YEARS)
+    raise UsageError(f'the protocol of {year}, {track} track, is not known; known: {listed}')
