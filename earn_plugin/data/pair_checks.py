@@ -11,13 +11,14 @@ from earn_plugin.errors import UserError
 from earn_plugin.protocols import MakesLR
 
 
-class PairHeaders(NamedTuple):
-    """The two images of a sample: names for messages, and headers or what is wrong."""
+class NamedHeader(NamedTuple):
+    """An image's name for messages, and its header or what is wrong with it."""
 
-    gt_name: str
-    lq_name: str
-    gt: Header | str
-    lq: Header | str
+    name: str
+    header: Header | str
+
+
+Pair = tuple[NamedHeader, NamedHeader]  # HR and LR
 
 
 def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
@@ -45,12 +46,7 @@ def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
     if problems:
         count = 'a problem' if len(problems) == 1 else f'{len(problems)} problems'
         raise UserError('\n  '.join([f'data set {name} has {count}:', *first_few(problems)]))
-    unusual = [
-        f'{image_name} is {header.kind}'
-        for pair in pairs
-        for image_name, header in ((pair.gt_name, pair.gt), (pair.lq_name, pair.lq))
-        if header.kind
-    ]
+    unusual = [f'{image.name} is {image.header.kind}' for pair in pairs for image in pair if image.header.kind]
     return [f'data set {name}: {", ".join(first_few(unusual))}: read as 8-bit RGB'] if unusual else []
 
 
@@ -101,7 +97,7 @@ def lq_name(gt_name: str, template: str) -> str:
         raise UserError(f"filename_tmpl must be like '{{}}x4', got {template!r}: {error}") from None
 
 
-def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[PairHeaders]:
+def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[Pair]:
     paths = getattr(dataset, 'paths', None)
     makes_lr = isinstance(dataset, MakesLR) and dataset.makes_lr
     sides = ['gt'] if makes_lr else ['gt', 'lq']
@@ -111,26 +107,24 @@ def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[PairHeaders]:
     roots = {side: Path(opt[f'dataroot_{side}']) for side in sides}
     shapes = {side: lmdb_shapes(root) for side, root in roots.items()} if is_lmdb else {}
 
-    def named_header(side: str, path: str) -> tuple[str, Header | str]:
+    def named_header(side: str, path: str) -> NamedHeader:
         if is_lmdb:
-            return f'{roots[side]}:{path}', lmdb_header(shapes[side][path])
-        return path, header_or_problem(Path(path))
+            return NamedHeader(f'{roots[side]}:{path}', lmdb_header(shapes[side][path]))
+        return NamedHeader(path, header_or_problem(Path(path)))
 
     for path in paths:
-        gt_name, gt = named_header('gt', path['gt_path'])
-        if makes_lr:
-            yield with_lr_made(gt_name, gt, opt['scale'])
-        else:
-            name_of_lq, lq = named_header('lq', path['lq_path'])
-            yield PairHeaders(gt_name, name_of_lq, gt, lq)
+        gt = named_header('gt', path['gt_path'])
+        yield with_lr_made(gt, opt['scale']) if makes_lr else (gt, named_header('lq', path['lq_path']))
 
 
-def with_lr_made(name: str, gt: Header | str, scale: int) -> PairHeaders:
+def with_lr_made(gt: NamedHeader, scale: int) -> Pair:
     """An HR image, cropped to a multiple of the scale, with the LR image that is made of it."""
-    if isinstance(gt, str):
-        return PairHeaders(name, name, gt, Header(0, 0, ''))
-    lq = Header(gt.height // scale, gt.width // scale, '')
-    return PairHeaders(name, name, gt._replace(height=lq.height * scale, width=lq.width * scale), lq)
+    name, header = gt
+    if isinstance(header, str):
+        return gt, NamedHeader(name, Header(0, 0, ''))
+    lq = Header(header.height // scale, header.width // scale, '')
+    cropped = header._replace(height=lq.height * scale, width=lq.width * scale)
+    return NamedHeader(name, cropped), NamedHeader(name, lq)
 
 
 def header_or_problem(path: Path) -> Header | str:
@@ -143,23 +137,23 @@ def header_or_problem(path: Path) -> Header | str:
         return str(error)
 
 
-def pair_problems(pair: PairHeaders, opt: dict[str, Any]) -> Iterator[Problem]:
+def pair_problems(pair: Pair, opt: dict[str, Any]) -> Iterator[Problem]:
     """Images that cannot be read, and sizes that do not fit the scale or the crop."""
-    for name, header in ((pair.gt_name, pair.gt), (pair.lq_name, pair.lq)):
-        if isinstance(header, str):
-            yield Problem(name, header)
-    if isinstance(pair.gt, str) or isinstance(pair.lq, str) or not opt.get('scale'):
+    unreadable = [Problem(*image) for image in pair if isinstance(image.header, str)]
+    yield from unreadable
+    if unreadable or not opt.get('scale'):
         return
     scale, is_train = opt['scale'], opt['phase'] == 'train'
-    wanted = pair.lq.height * scale, pair.lq.width * scale
-    spare = pair.gt.height - wanted[0], pair.gt.width - wanted[1]
-    size = f'is {pair.gt.height}×{pair.gt.width}'
+    (name, gt), (its_lq, lq) = pair
+    wanted = lq.height * scale, lq.width * scale
+    spare = gt.height - wanted[0], gt.width - wanted[1]
+    size = f'is {gt.height}×{gt.width}'
     # in validation BasicSR crops the rest that the scale leaves at the bottom and the right
     if (is_train and any(spare)) or not all(0 <= s < scale for s in spare):
-        lq_size = f'{pair.lq.height}×{pair.lq.width}'
-        yield Problem(pair.gt_name, f'{size}, but ×{scale} of {pair.lq_name} ({lq_size}) is {wanted[0]}×{wanted[1]}')
-    elif is_train and opt.get('gt_size') and min(pair.gt.height, pair.gt.width) < opt['gt_size']:
-        yield Problem(pair.gt_name, f'{size}, smaller than gt_size {opt["gt_size"]}')
+        of_lq = f'×{scale} of {its_lq} ({lq.height}×{lq.width})'
+        yield Problem(name, f'{size}, but {of_lq} is {wanted[0]}×{wanted[1]}')
+    elif is_train and opt.get('gt_size') and min(gt.height, gt.width) < opt['gt_size']:
+        yield Problem(name, f'{size}, smaller than gt_size {opt["gt_size"]}')
 
 
 def explain_failure(dataset: Any, index: int, error: Exception) -> str:

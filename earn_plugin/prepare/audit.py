@@ -14,7 +14,7 @@ import lmdb
 
 from earn_plugin.data.folder_or_lmdb import LMDB, Folder, Problem, lmdb_header, open_source
 from earn_plugin.data.image_headers import Header
-from earn_plugin.data.pair_checks import PairHeaders, lq_name, pair_problems, with_lr_made
+from earn_plugin.data.pair_checks import NamedHeader, Pair, lq_name, pair_problems, with_lr_made
 from earn_plugin.errors import UserError
 from earn_plugin.prepare.decoder import Decoder, Inspection
 from earn_plugin.prepare.resumable_folder import in_threads, read_manifest
@@ -55,6 +55,9 @@ class _Side:
     names: list[str]
     inspected: dict[str, Inspection] = field(default_factory=dict)
 
+    def header(self, name: str) -> NamedHeader:
+        return NamedHeader(self.source.label(name), self.inspected[name].header)
+
 
 @dataclass
 class _DataSet:
@@ -89,12 +92,8 @@ def audit_datasets(options: list[dict[str, Any]]) -> AuditReport:
             dataset.problems += [*_image_problems(side), *_manifest_problems(side)]
         warnings += [*_check_sizes(dataset), *_repeated(dataset)]
     _find_leaks(datasets)
-    return AuditReport(
-        [(dataset.opt['name'], dataset.problems) for dataset in datasets],
-        warnings,
-        len(inspected),
-        sum(len(dataset.pairs) for dataset in datasets),
-    )
+    pairs = sum(len(dataset.pairs) for dataset in datasets)
+    return AuditReport([(d.opt['name'], d.problems) for d in datasets], warnings, len(inspected), pairs)
 
 
 def _open(opt: dict[str, Any], sources: dict[Path, Folder | LMDB], stack: ExitStack) -> _DataSet:
@@ -134,10 +133,11 @@ def _select(dataset: _DataSet) -> None:
     except OSError as error:
         raise UserError(f'data set {dataset.opt["name"]}: {file} cannot be read: {error.strerror}') from error
     names = list(dict.fromkeys(line.strip().split(' ')[0] for line in lines))
-    template = dataset.opt.get('filename_tmpl', '{}')
-    for which, side in dataset.sides.items():
-        is_lq_of_pair = which == 'lq' and 'gt' in dataset.sides
-        side.names = [lq_name(name, template) for name in names] if is_lq_of_pair else names
+    for side in dataset.sides.values():
+        side.names = names
+    if len(dataset.sides) == 2:
+        template = dataset.opt.get('filename_tmpl', '{}')
+        dataset.sides['lq'].names = [lq_name(name, template) for name in names]
 
 
 def _pair(dataset: _DataSet) -> None:
@@ -222,17 +222,10 @@ def _check_sizes(dataset: _DataSet) -> Iterator[str]:
     opt = dataset.opt
     gt, lq = (dataset.sides.get(side) for side in ('gt', 'lq'))
     if opt['type'] == 'BicubicPairDataset':
-        pairs = [
-            with_lr_made(gt.source.label(name), image.header, opt['scale']) for name, image in gt.inspected.items()
-        ]
+        pairs = [with_lr_made(gt.header(name), opt['scale']) for name in gt.names]
     else:
-        pairs = [
-            PairHeaders(
-                gt.source.label(gt_name), lq.source.label(name), gt.inspected[gt_name].header, lq.inspected[name].header
-            )
-            for gt_name, name in dataset.pairs
-        ]
-    readable = [pair for pair in pairs if isinstance(pair.gt, Header) and isinstance(pair.lq, Header)]
+        pairs = [(gt.header(name), lq.header(its_lq)) for name, its_lq in dataset.pairs]
+    readable = [pair for pair in pairs if all(isinstance(image.header, Header) for image in pair)]
     if not opt.get('scale') and readable:
         scale, fitting = _scale_of(readable)
         if not scale:
@@ -244,40 +237,36 @@ def _check_sizes(dataset: _DataSet) -> Iterator[str]:
         dataset.problems += pair_problems(pair, opt)
 
 
-def _scale_of(pairs: list[PairHeaders]) -> tuple[int, int]:
+def _scale_of(pairs: list[Pair]) -> tuple[int, int]:
     """The scale of more than half of the pairs, and of how many; (0, 0) if there is none."""
     votes = Counter()
-    for pair in pairs:
-        scale, spare = divmod(pair.gt.height, pair.lq.height)
-        if spare < scale and 0 <= pair.gt.width - scale * pair.lq.width < scale:  # LR of HR cropped to a multiple
+    for (_, gt), (_, lq) in pairs:
+        scale, spare = divmod(gt.height, lq.height)
+        if spare < scale and 0 <= gt.width - scale * lq.width < scale:  # LR of HR cropped to a multiple
             votes[scale] += 1
     scale, count = votes.most_common(1)[0] if votes else (0, 0)
     return (scale, count) if 2 * count > len(pairs) else (0, 0)
 
 
 def _repeated(dataset: _DataSet) -> Iterator[str]:
-    side = dataset.sides.get('gt') or dataset.sides.get('lq')
     first: dict[bytes, str] = {}
-    for name, image in side.inspected.items() if side else ():
-        if image.pixels and first.setdefault(image.pixels, name) != name:
-            yield f'{side.source.label(name)} is the same image as {first[image.pixels]}'
+    for side in [*dataset.sides.values()][:1]:  # HR if there are both
+        for name, image in side.inspected.items():
+            if image.pixels and first.setdefault(image.pixels, name) != name:
+                yield f'{side.source.label(name)} is the same image as {first[image.pixels]}'
 
 
 def _find_leaks(datasets: list[_DataSet]) -> None:
     """Add training images that are also test images; sub-images and changed copies are not recognised."""
     for_testing: dict[bytes, str] = {}
-    for training in (False, True):
-        for dataset in datasets:
-            if (dataset.opt['phase'] == 'train') != training:
-                continue
-            for side in dataset.sides.values():
-                for name, image in side.inspected.items():
-                    label = side.source.label(name)
-                    if image.pixels and not training:
-                        for_testing.setdefault(image.pixels, label)
-                    elif image.pixels in for_testing:
-                        same = for_testing[image.pixels]
-                        dataset.add(label, f'is also for testing{"" if same == label else f", as {same}"}')
+    for dataset in sorted(datasets, key=lambda dataset: dataset.opt['phase'] == 'train'):  # the training images last
+        for side in dataset.sides.values():
+            for name, image in side.inspected.items():
+                label, same = side.source.label(name), for_testing.get(image.pixels)
+                if dataset.opt['phase'] != 'train' and image.pixels:
+                    for_testing.setdefault(image.pixels, label)
+                elif same:
+                    dataset.add(label, f'is also for testing{"" if same == label else f", as {same}"}')
 
 
 def _number(count: int, what: str) -> str:

@@ -46,7 +46,15 @@ def make_demo(root: Path = ROOT) -> bool:
     if root.exists():
         return False
     try:
-        _make(root)
+        with atomic_folder(root) as new:
+            for part, photographs in PARTS.items():
+                folders = FOLDERS[part]
+                for name, photograph in photographs.items():
+                    write_image(new / folders[1] / f'{name}.png', _read(name, photograph))
+                for scale in SCALES:
+                    make_lr(new / folders[1], new / folders[scale], scale)
+            for scale, lmdb in SUB_LMDBS.items():
+                make_lmdb(new / FOLDERS['train'][scale], new / lmdb, SubImages(SIZE // scale, STEP // scale))
     except OSError as error:
         if not root.is_dir():  # else another process has created it in the meantime
             raise UserError(f'{root} could not be created: {error}') from error
@@ -60,29 +68,12 @@ def would_create(path: str | Path) -> bool:
 
 
 def make_missing_demo(options: dict[str, Any]) -> None:
-    """Make the demo data set if an options file reads from it and it does not exist."""
-    datasets = options.get('datasets')
-    roots = [
-        root
-        for dataset in (datasets.values() if isinstance(datasets, dict) else ())
-        for key, root in (dataset.items() if isinstance(dataset, dict) else ())
-        if str(key).startswith('dataroot') and isinstance(root, str)
-    ]
-    if any(map(would_create, roots)):
+    """Make the demo data set if checked options read from it and it does not exist."""
+    datasets = [dataset for dataset in options['datasets'].values() if dataset]
+    roots = [dataset.get(key) for dataset in datasets for key in ('dataroot_gt', 'dataroot_lq')]
+    if any(root and would_create(root) for root in roots):
         print(f'creating the demo data set in {ROOT}', flush=True)
         make_demo()
-
-
-def _make(root: Path) -> None:
-    with atomic_folder(root) as new:
-        for part, photographs in PARTS.items():
-            folders = FOLDERS[part]
-            for name, photograph in photographs.items():
-                write_image(new / folders[1] / f'{name}.png', _read(name, photograph))
-            for scale in SCALES:
-                make_lr(new / folders[1], new / folders[scale], scale)
-        for scale, lmdb in SUB_LMDBS.items():
-            make_lmdb(new / FOLDERS['train'][scale], new / lmdb, SubImages(SIZE // scale, STEP // scale))
 
 
 def _read(name: str, photograph: Callable[[], np.ndarray]) -> np.ndarray:

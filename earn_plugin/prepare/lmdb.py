@@ -64,9 +64,9 @@ def make_lmdb(
                 raise ValueError(f'has values of {image.dtype}: convert it to 8 bits')
         except ValueError as error:
             raise UserError(f'{path} {error}') from error
-        if keeps_png and content.startswith(PNG_SIGNATURE):
-            return [(path.stem.removesuffix(settings.suffix), content, image.shape)]
-        return [(key, encode(part, f'.{encoding}'), part.shape) for key, part in settings.cut(path.stem, image)]
+        stored = content if keeps_png and content.startswith(PNG_SIGNATURE) else None
+        parts = settings.cut(path.stem, image)
+        return [(key, stored or encode(part, f'.{encoding}'), part.shape) for key, part in parts]
 
     with resumable_folder(lmdb, recipe) as work:
         remaining = [path for path in sources if path.name not in work.done]

@@ -67,7 +67,7 @@ def usable_images(
     """The images whose shorter side has ``smallest`` pixels, after a look at all headers.
 
     Args:
-        skip_small: skip smaller images instead of refusing them; None if the command has no such option.
+        skip_small: skip smaller images instead of refusing them; None if the user cannot choose.
         suffix: is stripped from the names, which must still differ.
 
     Raises:

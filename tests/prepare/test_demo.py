@@ -106,7 +106,6 @@ def test_demo_is_made_only_if_it_is_read_and_missing(tmp_path, monkeypatch):
         return {'datasets': {'train': {'dataroot_gt': root}, 'val': None}}
 
     demo.make_missing_demo(options('datasets/DIV2K/HR.lmdb'))
-    demo.make_missing_demo({'datasets': 3})
     assert calls == []
     demo.make_missing_demo(options('datasets/demo/train/HR_sub.lmdb'))
     assert calls == [1]
