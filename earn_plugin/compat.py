@@ -28,8 +28,13 @@ applied: list[Patch] = []  # so far; a patch is applied when its module is impor
 
 
 def _fixes(problem: str, patches: list[Patch], needed: Callable[[], bool] = lambda: True):
-    """Decorates a fix, which is added to the patches."""
-    return lambda apply: patches.append(Patch(problem, needed, apply))
+    """Decorator: add a fix to the patches."""
+
+    def add(apply: Callable[[], None]) -> Callable[[], None]:
+        patches.append(Patch(problem, needed, apply))
+        return apply
+
+    return add
 
 
 def _version(package: str) -> tuple[int, ...]:
