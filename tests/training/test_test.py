@@ -1,13 +1,16 @@
 """`basicsr test`: table, images, JSON."""
 
 import json
+import math
 import re
 
 import cv2
 import pytest
 import torch
 from basicsr.archs import build_network
+from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.metrics import calculate_psnr, calculate_ssim
+from basicsr.utils.registry import DATASET_REGISTRY
 
 from earn_plugin.data.bicubic import imresize
 from tests.helpers.options import write_options
@@ -80,6 +83,22 @@ def test_images_of_one_name_do_not_overwrite_each_other(options, pairs, tmp_path
         assert sorted(both) != [metrics['images']['im01']['psnr']] * 2
         assert metrics['images']['im01']['psnr'] in both
     assert len(list((tmp_path / 'results/tiny/visualization/Pairs').iterdir())) == 7
+
+
+def test_images_of_equal_sizes_need_no_scale(options, pairs, tmp_path, run_here, monkeypatch):
+    class Denoising(PairedImageDataset):
+        def __init__(self, opt):
+            super().__init__({**opt, 'scale': 1})
+
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, 'Denoising', Denoising)
+    opt, _ = options
+    del opt['scale'], opt['datasets']['test_2']
+    opt['datasets']['test_1'].update(type='Denoising', dataroot_lq=str(pairs / 'HR'))
+    network = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1}
+    opt.update(network_g=network, path={})
+    run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path)
+    report = json.loads((tmp_path / 'results/tiny/results.json').read_text())
+    assert report['datasets']['Pairs']['bicubic']['mean']['psnr'] == math.inf
 
 
 @pytest.mark.slow
