@@ -8,50 +8,20 @@ from earn_plugin import archs
 from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
 
 # one value for each check of each network
+ANY = {'num_in_ch': 4, 'num_feat': 31, 'upscale': 5}
+ATTENTION = {'non_local_mode': 'dot', 'squeeze_factor': 0}
 WRONG = {
-    archs.A2N: {
-        'num_in_ch': 4,
-        'num_feat': 30,
-        'num_block': 0,
-        'upscale': 5,
-        'variant': 'a2n',
-        'branch_weights': 'none',
-        'img_range': 0,
-    },
+    archs.A2N: {**ANY, 'num_block': 0, 'variant': 'a2n', 'branch_weights': 'none', 'img_range': 0},
     archs.EARN: {
-        'num_in_ch': 4,
-        'num_feat': 30,
-        'num_block': 0,
-        'upscale': 8,
-        'variant': 'code',
-        'groups': 0,
-        'squeeze_factor': 0,
-        'window_size': 2,
-        'use_asca': 'no',
-        'img_range': 0,
-        'rgb_mean': [114.4, 111.5, 103.0],
+        **ANY,
+        **{'num_block': 0, 'variant': 'code', 'groups': 0, 'squeeze_factor': 0, 'window_size': 2, 'use_asca': 'no'},
+        **{'img_range': 0, 'rgb_mean': [114.4, 111.5, 103.0]},
     },
-    archs.HAN: {'num_in_ch': 4, 'num_feat': 30, 'num_group': 0, 'upscale': 6, 'rgb_mean': (-0.1, 0, 0)},
-    archs.LGVAN: {'num_in_ch': 4, 'num_feat': 31, 'num_block': 0, 'upscale': 8, 'fused': 'no'},
-    archs.RK4RDN: {
-        'num_in_ch': 4,
-        'num_feat': 30,
-        'num_layer': 0,
-        'upscale': 8,
-        'order': 3,
-        'attention': 'pixel',
-        'non_local_mode': 'dot',
-        'squeeze_factor': 0,
-    },
-    archs.RNAN: {'num_in_ch': 4, 'num_feat': 31, 'num_block': 1, 'upscale': 8, 'img_range': 0},
-    archs.DualAttentionRCAN: {
-        'num_in_ch': 4,
-        'num_feat': 30,
-        'num_group': 0,
-        'upscale': 6,
-        'non_local_mode': 'dot',
-        'rgb_mean': (2, 0, 0),
-    },
+    archs.HAN: {**ANY, 'num_group': 0, 'squeeze_factor': 2.0, 'rgb_mean': (-0.1, 0, 0)},
+    archs.LGVAN: {**ANY, 'num_block': 0, 'fused': 'no'},
+    archs.RK4RDN: {**ANY, **ATTENTION, 'num_layer': 0, 'order': 3, 'attention': 'pixel'},
+    archs.RNAN: {**ANY, 'num_block': 1, 'img_range': 0},
+    archs.DualAttentionRCAN: {**ANY, **ATTENTION, 'num_group': 0, 'rgb_mean': (2, 0, 0)},
     archs.SRGANDiscriminator: {'num_in_ch': 0, 'num_feat': 2.5},
 }
 

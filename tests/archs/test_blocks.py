@@ -1,13 +1,6 @@
-import pytest
 import torch
 
 from earn_plugin.archs import blocks
-
-
-@pytest.mark.parametrize('upscale', [2, 3, 4, 8])
-def test_upsampler_scales_each_side(upscale):
-    out = blocks.Upsampler(upscale, 6)(torch.rand(2, 6, 3, 5))
-    assert out.shape == (2, 6, 3 * upscale, 5 * upscale)
 
 
 def test_efficient_residual_block_equals_carns(golden):

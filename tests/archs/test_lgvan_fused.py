@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
 
 from earn_plugin.archs.lgvan_arch import LGVAN
 from earn_plugin.archs.lgvan_fused import Bands
+from tests.archs.test_lgvan_arch import conv_costs
 from tests.benchmarks.lgvan_as_published import as_published, fill
 
 LARGER = [(1, 40), (40, 1), (3, 33), (31, 17), (64, 48)]
@@ -119,20 +119,11 @@ def test_the_fused_form_is_built_again_by_its_arguments():
 
 
 def test_costs_of_the_fused_form():
-    """At 3×256×256. On the meta device there are no bands, so a count is of the network alone."""
-    network, outputs, multiply_adds = LGVAN(fused=True).to('meta'), [], []
-
-    def count(conv, inputs, output):
-        outputs.append(output.numel())
-        multiply_adds.append(output.numel() * conv.weight[0].numel())
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(count)
-    network(torch.empty(1, 3, 256, 256, device='meta'))
+    """On the meta device there are no bands, so a count is of the network alone."""
+    values, multiply_adds, _ = conv_costs(LGVAN(fused=True))
     # one conv and two narrow columns of 32×256 each replace the four strip convs of each block's gate
     plane = 256 * 256
     block = plane * (4 * 32 * 32 + 3 * 32 * 25 + 4 * 32 * 32 + 64 * 9) + 2 * 256 * 32 * 9
     rest = plane * (27 * 32 + 16 * 32 * 9 + 32 * 512 + 16 * 32 * 3 * 9)
     assert sum(multiply_adds) == 9 * block + rest
-    assert len(outputs) == 9 * (4 + 2 + 3 + 3) + 4
+    assert len(values) == 9 * (4 + 2 + 3 + 3) + 4

@@ -55,12 +55,6 @@ def assert_equals_plain(mode: str, over: str, num_feat: int, shape: tuple[int, i
         assert torch.allclose(module(x), expected[0], rtol=1e-10, atol=1e-10)
 
 
-@every_mode
-@pytest.mark.parametrize('shape', [(1, 1, 1), (2, 5, 7), (2, 1, 9), (2, 16, 13)])
-def test_output_and_gradients_equal_the_plain_form(mode, over, shape):
-    assert_equals_plain(mode, over, 8, shape)
-
-
 @pytest.mark.parametrize('mode', NonLocalAttention.modes)
 @pytest.mark.parametrize('values', [1, 2 * 35, 4 * 2 * 35, 34 * 2 * 35])
 def test_chunks_of_keys_change_nothing(mode, values, monkeypatch):

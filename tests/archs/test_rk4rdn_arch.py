@@ -101,8 +101,3 @@ def test_attention_selects_the_modules(attention, kinds):
         assert [type(part) for part in block.function][1:] == kinds
     found = [type(m) for m in network.modules() if isinstance(m, (NonLocalAttention, ChannelAttention))]
     assert found == kinds * 2
-
-
-def test_dense_layers_grow_by_a_constant():
-    layers = RK4RDN(num_block=1).body[0].function[0].layers
-    assert [(conv.in_channels, conv.out_channels) for conv in layers] == [(64 + 16 * n, 16) for n in range(6)]

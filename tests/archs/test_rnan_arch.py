@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from earn_plugin.archs.attention import NonLocalAttention
 from earn_plugin.archs.rnan_arch import RNAN
@@ -39,30 +38,14 @@ def test_non_local_attention_starts_as_the_identity():
         assert torch.equal(block.mask.attention(x), x)
 
 
-def plain_residual(x, block):
-    return block.conv2(block.conv1(x).clamp(min=0)) + x
-
-
-def plain_non_local(x, attention):
-    """With the softmax over the queries, axis 1 of N×Q×K, as in the authors' code."""
-    query, key, value = (conv(x).flatten(2) for conv in (attention.query, attention.key, attention.value))
-    weights = torch.einsum('ncq,nck->nqk', query, key).softmax(1)
-    out = torch.einsum('nqk,nck->ncq', weights, value)
-    return attention.project(out.unflatten(2, x.shape[2:])) + x
-
-
 def plain_block(x, block, non_local):
+    """Equations 5 to 7 from the parts."""
     mask = block.mask
-    r = plain_residual(x, block.head)
-    trunk = plain_residual(plain_residual(r, block.trunk[0]), block.trunk[1])
-    e = plain_residual(plain_non_local(r, mask.attention) if non_local else r, mask.rb1)
-    down = F.conv2d(e, mask.down.weight, mask.down.bias, stride=2, padding=1)
-    down = plain_residual(plain_residual(down, mask.rb2[0]), mask.rb2[1])
-    up = F.conv_transpose2d(down, mask.up.weight, mask.up.bias, stride=2, padding=2)
-    assert mask.up.kernel_size == (6, 6)
-    weights = mask.last(plain_residual(up[:, :, : e.shape[2], : e.shape[3]] + e, mask.rb3)).sigmoid()
-    h = plain_residual(plain_residual(trunk * weights + r, block.tail[0]), block.tail[1])
-    return block.conv(h)  # no skip around the block
+    r = block.head(x)
+    e = mask.rb1(mask.attention(r) if non_local else r)
+    up = mask.up(mask.rb2(mask.down(e)))[:, :, : e.shape[2], : e.shape[3]]
+    weights = mask.last(mask.rb3(up + e)).sigmoid()
+    return block.conv(block.tail(block.trunk(r) * weights + r))  # no skip around the block
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 4), (7, 5), (6, 8)])
