@@ -54,14 +54,18 @@ def _without_times(recipe: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key != 'modified'}
 
 
+def _lost_files(folder: Path, files: Files) -> list[str]:
+    """The files that are missing or have another size."""
+    paths = {name: folder / name for name in files}
+    return [name for name, path in paths.items() if not path.is_file() or path.stat().st_size != files[name][0]]
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """A finished folder's recipe, count, bytes and files {name: [bytes, SHA-256]}; None if it has no manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
-        sizes = [size for size, _ in manifest['files'].values()]
-        if (manifest['count'], manifest['bytes']) != (len(sizes), sum(sizes)) or not isinstance(
-            manifest['recipe'], dict
-        ):
+        sizes, is_dict = [size for size, _ in manifest['files'].values()], isinstance(manifest['recipe'], dict)
+        if not is_dict or (manifest['count'], manifest['bytes']) != (len(sizes), sum(sizes)):
             raise ValueError('its recipe, count or bytes do not fit its files')
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -97,7 +101,7 @@ class PartialFolder:
     def forget_lost_files(self) -> None:
         """Take sources whose files are gone as not done: a power cut can keep the journal's line and lose the file."""
         for source, files in list(self.done.items()):
-            if not all(has_size(self.path / name, size) for name, (size, _) in files.items()):
+            if _lost_files(self.path, files):
                 del self.done[source]
 
     def write_manifest(self, recipe: dict[str, Any]) -> None:
@@ -128,25 +132,19 @@ def already_exists(target: Path, recipe: dict[str, Any]) -> bool:
     if manifest is None:
         raise UserError(f'{target} exists, and was not created by this command: remove it, or choose another name')
     if manifest['recipe'] != recipe:
-        now, then = (
-            ', '.join(f'{key} {value}' for key, value in of.items() if value != other.get(key))
-            for of, other in ((recipe, manifest['recipe']), (manifest['recipe'], recipe))
-        )
+        pairs = (manifest['recipe'], recipe), (recipe, manifest['recipe'])
+        then, now = (', '.join(f'{key} {one[key]}' for key in one if one[key] != other.get(key)) for one, other in pairs)
         raise UserError(f'{target} exists, made from other images or settings ({then}; now {now}): remove it first')
     if recipe.get('what') == 'LMDB':  # which keeps all images in one file
         lost = [name for name in ('data.mdb', 'meta_info.txt') if not (target / name).is_file()]
         if not lost:
             check_length(target)
     else:
-        lost = [name for name, (size, _) in manifest['files'].items() if not has_size(target / name, size)]
+        lost = _lost_files(target, manifest['files'])
     if lost:
         more = ', …' if len(lost) > 1 else ''
         raise UserError(f'{target} is no longer complete, {lost[0]}{more} is missing or changed: remove it first')
     return True
-
-
-def has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 @contextmanager
