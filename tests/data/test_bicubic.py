@@ -1,4 +1,6 @@
+from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,17 +16,25 @@ from tests.helpers.slow_bicubic import slow_resize
 FOLDERS = {'replicate': ('Set5/LR_bicubic', 'Set14/LR_bicubic'), 'symmetric': ('Set5/LR_bicubic_symborder',)}
 
 
-@pytest.mark.parametrize(('border', 'folder'), [(b, f) for b, folders in FOLDERS.items() for f in folders])
-def test_benchmark_lr_files_are_byte_exact(shared_data, border, folder):
-    files = sorted((shared_data / folder).glob('X*/*.png'))
+every_border = pytest.mark.parametrize(
+    ('border', 'folder'), [(b, f) for b, folders in FOLDERS.items() for f in folders]
+)
+
+
+def benchmark_images(root: Path) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+    """HR, cropped to a multiple of the scale, the scale, and LR of a folder of the benchmarks."""
+    files = sorted(root.glob('X*/*.png'))
     assert files
     for file in files:
         scale = int(file.parent.name[1:])
-        hr = cv2.imread(
-            str(shared_data / folder.split('/')[0] / 'HR' / f'{file.stem.removesuffix(f"x{scale}")}.png'), -1
-        )
-        resized = imresize(crop_to_multiple(hr, scale), Fraction(1, scale), border)
-        np.testing.assert_array_equal(resized, cv2.imread(str(file), -1), err_msg=str(file))
+        hr = cv2.imread(str(root.with_name('HR') / f'{file.stem.removesuffix(f"x{scale}")}.png'))
+        yield crop_to_multiple(hr, scale), scale, cv2.imread(str(file))
+
+
+@every_border
+def test_benchmark_lr_files_are_byte_exact(shared_data, border, folder):
+    for hr, scale, lr in benchmark_images(shared_data / folder):
+        np.testing.assert_array_equal(imresize(hr, Fraction(1, scale), border), lr)
 
 
 SCALES = [*(Fraction(1, n) for n in (8, 4, 3, 2)), *map(Fraction, ('2/3', '3/4', '1', '3/2', '5/3', '2', '3', '4'))]

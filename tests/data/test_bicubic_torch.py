@@ -1,6 +1,5 @@
 from fractions import Fraction
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from earn_plugin.data import bicubic
 from earn_plugin.data.bicubic_torch import imresize_tensor
-from tests.data.test_bicubic import FOLDERS, SCALES
+from tests.data.test_bicubic import SCALES, benchmark_images, every_border
 from tests.helpers.images import photograph
 
 
@@ -17,16 +16,10 @@ def batch(*images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
 
 
-@pytest.mark.parametrize(('border', 'folder'), [(b, f) for b, folders in FOLDERS.items() for f in folders])
+@every_border
 def test_benchmark_lr_files_are_byte_exact(shared_data, border, folder):
-    files = sorted((shared_data / folder).glob('X*/*.png'))
-    assert files
-    for file in files:
-        scale = int(file.parent.name[1:])
-        hr = shared_data / folder.split('/')[0] / f'HR/{file.stem.removesuffix(f"x{scale}")}.png'
-        image = bicubic.crop_to_multiple(cv2.imread(str(hr)), scale)
-        resized = imresize_tensor(batch(image), Fraction(1, scale), border)
-        assert torch.equal(resized, batch(cv2.imread(str(file)))), file
+    for hr, scale, lr in benchmark_images(shared_data / folder):
+        assert torch.equal(imresize_tensor(batch(hr), Fraction(1, scale), border), batch(lr))
 
 
 @settings(deadline=None)

@@ -132,15 +132,6 @@ def test_sizes_that_are_not_multiples_are_for_validation_only(root, check):
     check('HR', 'LR', '--phase', 'val', expect=0)
 
 
-def test_size_is_that_after_rotation_by_exif(root, check):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(photograph(56, 48)).save('HR/im01.png', exif=exif)
-    assert check('HR', 'LR')[1] == {
-        'HR/im01.png': 'is rotated by its EXIF orientation 6; BasicSR reads it as 8-bit RGB'
-    }
-
-
 def test_names(root, check):
     (root / 'HR/im00.png').rename('HR/a.b.png')
     (root / 'HR/im01.png').rename('HR/IM02.png')

@@ -112,11 +112,12 @@ def test_manifest(folder, tmp_path):
     assert files == {k: [len(v), hashlib.sha256(v).hexdigest()] for k, v in lmdb_values(tmp_path / 'HR.lmdb').items()}
 
 
-@pytest.mark.parametrize('name', ['ümlaut', 'a.b'])
+@pytest.mark.parametrize('name', ['ümlaut', 'a.b', 'x2', 'a\tb'])
 def test_names_that_an_lmdb_cannot_hold(folder, tmp_path, name):
-    write_image(folder / f'{name}.png', photograph(40, 40))
-    with pytest.raises(UserError, match=f'ASCII names .*\n  .{name}.'):
-        make_lmdb(folder, tmp_path / 'HR.lmdb')
+    write_image(folder / f'{name}.png', photograph(50, 70))
+    key = repr(name.removesuffix('x2')).replace('\\', r'\\')
+    with pytest.raises(UserError, match=f'ASCII names of 1 to 500 .*\n  {key}'):
+        make_lmdb(folder, tmp_path / 'HR.lmdb', SubImages(suffix='x2'))
 
 
 def test_long_name_is_a_key(folder, tmp_path):
@@ -152,10 +153,3 @@ def test_wrong_usage(folder, tmp_path, call):
 def test_no_images(tmp_path):
     with pytest.raises(UserError, match='no images in'):
         make_lmdb(tmp_path, tmp_path / 'x.lmdb')
-
-
-@pytest.mark.parametrize('name', ['x2', 'a\tb'])
-def test_names_that_are_not_keys(folder, tmp_path, name):
-    write_image(folder / f'{name}.png', photograph(50, 70))
-    with pytest.raises(UserError, match='names of 1 to 500 characters'):
-        make_lmdb(folder, tmp_path / 'HR.lmdb', SubImages(suffix='x2'))
