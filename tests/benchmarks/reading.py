@@ -27,6 +27,7 @@ from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.subimages import SubImages, make_subimages
 from tests.benchmarks.preparing import make_large
+from tests.helpers.images import pair_options
 
 SCALE, PATCH, BATCH, SEED = 4, 192, 16, 0  # ×4 from crops of 192 in batches of 16, as the papers train
 WARM = 2  # batches that are not timed: workers start and caches fill
@@ -101,21 +102,16 @@ def make_sources(hr: Path | None, folder: Path, size: int) -> list[Source]:
 
 def options(source: Source, kind: str, workers: int, samples: int) -> dict[str, Any]:
     """Completed options with an epoch of as many samples as are read."""
-    train = {
-        'name': source.name,
-        'type': kind,
-        'phase': 'train',
-        'scale': SCALE,
-        'dataroot_gt': str(source.hr),
-        'dataroot_lq': str(source.lr),
-        'io_backend': {'type': 'lmdb' if source.hr.suffix == '.lmdb' else 'disk'},
-        'gt_size': PATCH,
-        'use_hflip': True,
-        'use_rot': True,
-        'batch_size_per_gpu': BATCH,
-        'num_worker_per_gpu': workers,
-        'dataset_enlarge_ratio': math.ceil(samples / source.count),
-    }
+    sizes = {'scale': SCALE, 'gt_size': PATCH, 'batch_size_per_gpu': BATCH, 'num_worker_per_gpu': workers}
+    train = pair_options(
+        source.hr.parent,
+        backend='lmdb' if source.hr.suffix == '.lmdb' else 'disk',
+        type=kind,
+        dataroot_gt=str(source.hr),
+        dataroot_lq=str(source.lr),
+        dataset_enlarge_ratio=math.ceil(samples / source.count),
+        **sizes,
+    )
     return {'datasets': {'train': train}, 'manual_seed': SEED, 'num_gpu': 0, 'dist': False, 'rank': 0, 'world_size': 1}
 
 
@@ -198,13 +194,6 @@ def report(sources: list[Source], figures: list[Figures], workers: int) -> None:
             f'{source.name:<28}{of.basicsr:>9.0f}{of.ours:>9.0f}{of.ratio:>8.2f}'
             f'{of.hr_alone:>10.0f}{source.megabytes:>11.0f}{of.decoding:>10.0%}'
         )
-    usual = figures[2]
-    best, fastest = max(zip(sources, figures, strict=True), key=lambda pair: pair[1].ours)
-    what = 'decoding' if usual.decoding > 0.5 else 'what follows decoding'
-    print(
-        f'From {sources[2].name}, {what} takes most of the time; '
-        f'{best.name} is the fastest, {fastest.ours / usual.ours:.1f} times as fast.'
-    )
 
 
 def main() -> None:
