@@ -56,14 +56,6 @@ def test_block_equals_the_papers_formula(variant, kernel_size):
     assert torch.allclose(block(x), plain_block(block, x), rtol=0, atol=1e-12)
 
 
-def test_inside_a_block_only_the_conv_before_the_sigmoid_has_a_bias():
-    network = small()
-    biases = {name for name, _ in network.body[0].named_parameters() if name.endswith('bias')}
-    assert biases == {'attention.conv_mask2.bias'}
-    outside = [m for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and not name.startswith('body')]
-    assert all(conv.bias is not None for conv in outside)
-
-
 @pytest.mark.parametrize(
     ('branch_weights', 'values'), [('attention', (1, 0)), ('non_attention', (0, 1)), ('equal', (0.5, 0.5))]
 )

@@ -80,9 +80,3 @@ def test_strip_conv_has_the_authors_paddings_at_any_size(kernel_size, size):
     strip = filled(StripConv(4, kernel_size))
     x = images(2, 4, *size)
     assert torch.allclose(strip(x), plain_strip(x, strip, kernel_size), rtol=0, atol=1e-12)
-
-
-def test_only_the_depthwise_conv_of_the_feed_forward_has_no_bias():
-    network = LGVAN(num_block=1)
-    without = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.bias is None]
-    assert without == ['body.0.1.depthwise']

@@ -7,7 +7,13 @@ from earn_plugin import cli
 from tests.helpers.command import command
 from tests.helpers.published import cut_in_half, lmdb_lines, prepare, unpack
 
-PARTS = [f'DIV2K_{part}' for part in ('train_HR', 'train_LR_bicubic_X2', 'valid_HR', 'valid_LR_bicubic_X4')]
+PARTS = 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic_X2'
+
+
+def in_tree(downloads: Path, *names: str) -> None:
+    unpack(downloads, *names)
+    Path('datasets').mkdir()
+    downloads.rename('datasets/DIV2K')
 
 
 def test_output_of_a_process(downloads):
@@ -18,9 +24,7 @@ def test_output_of_a_process(downloads):
 
 
 def test_in_place(downloads, capsys):
-    unpack(downloads, *PARTS[:2])
-    Path('datasets').mkdir()
-    downloads.rename('datasets/DIV2K')
+    in_tree(downloads, *PARTS)
     prepare('div2k', 'datasets/DIV2K', '--scales', 2, capsys=capsys)
     assert not Path('datasets/DIV2K/DIV2K_train_HR').is_symlink()
     assert not Path('datasets/DIV2K/DIV2K_train_HR/0001.png').is_symlink()
@@ -28,9 +32,7 @@ def test_in_place(downloads, capsys):
 
 
 def test_existing_images_are_counted(downloads, capsys):
-    unpack(downloads, 'DIV2K_train_HR')
-    Path('datasets').mkdir()
-    downloads.rename('datasets/DIV2K')
+    in_tree(downloads, PARTS[0])
     Path('datasets/DIV2K/DIV2K_train_HR/0002.png').rename('datasets/DIV2K/DIV2K_train_HR/0009.png')
     printed = prepare('div2k', 'datasets/DIV2K', '--scales', 2, capsys=capsys, expect=1)
     assert 'DIV2K_train_HR: 1 images do not belong to this set, move them: 0009.png' in printed
@@ -41,9 +43,7 @@ def test_existing_images_are_counted(downloads, capsys):
 
 
 def test_existing_cut_off_image_is_named(downloads, capsys):
-    unpack(downloads, 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic_X2')
-    Path('datasets').mkdir()
-    downloads.rename('datasets/DIV2K')
+    in_tree(downloads, *PARTS)
     cut_in_half(Path('datasets/DIV2K/DIV2K_train_LR_bicubic/X2/0002x2.png'))
     printed = prepare('div2k', 'datasets/DIV2K', '--scales', 2, capsys=capsys, expect=1)
     assert 'X2/0002x2.png is cut off' in printed

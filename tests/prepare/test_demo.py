@@ -6,7 +6,6 @@ from skimage import data
 
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.data.image_files import read_image
-from earn_plugin.data.image_headers import read_header
 from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UserError
 from earn_plugin.prepare import demo
@@ -32,11 +31,7 @@ def test_photographs_are_scikit_images_own(created):
 
 
 @pytest.mark.parametrize('scale', demo.SCALES)
-def test_lr_fits_at_every_scale(created, scale):
-    for part in ('train', 'val'):
-        for path in (created / part / 'HR').iterdir():
-            hr, lr = read_header(path), read_header(created / part / f'LR_bicubic/X{scale}' / path.name)
-            assert (hr.height, hr.width) == (lr.height * scale, lr.width * scale)
+def test_lr_is_bicubic_at_every_scale(created, scale):
     coffee = read_image(created / 'val/HR/coffee.png')
     lr = read_image(created / f'val/LR_bicubic/X{scale}/coffee.png')
     np.testing.assert_array_equal(lr, imresize(coffee, Fraction(1, scale)))

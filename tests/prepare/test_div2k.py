@@ -1,12 +1,18 @@
 """DIV2K's command, on small archives packed as the published ones."""
 
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from earn_plugin.data.image_files import read_image
+from earn_plugin.data.bicubic import imresize
+from earn_plugin.data.image_files import read_image, write_image
+from earn_plugin.prepare import div2k
 from tests.helpers.command import command
-from tests.helpers.published import TRAIN, lmdb_lines, prepare, tree
+from tests.helpers.images import photograph
+from tests.helpers.published import TRAIN, lmdb_lines, prepare, tree, unpack
 
 
 def test_missing_images_of_div2k_are_counted(downloads):
@@ -45,3 +51,37 @@ def test_missing_archive_is_named_and_the_rest_is_made(downloads, capsys):
     assert 'DIV2K_train_LR_bicubic_X3.zip.part is an unfinished download' in printed
     assert Path('datasets/DIV2K/DIV2K_train_LR_bicubic_X2_sub.lmdb').is_dir()
     assert not Path('datasets/DIV2K/DIV2K_train_LR_bicubic/X3').exists()
+
+
+def test_missing_lr_images_are_made_on_request(downloads, capsys):
+    prepare('div2k', downloads, '--scales', 2, '--out', 'expected', capsys=capsys)
+    (downloads / 'DIV2K_train_LR_bicubic_X2.zip').unlink()
+    prepare('div2k', downloads, '--scales', 2, '--make-lr', capsys=capsys)
+    created, expected = ({p.name: p for p in Path(r).rglob('000?x2.png')} for r in ('datasets', 'expected'))
+    assert len(created) == 3
+    for name, path in created.items():
+        np.testing.assert_array_equal(read_image(path), read_image(expected[name]))
+
+
+@pytest.mark.parametrize('hr', [(480, 484), (491, 480)])
+def test_lr_images_of_wrong_size(downloads, capsys, hr):
+    """240×240 is not half of 480×484; 246×240 is half of 491×480, rounded up, but not once 12 divides both."""
+    unpack(downloads, 'DIV2K_train_HR', 'DIV2K_train_LR_bicubic_X2')
+    write_image(downloads / 'DIV2K_train_HR/0002.png', photograph(*hr))
+    lr = photograph(246 if hr[0] == 491 else 240, 240)
+    write_image(downloads / 'DIV2K_train_LR_bicubic/X2/0002x2.png', lr)
+    printed = prepare('div2k', downloads, '--scales', 2, capsys=capsys, expect=1)
+    assert 'X2: 1 images are not 1/2 of those in DIV2K_train_HR: 0002x2.png' in printed
+    assert not Path('datasets/DIV2K/DIV2K_train_LR_bicubic_X2_sub.lmdb').exists()
+
+
+def test_lr_images_with_rounded_up_sizes_pair(tmp_path, monkeypatch, capsys):
+    """MATLAB makes 241 of 481; sub-images at the right and the bottom must still pair."""
+    hr = photograph(721, 484, 8)
+    write_image(tmp_path / 'D/DIV2K_train_HR/0001.png', hr)
+    write_image(tmp_path / 'D/DIV2K_train_LR_bicubic/X2/0001x2.png', imresize(hr, Fraction(1, 2)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(div2k, 'make_div2k', partial(div2k.make_div2k, train=[1]))
+    prepare('div2k', 'D', '--scales', 2, capsys=capsys)
+    assert lmdb_lines('DIV2K/DIV2K_train_HR_sub.lmdb') == [f'0001_s00{i}.png (480,480,3) 1' for i in (1, 2)]
+    assert lmdb_lines('DIV2K/DIV2K_train_LR_bicubic_X2_sub.lmdb') == [f'0001_s00{i}.png (240,240,3) 1' for i in (1, 2)]
