@@ -27,29 +27,6 @@ def test_both_attentions_start_as_the_identity():
     assert torch.equal(network.channel_spatial_attention(layers[:, 0]), layers[:, 0])
 
 
-def plain_layer_attention(layers: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """Row by row: the less similar two layers are, the larger their weight."""
-    outputs = []
-    for image in layers:
-        mixed = []
-        for row in image:
-            energy = torch.stack([(row * other).sum() for other in image])
-            weights = (energy.max() - energy).exp()
-            weights = weights / weights.sum()
-            mixed.append(gamma * sum(w * other for w, other in zip(weights, image, strict=True)) + row)
-        outputs.append(torch.cat(mixed))
-    return torch.stack(outputs)
-
-
-@pytest.mark.parametrize('count', [1, 2, 11])
-def test_layer_attention_equals_the_plain_formula(count):
-    torch.manual_seed(0)
-    attention = LayerAttention().double()
-    nn.init.constant_(attention.gamma, 0.7)
-    layers = torch.randn(2, count, 3, 2, 5, dtype=torch.float64) / 3  # so that the softmax is not saturated
-    assert torch.allclose(attention(layers), plain_layer_attention(layers, attention.gamma), rtol=0, atol=1e-12)
-
-
 def test_layer_attention_is_correct_in_float16_autocast():
     """The energies of large features exceed 65504, the largest number of float16."""
     attention = LayerAttention()

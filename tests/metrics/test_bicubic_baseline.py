@@ -16,8 +16,6 @@ METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 2, 'better': 'highe
 def test_bicubic_is_matlabs_with_the_same_metric(tmp_path):
     root = write_pairs(tmp_path / 'pairs', 2)
     results = bicubic_metrics(build_checked(options(root, phase='val'))[0], METRICS, 2)
-    for index, result in enumerate(sorted(result['psnr'] for result in results)):
-        assert result > 10, index
     expected = []
     for index in range(2):
         images = [cv2.imread(str(root / f'{folder}/im{index:02d}.png')) for folder in ('HR', 'LR')]

@@ -18,14 +18,16 @@ from earn_plugin.prepare.subimages import SubImages, make_subimages
 from tests.helpers.images import lmdb_values, names_in, pair_options, photograph, write_pairs
 
 
-def test_lmdb_has_the_format_of_basicsr(folder, tmp_path, capfd):
-    make_lmdb(folder, tmp_path / 'HR.lmdb')
+@pytest.mark.parametrize('encoding', ['png', 'bmp'])
+def test_lmdb_has_the_format_of_basicsr(folder, tmp_path, capfd, encoding):
+    make_lmdb(folder, tmp_path / 'HR.lmdb', encoding=encoding)
     assert capfd.readouterr().out == ''
     assert names_in(tmp_path / 'HR.lmdb') == ['data.mdb', 'lock.mdb', 'meta_info.txt']
     assert (tmp_path / 'HR.lmdb/meta_info.txt').read_text().splitlines()[1] == 'im1.png (51,70,3) 1'
     client = FileClient('lmdb', db_paths=[str(tmp_path / 'HR.lmdb')], client_keys=['gt'])
-    image = imfrombytes(client.get('im2', 'gt'))
-    np.testing.assert_array_equal(image, cv2.imread(str(folder / 'im2.png')))
+    for name in ('im0', 'im1', 'im2'):
+        image = imfrombytes(client.get(name, 'gt'))
+        np.testing.assert_array_equal(image, cv2.imread(str(folder / f'{name}.png')))
 
 
 def test_basicsr_reads_ours_and_its_lmdbs_are_read_alike(tmp_path):
@@ -90,14 +92,6 @@ def test_lmdb_of_sub_images_equals_that_of_their_folder(folder, tmp_path):
     assert lmdb_values(tmp_path / 'direct.lmdb') == lmdb_values(tmp_path / 'sub.lmdb')
     texts = [(tmp_path / f'{name}.lmdb/meta_info.txt').read_text() for name in ('sub', 'direct')]
     assert texts[0] == texts[1]
-
-
-def test_bmp_lmdb_has_the_same_values(folder, tmp_path):
-    make_lmdb(folder, tmp_path / 'HR.lmdb', encoding='bmp')
-    client = FileClient('lmdb', db_paths=[str(tmp_path / 'HR.lmdb')], client_keys=['gt'])
-    for name in ('im0', 'im1', 'im2'):
-        image = imfrombytes(client.get(name, 'gt'))
-        np.testing.assert_array_equal(image, cv2.imread(str(folder / f'{name}.png')))
 
 
 def test_manifest(folder, tmp_path):
