@@ -159,7 +159,7 @@ def _pair(dataset: _DataSet) -> None:
         if its_lq not in found:
             dataset.add(lq.source.label(its_lq), f'is missing: {gt.source.label(name)} needs it')
     for name in sorted(found.difference(wanted.values())):
-        dataset.add(lq.source.label(name), f'is the LR of no image in {gt.source.root}')
+        dataset.add(lq.source.label(name), f'has no HR image in {gt.source.root}')
 
 
 def _inspect_all(sides: Iterable[_Side]) -> dict[tuple[Path, str], Inspection]:
@@ -266,7 +266,7 @@ def _find_leaks(datasets: list[_DataSet]) -> None:
                 if dataset.opt['phase'] != 'train' and image.pixels:
                     for_testing.setdefault(image.pixels, label)
                 elif same:
-                    dataset.add(label, f'is also for testing{"" if same == label else f", as {same}"}')
+                    dataset.add(label, f'is also a test image{"" if same == label else f": {same}"}')
 
 
 def _number(count: int, what: str) -> str:

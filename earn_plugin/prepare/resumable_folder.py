@@ -133,7 +133,9 @@ def already_exists(target: Path, recipe: dict[str, Any]) -> bool:
         raise UserError(f'{target} exists, and was not created by this command: remove it, or choose another name')
     if manifest['recipe'] != recipe:
         pairs = (manifest['recipe'], recipe), (recipe, manifest['recipe'])
-        then, now = (', '.join(f'{key} {one[key]}' for key in one if one[key] != other.get(key)) for one, other in pairs)
+        then, now = (
+            ', '.join(f'{key} {one[key]}' for key in one if one[key] != other.get(key)) for one, other in pairs
+        )
         raise UserError(f'{target} exists, made from other images or settings ({then}; now {now}): remove it first')
     if recipe.get('what') == 'LMDB':  # which keeps all images in one file
         lost = [name for name in ('data.mdb', 'meta_info.txt') if not (target / name).is_file()]
@@ -160,7 +162,7 @@ def resumable_folder(target: Path, recipe: dict[str, Any]) -> Iterator[PartialFo
     done: dict[str, Files] = {}
 
     def kept() -> str:
-        how = ': the same command resumes there' if done else ''
+        how = '; run the same command again to resume' if done else ''
         return f'{len(done)} of {recipe["sources"]} images are done{how}'
 
     try:

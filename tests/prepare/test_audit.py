@@ -96,7 +96,7 @@ def test_training_images_that_are_test_images_are_named(root, tiny, tmp_path, ch
     """The fixture trains and validates on one LMDB."""
     printed, found = check(write_options(tmp_path, tiny))
     assert len(found) == 12
-    assert found[f'{tiny["datasets"]["train"]["dataroot_gt"]}:im03'] == 'is also for testing'
+    assert found[f'{tiny["datasets"]["train"]["dataroot_gt"]}:im03'] == 'is also a test image'
     assert printed.startswith('train: 12 problems')
 
 
@@ -106,7 +106,7 @@ def test_against_test_images_in_another_format(root, check):
     cv2.imwrite('test/grey.png', np.zeros((48, 56, 3), np.uint8))
     cv2.imwrite('HR/im05.png', np.zeros((48, 56, 3), np.uint8))  # images of one colour do not count as the same
     _, found = check('HR', 'LR', '--against', 'test')
-    assert found == {'HR/im02.png': 'is also for testing, as test/copy.bmp'}
+    assert found == {'HR/im02.png': 'is also a test image: test/copy.bmp'}
     assert check('HR', '--against', 'test')[1] == found
 
 
@@ -152,7 +152,7 @@ def test_template_and_leftovers(root, check):
     assert found == {'HR': f'has no pair in LR: {needs}'}
     check('HR', 'LR', '--filename_tmpl', '{}x2', expect=0)
     (root / 'HR/im04.png').unlink()
-    assert check('HR', 'LR', '--filename_tmpl', '{}x2')[1] == {'LR/im04x2.png': 'is the LR of no image in HR'}
+    assert check('HR', 'LR', '--filename_tmpl', '{}x2')[1] == {'LR/im04x2.png': 'has no HR image in HR'}
 
 
 def put(path, key, value):
@@ -174,7 +174,7 @@ def test_lmdbs(root, check):
         file.write('a (1).png (24,28,3) 1\n')
     _, found = check('HR.lmdb', 'LR.lmdb', '--phase', 'val', '--scale', 2)
     assert found.pop('HR.lmdb:more').startswith('is stored but not listed')
-    assert found.pop('LR.lmdb:a (1)') in ('is missing: meta_info names it', 'is the LR of no image in HR.lmdb')
+    assert found.pop('LR.lmdb:a (1)') in ('is missing: meta_info names it', 'has no HR image in HR.lmdb')
     assert found == {
         'HR.lmdb:im00': 'is cut off: the PNG does not end',
         'HR.lmdb:im02': 'is 50×56, but ×2 of LR.lmdb:im02 (24×28) is 48×56',

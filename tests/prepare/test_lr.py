@@ -24,4 +24,6 @@ def test_warning_that_lr_of_jpegs_does_not_pair(folder, tmp_path, capsys):
     assert 'im9.jpg is not, and BasicSR pairs only files of the same type: with --cropped' in capsys.readouterr().out
     assert main([*arguments, '--cropped', str(tmp_path / 'HR2')]) == 0
     assert 'warning:' not in capsys.readouterr().out
+    assert main([*arguments[:-1], '0', '--cropped', str(tmp_path / 'HR0')]) == 2
+    assert 'scale must be at least 1, got 0' in capsys.readouterr().err
     assert main(['prepare', 'check', str(tmp_path / 'HR2'), str(tmp_path / 'X2'), '--scale', '2']) == 0

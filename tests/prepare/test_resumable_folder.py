@@ -97,7 +97,7 @@ def interrupt_after(monkeypatch, count, error):
 
 def test_ctrl_c_reports_progress_and_the_next_run_resumes(folder, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 7, KeyboardInterrupt)
-    with pytest.raises(Stopped, match='7 of 30 images are done: the same command resumes there') as stopped:
+    with pytest.raises(Stopped, match='7 of 30 images are done; run the same command again') as stopped:
         make(folder, tmp_path / 'sub')
     assert stopped.value.exit_code == 130
     assert not (tmp_path / 'sub').exists()
