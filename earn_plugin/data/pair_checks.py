@@ -160,9 +160,10 @@ def explain_failure(dataset: Any, index: int, error: Exception) -> str:
     """Why a sample could not be read, with the file that caused it if that can be found out."""
     opt = getattr(dataset, 'opt', {})
     name = opt.get('name', type(dataset).__name__)
-    if isinstance(error, KeyError) and str(error.args[0]) not in opt:
+    if isinstance(error, KeyError) and opt and error.args and error.args[0] not in opt:
         return f'data set {name} needs the option {error}'
-    path = getattr(dataset, 'paths', {index: None})[index]
+    paths = getattr(dataset, 'paths', None)
+    path = paths[index] if isinstance(paths, list) and index < len(paths) else None
     images = [str(image) for image in (path.values() if isinstance(path, dict) else [path]) if image]
     files = [image for image in images if Path(image).is_file()]
     for file in files:

@@ -137,6 +137,11 @@ class Broken(Noisy):
 def test_failure_arrives_as_a_message():
     with pytest.raises(UserError, match=r'data set broken: cannot read sample 2 .*ValueError: no such thing'):
         Readable(Broken())[2]
+    for paths in ({'a': 'b'}, ['a', 'b']):  # of a data set whose paths are not those of its samples
+        dataset = Broken()
+        dataset.paths = paths
+        with pytest.raises(UserError, match='cannot read sample 2 .no path known.: ValueError: no such thing'):
+            Readable(dataset)[2]
     failed = Stream(Broken(), 0)[0]
     assert isinstance(failed, UserError)
     assert collate([{'a': 1}, failed]) == {'failure': failed}
