@@ -140,7 +140,7 @@ def test_failure_arrives_as_a_message():
     for paths in ({'a': 'b'}, ['a', 'b']):  # of a data set whose paths are not those of its samples
         dataset = Broken()
         dataset.paths = paths
-        with pytest.raises(UserError, match='cannot read sample 2 .no path known.: ValueError: no such thing'):
+        with pytest.raises(UserError, match=r'sample 2 \(no path known\): ValueError: no such thing'):
             Readable(dataset)[2]
     failed = Stream(Broken(), 0)[0]
     assert isinstance(failed, UserError)
