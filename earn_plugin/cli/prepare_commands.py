@@ -1,7 +1,6 @@
 """basicsr prepare: what makes and checks data."""
 
 import argparse
-from importlib import import_module
 from pathlib import Path
 
 from earn_plugin.errors import UsageError
@@ -126,9 +125,11 @@ def run_lmdb(args: argparse.Namespace) -> None:
 
 
 def run_data_set(args: argparse.Namespace) -> None:
+    from earn_plugin.prepare import benchmark_sets, div2k, flickr2k, voc2012
     from earn_plugin.prepare.data_tree import data_tree
 
-    module = import_module(f'earn_plugin.prepare.{args.what}')
+    modules = {'div2k': div2k, 'flickr2k': flickr2k, 'benchmark': benchmark_sets, 'voc2012': voc2012}
+    module = modules[args.what]
     settings = {name: getattr(args, name) for name in ('border', 'make_lr', 'allow_missing', 'jobs')}
     with data_tree(args.place, args.out, module.ARCHIVES, **settings) as tree:
         getattr(module, f'make_{args.what}')(tree, sorted(set(args.scales)))

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from earn_plugin.data.image_files import write_image
-from earn_plugin.prepare import benchmark, div2k, flickr2k, voc2012
+from earn_plugin.prepare import benchmark_sets, div2k, flickr2k, voc2012
 from tests.helpers.images import photograph
 from tests.helpers.published import FLICKR, HR, TRAIN, VALID, publish
 
@@ -23,7 +23,7 @@ def folder(tmp_path):
 @pytest.fixture(scope='session')
 def published(tmp_path_factory):
     voc = {'2008_000001': photograph(100, 110), '2007_000002': photograph(97, 120), '2007_000009': photograph(60, 99)}
-    sets = dict.fromkeys(benchmark.COUNTS, HR)
+    sets = dict.fromkeys(benchmark_sets.COUNTS, HR)
     return publish(tmp_path_factory.mktemp('sets'), train=TRAIN, valid=VALID, flickr=FLICKR, benchmark=sets, voc=voc)
 
 
@@ -35,7 +35,7 @@ def downloads(published, tmp_path, monkeypatch):
         (div2k, 'make_div2k', {'train': (1, 2, 3), 'valid': (801, 802)}),
         (flickr2k, 'make_flickr2k', {'train': (1, 2, 3), 'flickr': (1, 2)}),
         (voc2012, 'make_voc2012', {'images': 3, 'first': 2}),
-        (benchmark, 'make_benchmark', {'counts': dict.fromkeys(benchmark.COUNTS, 2)}),
+        (benchmark_sets, 'make_benchmark', {'counts': dict.fromkeys(benchmark_sets.COUNTS, 2)}),
     ):
         monkeypatch.setattr(module, name, partial(getattr(module, name), **counts))
     monkeypatch.setattr(os, 'sync', lambda: None)  # it waits for the disk of the complete machine

@@ -10,7 +10,7 @@ import pytest
 
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.data.image_files import read_image, write_image
-from earn_plugin.prepare import benchmark
+from earn_plugin.prepare import benchmark_sets
 from earn_plugin.prepare.resumable_folder import read_manifest
 from tests.helpers.images import photograph
 from tests.helpers.published import HR, prepare, unpack
@@ -46,12 +46,12 @@ def lay_out(layout: str, name: str, place: Path) -> None:
 @pytest.mark.parametrize('layout', ['EDSR', 'SelfExSR', 'RCAN', 'BasicSR', 'plain', 'bmp'])
 def test_benchmark_from_every_layout(downloads, capsys, layout, pack):
     shutil.rmtree(downloads)
-    for name in benchmark.COUNTS:
+    for name in benchmark_sets.COUNTS:
         lay_out(layout, name, downloads)
     if pack:
         shutil.make_archive('packed/benchmark', pack, downloads)
     prepare('benchmark', 'packed' if pack else downloads, '--scales', 2, 3, 4, 8, '--jobs', 1, capsys=capsys)
-    for name in benchmark.COUNTS:
+    for name in benchmark_sets.COUNTS:
         for stem, image in HR.items():
             for multiple, scales in ((12, (2, 3, 4)), (8, (8,))):
                 gt = image[: 53 // multiple * multiple, : 61 // multiple * multiple]
