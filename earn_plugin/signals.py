@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: training stops after the iteration, other commands stop at once and clean up."""
+"""Ctrl-C and SIGTERM: training stops after the iteration, other commands stop at once and clean up.
+
+What training saves then is in ``training.train.Training.stop_on_signal``, the exit codes of commands in ``cli.main``.
+"""
 
 import os
 import signal

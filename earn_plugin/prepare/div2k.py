@@ -1,4 +1,7 @@
-"""DIV2K from its zips: the images as published, and LMDBs of their sub-images (datasets/README.md shows the tree)."""
+"""DIV2K from its zips, which ``archives`` unpacks: the images as published, and LMDBs of their sub-images.
+
+datasets/README.md shows the tree.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
