@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Fusible(Protocol):
-    """A network with a fused form: the same function with fewer operations, built by its argument ``fused=True``."""
+    """A network with a fused form: the same function with fewer operations, built by its argument ``fused=True``.
+
+    To be checked for the class: an instance may have a layer named ``fuse``, as many networks do.
+    """
 
     def fuse(self) -> nn.Module:
         """The network in its fused form with the weights converted; the network itself if it is fused already."""

@@ -95,7 +95,7 @@ def fuse_network(found: FoundNetwork) -> FoundNetwork:
     """
     if found.arguments.get('fused'):
         return found
-    if not isinstance(found.network, Fusible):
+    if not isinstance(type(found.network), Fusible):
         fusible = sorted(name.removesuffix('_basicsr') for name, cls in ARCH_REGISTRY if isinstance(cls, Fusible))
         raise UserError(f'{found.arch} has no fused form; networks with one: {", ".join(fusible)}')
     return FoundNetwork(found.network.fuse().eval(), found.arch, {**found.arguments, 'fused': True})
@@ -142,6 +142,8 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
     if arch is not None:
         if description.get('arch', arch) != arch:
             raise UserError(f'{path} is a checkpoint of {description["arch"]}, not of {arch}')
+        if registered_name(arch) not in ARCH_REGISTRY:
+            raise UsageError(f'--arch {arch} is not registered; `basicsr list` shows what is')
         description = description or {'arch': arch, 'arguments': arguments}
     if arguments.get('fused') and not (description and description['arguments'].get('fused')):
         raise UserError(f'{path} holds the training form; write the fused form with `basicsr convert IN OUT --fused`')
@@ -217,10 +219,13 @@ def build(path: Path, description: dict[str, Any]) -> nn.Module:
 
 def swapped_forms(network: nn.Module, arguments: dict[str, Any], weights: Weights) -> tuple[str, str] | None:
     """The forms of the weights and of the network, 'fused' and 'training' or the reverse, if they are not the same."""
-    if not isinstance(network, Fusible) or weights.keys() == network.state_dict().keys():
+    if not isinstance(type(network), Fusible) or weights.keys() == network.state_dict().keys():
         return None
     is_fused = bool(arguments.get('fused'))
-    other = type(network)(**{**arguments, 'fused': not is_fused})
+    try:
+        other = type(network)(**{**arguments, 'fused': not is_fused})
+    except TypeError:  # without that argument, what its fuse() does is not known
+        return None
     if weights.keys() != other.state_dict().keys():
         return None
     return ('training', 'fused') if is_fused else ('fused', 'training')

@@ -100,7 +100,7 @@ def export(
         f'written to {out}: {", ".join(map(str, written))}',
         *(write_into_repo(repo, out, submission) if repo else []),
     ]
-    if isinstance(network, Fusible) and found.form == 'training form':
+    if isinstance(type(network), Fusible) and found.form == 'training form':
         report.append(f'{found.arch} has a fused form with other figures; --fused exports it')
     return '\n'.join([*report, f'left for you to do: {out / CHECKLIST}'])
 

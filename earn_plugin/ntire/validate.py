@@ -136,6 +136,6 @@ def network_warnings(network: NetworkChoice | FoundNetwork, found: FoundNetwork)
             f'{network.model} has its weights nested in {nested}, where load_state_dict of a submission would not find '
             'them; `basicsr ntire export` writes them flat'
         )
-    if found.form == 'training form' and isinstance(found.network, Fusible):
+    if found.form == 'training form' and isinstance(type(found.network), Fusible):
         warnings.append(f'{found.arch} has a fused form, the same function with other counts: --fused')
     return warnings

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
 
 from earn_plugin.convert.networks import NetworkChoice, find_network, import_arch_file
 from earn_plugin.errors import UsageError, UserError
@@ -42,9 +43,38 @@ def test_a_missing_checkpoint(tmp_path):
         find_network(NetworkChoice(str(tmp_path / 'net.pth')))
 
 
-def test_a_layer_called_fuse_is_not_a_fused_form():
-    with pytest.raises(UserError, match='RK4RDN has no fused form'):
-        find_network(NetworkChoice('RK4RDN', {'upscale': 2, 'num_block': 1}, fused=True))
+class LayerCalledFuse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fuse = nn.Conv2d(3, 3, 1)
+
+
+class OtherFuse(nn.Conv2d):
+    def fuse(self):
+        return self
+
+
+def test_an_arch_that_is_not_registered(tmp_path):
+    torch.save({'x': torch.zeros(1)}, tmp_path / 'net.pth')
+    with pytest.raises(UsageError, match='Nope is not registered'):
+        find_network(NetworkChoice(str(tmp_path / 'net.pth'), arch='Nope'))
+
+
+def test_a_layer_called_fuse_is_not_a_fused_form(monkeypatch, tmp_path):
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Odd', LayerCalledFuse)
+    with pytest.raises(UserError, match='Odd has no fused form'):
+        find_network(NetworkChoice('Odd', fused=True))
+    torch.save({'x': torch.zeros(1)}, tmp_path / 'net.pth')
+    with pytest.raises(UserError, match='its weights do not fit'):
+        find_network(NetworkChoice(str(tmp_path / 'net.pth'), arch='Odd'))
+
+
+def test_a_network_without_the_argument_fused(monkeypatch, tmp_path):
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Odd', OtherFuse)
+    torch.save({'x': torch.zeros(1)}, tmp_path / 'net.pth')
+    arguments = {'in_channels': 3, 'out_channels': 3, 'kernel_size': 1}
+    with pytest.raises(UserError, match='its weights do not fit'):
+        find_network(NetworkChoice(str(tmp_path / 'net.pth'), arguments, arch='Odd'))
 
 
 @pytest.mark.parametrize('is_described', [True, False])
