@@ -6,27 +6,42 @@ import re
 PYTHON = (3, 9)
 NEWER = {  # module → its names that Python 3.9 and torch 1.13 do not have; empty for a module that they do not have
     'builtins': 'BaseExceptionGroup ExceptionGroup aiter anext',
-    'contextlib': 'aclosing chdir',
+    'collections.abc': 'Buffer',
+    'contextlib': 'AsyncContextDecorator aclosing chdir',
+    'copy': 'replace',
     'dataclasses': 'KW_ONLY',
-    'enum': 'StrEnum member nonmember verify',
-    'inspect': 'get_annotations',
+    'datetime': 'UTC',
+    'enum': 'CONFORM CONTINUOUS EJECT EnumCheck EnumType FlagBoundary KEEP NAMED_FLAGS ReprEnum STRICT StrEnum UNIQUE '
+    'global_enum member nonmember property verify',
+    'inspect': 'get_annotations getmembers_static',
     'itertools': 'batched pairwise',
     'math': 'cbrt exp2 fma sumprod',
+    'operator': 'call',
+    'random': 'binomialvariate',
+    'statistics': 'correlation covariance kde kde_random linear_regression',
+    'sys': 'exception orig_argv stdlib_module_names',
     'tomllib': '',
-    'types': 'EllipsisType NoneType UnionType',
-    'typing': 'Concatenate Never NotRequired ParamSpec Required Self TypeAlias TypeGuard Unpack assert_never override',
+    'types': 'EllipsisType NoneType NotImplementedType UnionType get_original_bases',
+    'typing': 'Concatenate LiteralString Never NotRequired ParamSpec ReadOnly Required Self TypeAlias TypeAliasType '
+    'TypeGuard TypeIs TypeVarTuple Unpack assert_never assert_type dataclass_transform override reveal_type',
     'warnings': 'deprecated',
-    'torch': 'GradScaler compile compiler export func rms_norm set_default_device vmap',
-    'torch.amp': 'GradScaler custom_bwd custom_fwd',
+    'torch': 'Event GradScaler OutOfMemoryError SymBool SymFloat SymInt accelerator compile compiler cond '
+    'empty_permuted export float8_e4m3fn float8_e5m2 func get_autocast_dtype get_default_device get_device_module mps '
+    'newaxis nonzero_static rms_norm set_autocast_dtype set_default_device signal sym_max sym_min uint16 uint32 uint64 '
+    'unravel_index vmap while_loop xpu',
+    'torch.amp': 'GradScaler custom_bwd custom_fwd is_autocast_available',
+    'torch.backends.cuda': 'SDPAParams can_use_efficient_attention can_use_flash_attention mem_efficient_sdp_enabled',
     'torch.compiler': '',
     'torch.func': '',
-    'torch.library': 'custom_op register_autograd register_fake',
-    'torch.nn': 'Buffer CircularPad1d CircularPad2d CircularPad3d RMSNorm ZeroPad1d ZeroPad3d attention',
+    'torch.library': 'custom_op register_autograd register_fake triton_op',
+    'torch.nn': 'Buffer CircularPad1d CircularPad2d CircularPad3d LPPool3d RMSNorm ZeroPad1d ZeroPad3d attention',
     'torch.nn.attention': '',
-    'torch.nn.functional': 'rms_norm scaled_dot_product_attention',
+    'torch.nn.functional': 'grouped_mm lp_pool3d rms_norm scaled_dot_product_attention scaled_mm',
+    'torch.nn.utils': 'fuse_linear_bn_eval get_total_norm',
     'torch.nn.utils.parametrizations': 'weight_norm',
+    'torch.utils.checkpoint': 'CheckpointPolicy create_selective_checkpoint_contexts set_checkpoint_early_stop',
 }
-NEWER_ON_TENSORS = ('itemsize', 'nbytes', 'nonzero_static', 'untyped_storage')
+NEWER_ON_TENSORS = ('dim_order', 'itemsize', 'module_load', 'nbytes', 'nonzero_static', 'untyped_storage')
 NEWER_ARGUMENTS = {'zip': {'strict'}, 'dataclass': {'slots', 'kw_only'}}
 TYPES = {'int', 'float', 'str', 'bool', 'list', 'tuple', 'dict', 'set', 'None', 'Tensor'}
 

@@ -50,7 +50,12 @@ class _Module:
         self.kept: set[ast.stmt] = set()
         self.aliases: dict[str, str] = {}  # new name → name
         self.needs: list[str] = []  # modules that must stand before this one
-        for statement in ast.parse(text).body:
+        tree = ast.parse(text)
+        imports = [(node, a) for node in ast.walk(tree) if isinstance(node, Import) for a in node.names]
+        origins = {a.asname or a.name.partition('.')[0]: getattr(node, 'module', a.name) or '' for node, a in imports}
+        self.of_torch = {name for name, origin in origins.items() if origin.partition('.')[0] == 'torch'}
+        self.registries = {name for name, origin in origins.items() if origin.endswith('registry')}
+        for statement in tree.body:
             if isinstance(statement, ast.ImportFrom) and statement.names[0].name == '*':
                 self.stars.append(statement)
             elif not (isinstance(statement, ast.If) and ast.unparse(statement.test).startswith('__name__ ==')):
@@ -66,12 +71,15 @@ class _Module:
             first -= 1
         numbers = set(range(first, statement.end_lineno + 1))
         for decorator in decorators:
-            if 'REGISTRY.register' in ast.unparse(decorator):
+            registry, registers, _ = ast.unparse(decorator).partition('.register')
+            if registers and (registry.endswith('REGISTRY') or registry in self.registries):
                 numbers -= set(range(decorator.lineno, decorator.end_lineno + 1))
         text = '\n'.join(self.lines[number - 1] for number in sorted(numbers))
         for node in ast.walk(statement):
             if isinstance(node, ast.Attribute) and node.attr == FUSED_ATTENTION:
-                text = text.replace(ast.unparse(node), FUSED_ATTENTION)
+                dotted = ast.unparse(node)
+                if dotted.partition('.')[0] in self.of_torch:  # not a method of that name
+                    text = text.replace(dotted, FUSED_ATTENTION)
         return text
 
     def origin(self, statement: ast.ImportFrom) -> str:
@@ -130,7 +138,9 @@ class _SingleFile:
     def add_import_from(self, module: _Module, statement: ast.ImportFrom, name: str) -> None:
         is_star = statement.names[0].name == '*'
         alias = next((a for a in statement.names if name == (a.asname or a.name)), ast.alias(name))
-        origin = HELPERS if alias.name == FUSED_ATTENTION else module.origin(statement)
+        origin = module.origin(statement)
+        if (origin, alias.name) == ('torch.nn.functional', FUSED_ATTENTION):
+            origin = HELPERS
         if is_allowed(origin):
             if not is_star:
                 self.claim(module, statement, name, f'{origin}.{alias.name}')

@@ -144,13 +144,14 @@ def test_a_conditional_definition(project):
     assert callable(run(single_file(network()))['Net'].join)
 
 
-def test_registration_is_dropped(project):
+@pytest.mark.parametrize('name', ['ARCH_REGISTRY', 'networks'])
+def test_registration_is_dropped(project, name):
     project(
-        net_arch=TORCH + 'from basicsr.utils.registry import ARCH_REGISTRY\n'
-        '@ARCH_REGISTRY.register()\nclass Net(nn.Module):\n    """A × network."""\n'
+        net_arch=TORCH + f'from basicsr.utils.registry import ARCH_REGISTRY as {name}\n'
+        f'@{name}.register()\nclass Net(nn.Module):\n    """A × network."""\n'
     )
     text = single_file(network())
-    assert 'REGISTRY' not in text
+    assert name not in text
     assert run(text)['Net'].__doc__ == 'A × network.'
 
 
@@ -224,6 +225,18 @@ def test_fused_attention_becomes_the_plain_one(project, call):
     x = torch.rand(1, 5, 4)
     assert '.scaled_dot' not in text
     assert torch.allclose(run(text)['Net']().forward(x), torch.nn.functional.scaled_dot_product_attention(x, x, x))
+
+
+def test_own_attention_of_that_name_is_kept(project):
+    name = 'scaled_dot_product_attention'
+    project(
+        helpers=f'def {name}(x):\n    return 2 * x\n',
+        net_arch=TORCH
+        + f'from helpers import {name} as attend\n'
+        + NET.format(f'attend(self.{name}(x))')
+        + f'    def {name}(self, x):\n        return 3 * x\n',
+    )
+    assert run(single_file(network()))['Net']().forward(1) == 6
 
 
 def test_dataclasses_and_their_annotations(project):
