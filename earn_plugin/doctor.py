@@ -34,7 +34,8 @@ def packages() -> Iterator[Result]:
     names = ('earn_plugin', 'basicsr', 'torch', 'torchvision', 'numpy')
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in names)
     yield 'ok', f'Python {platform.python_version()}, {versions}'
-    opencv = sorted({d.name for d in importlib.metadata.distributions() if d.name.startswith('opencv')})
+    installed = {d.name for d in importlib.metadata.distributions() if d.name}  # a broken uninstall leaves None
+    opencv = sorted(name for name in installed if name.startswith('opencv'))
     if len(opencv) > 1:
         yield 'warning', f'{", ".join(opencv)} overwrite each other: pip uninstall all but opencv-python'
 

@@ -23,7 +23,7 @@ def test_versions():
 
 def test_two_packages_of_opencv(monkeypatch):
     Package = namedtuple('Package', 'name')
-    found = [Package(name) for name in ('opencv-python', 'torch', 'opencv-python-headless')]
+    found = [Package(name) for name in ('opencv-python', 'torch', None, 'opencv-python-headless')]
     monkeypatch.setattr(importlib.metadata, 'distributions', lambda: found)
     (warning,) = [text for text, verdict in verdicts(doctor.packages).items() if verdict == 'warning']
     assert warning.startswith('opencv-python, opencv-python-headless ')

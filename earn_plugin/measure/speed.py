@@ -27,7 +27,7 @@ PARTS = {
     'compiled': 'compiled',
 }
 FORMS = ('trained', 'channels_last', 'bf16', 'fused', 'fused+bf16', 'compiled')
-MEMORY = 'memory: tensors that a run creates, without weights and input'
+MEMORY = 'tensors that a run creates, without weights and input'
 Row = dict[str, Any]
 
 
@@ -173,10 +173,11 @@ def benchmark_network(choice: NetworkChoice, benchmark: Benchmark) -> None:
         'machine': describe_device(device),
         'torch': torch.__version__,
         'repeats': benchmark.repeats,
+        'memory': MEMORY,
     }
     rows = measure_forms(found, list(dict.fromkeys(benchmark.forms)), x, benchmark.repeats)
     print(f'{about["network"]}, {"×".join(map(str, x.shape))}\n{about["machine"]}, torch {about["torch"]}')
-    print(f'medians of {benchmark.repeats} interleaved runs; {MEMORY}')
+    print(f'medians of {benchmark.repeats} interleaved runs; memory: {MEMORY}')
     print_forms(rows)
     if benchmark.json is not None:
         write_file(benchmark.json, json.dumps({**about, 'forms': rows}, indent=2, ensure_ascii=False).encode())

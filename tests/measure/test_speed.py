@@ -47,6 +47,7 @@ def test_table_and_json(capsys, tmp_path):
         'fused form, bf16, channels_last'[:24],
     ]
     content = json.loads((tmp_path / 'x.json').read_text())
+    assert 'without weights' in content['memory']
     assert (content['input'], content['repeats']) == ([2, 3, 7, 5], 3)
     assert [row['form'] for row in content['forms']] == list(EAGER)
     first = content['forms'][0]
