@@ -18,7 +18,7 @@ from earn_plugin.prepare.resumable_folder import already_exists, in_threads, rec
 from earn_plugin.prepare.subimages import SubImages
 
 ENCODINGS = ('png', 'bmp')
-MAP_SIZE = 2**40  # a limit; the file is as large as what it holds
+MAP_SIZE = 2**28  # to start with, as the address space may be limited (ulimit -v); a full map is doubled
 COMMIT_SECONDS = 0.5  # a kill loses at most the work of this time
 Value = tuple[str, bytes, tuple[int, ...]]  # key, content, shape: H×W or H×W×C
 
@@ -53,7 +53,7 @@ def make_lmdb(
     if already_exists(lmdb, recipe):
         return False
     _check_keys(path.stem.removesuffix(settings.suffix) for path in sources)
-    sources = usable_images(sources, jobs, **settings.needs)
+    sources = usable_images(sources, jobs, only_8_bit=encoding == 'bmp', **settings.needs)
     keeps_png = settings.size is None and settings.multiple == 1 and encoding == 'png'
 
     def values(path: Path) -> list[Value]:
@@ -75,10 +75,7 @@ def make_lmdb(
         try:
             with lmdb_library.open(str(work.path), map_size=MAP_SIZE) as environment:
                 for batch in _batches(results):
-                    with environment.begin(write=True) as transaction:
-                        for _, of_image in batch:
-                            for key, content, _ in of_image:
-                                transaction.put(key.encode('ascii'), content)
+                    _put(environment, [value for _, of_image in batch for value in of_image])
                     for path, of_image in batch:
                         files = {key: [len(c), sha256(c), (*shape, 1)[:3]] for key, c, shape in of_image}
                         work.record(path.name, files)
@@ -89,6 +86,18 @@ def make_lmdb(
         lines = ''.join(f'{key}.png ({",".join(map(str, shape))}) 1\n' for key, shape in shapes)
         (work.path / 'meta_info.txt').write_text(lines, encoding='ascii')
     return True
+
+
+def _put(environment: lmdb_library.Environment, values: list[Value]) -> None:
+    """Store values in one transaction."""
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, content, _ in values:
+                    transaction.put(key.encode('ascii'), content)
+            return
+        except lmdb_library.MapFullError:
+            environment.set_mapsize(2 * environment.info()['map_size'])
 
 
 def _batches(items: Iterable) -> Iterator[list]:

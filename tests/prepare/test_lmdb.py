@@ -1,4 +1,5 @@
 import hashlib
+import resource
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from earn_plugin.data.image_files import read_image, write_image
 from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UsageError, UserError
+from earn_plugin.prepare import lmdb
 from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.resumable_folder import read_manifest
@@ -61,6 +63,29 @@ def test_lmdb_needs_no_size_guess_and_is_as_large_as_its_images(tmp_path):
     values = lmdb_values(tmp_path / 'HR.lmdb')
     assert len(values) == 5
     assert (tmp_path / 'HR.lmdb/data.mdb').stat().st_size < sum(map(len, values.values())) + 8192 * 16
+
+
+def test_map_grows(folder, tmp_path, monkeypatch):
+    make_lmdb(folder, tmp_path / 'expected.lmdb')
+    monkeypatch.setattr(lmdb, 'MAP_SIZE', 2**13)
+    make_lmdb(folder, tmp_path / 'HR.lmdb')
+    assert lmdb_values(tmp_path / 'HR.lmdb') == lmdb_values(tmp_path / 'expected.lmdb')
+
+
+def test_limited_address_space(folder, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**39, limits[1]))
+    try:
+        assert make_lmdb(folder, tmp_path / 'HR.lmdb')
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_all_images_that_bmp_cannot_hold_are_listed(folder, tmp_path):
+    for name in ('im0', 'im2'):
+        write_image(folder / f'{name}.png', photograph(40, 40).astype(np.uint16))
+    with pytest.raises(UserError, match=r'im0\.png is 16-bit RGB.*\n.*im2\.png is 16-bit RGB'):
+        make_lmdb(folder, tmp_path / 'HR.lmdb', encoding='bmp')
 
 
 def test_images_of_every_kind_keep_their_values(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 
 from earn_plugin.data.image_files import encode, write_image
 from earn_plugin.errors import UserError
-from earn_plugin.prepare import lmdb as lmdb_module
 from earn_plugin.prepare import png_folder
 from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
@@ -58,7 +58,7 @@ def lines_of(journal: Path) -> int:
 )
 def test_killed_three_times(folder, tmp_path, what, name, read):
     """Killed at random moments after some images."""
-    settings = ['--size', 64, '--step', 12, '--jobs', 1]
+    settings = ['--size', 64, '--step', 8, '--jobs', 1]
     command('prepare', what, folder, tmp_path / 'expected' / name, *settings, cwd=tmp_path)
     expected = read(tmp_path / 'expected' / name)
     target = tmp_path / 'broken' / name
@@ -130,11 +130,15 @@ def test_folder_that_is_not_writable(folder, tmp_path, monkeypatch):
         make(folder, tmp_path / 'sub')
 
 
-def test_full_disk_under_an_lmdb(folder, tmp_path, monkeypatch):
-    """LMDB has one exception for a full disk and for a full map."""
-    monkeypatch.setattr(lmdb_module, 'MAP_SIZE', 2**16)
-    with pytest.raises(UserError, match=r', with [0-9,]+ MiB of disk space left; 0 of 30 images'):
-        make_lmdb(folder, tmp_path / 'X.lmdb')
+def test_full_disk_under_an_lmdb(folder, tmp_path):
+    """A limit to the length of files stops LMDB as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r', with [0-9,]+ MiB of disk space left; 0 of 30 images'):
+            make_lmdb(folder, tmp_path / 'X.lmdb')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize('content', ['{}', '[]', '{"recipe": 1, "files": {}}', 'half a li'])
