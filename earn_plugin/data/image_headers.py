@@ -4,6 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import cv2
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -40,7 +42,7 @@ def read_header(file: Path | BinaryIO, verify: bool = False) -> Header:
         verify: compare all checksums of a PNG.
 
     Raises:
-        ValueError: not an image, or a PNG that is cut off or damaged in front of its pixels.
+        ValueError: not an image, or a PNG that is cut off or so damaged in front of its pixels that cv2 cannot read it.
     """
     if isinstance(file, Path):
         with file.open('rb') as opened:
@@ -61,7 +63,18 @@ def read_header(file: Path | BinaryIO, verify: bool = False) -> Header:
     except Image.DecompressionBombError as error:
         raise ValueError(f'is too large: {error}') from error
     except Exception as error:  # Pillow raises whatever the damage leads to
+        if is_png and (isinstance(error, ValueError) or not verify) and (header := _header_by_cv2(file)):
+            return header
         raise ValueError(f'is damaged: {error}' if is_png else 'is not an image') from error
+
+
+def _header_by_cv2(file: BinaryIO) -> Header | None:
+    """For a PNG that Pillow refuses for its metadata, which cv2 and BasicSR ignore."""
+    file.seek(0)
+    with suppress(cv2.error):
+        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+        return None if image is None else Header(*image.shape[:2], '')
+    return None
 
 
 def _png_ends(file: BinaryIO) -> bool:

@@ -103,7 +103,10 @@ def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[Pair]:
     sides = ['gt'] if makes_lr else ['gt', 'lq']
     if not paths or not isinstance(paths[0], dict) or not all(f'{side}_path' in paths[0] for side in sides):
         return
-    is_lmdb = opt['io_backend']['type'] == 'lmdb'
+    backend = opt['io_backend']['type']
+    if backend not in ('disk', 'lmdb'):  # others may not have the images in files
+        return
+    is_lmdb = backend == 'lmdb'
     roots = {side: Path(opt[f'dataroot_{side}']) for side in sides}
     shapes = {side: lmdb_shapes(root) for side, root in roots.items()} if is_lmdb else {}
 

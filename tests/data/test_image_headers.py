@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -120,6 +121,24 @@ def test_large_png_is_not_limited(monkeypatch):
     """cv2 and BasicSR read PNG images that Pillow takes for an attack."""
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 8)
     assert read_header(io.BytesIO(encoded(Image.fromarray(photograph(4, 5))))) == (4, 5, '')
+
+
+@pytest.mark.parametrize(
+    ('name', 'data', 'spoil', 'is_damage'),
+    [(b'zTXt', b'Raw\0\0' + zlib.compress(bytes(2**21)), 0, False), (b'tEXt', b'Comment\0text', 1, True)],
+)
+def test_metadata_that_pillow_refuses(name, data, spoil, is_damage):
+    """cv2 and BasicSR ignore them: only a full check reports a wrong checksum."""
+    content = encoded(Image.fromarray(photograph(4, 5)))
+    checksum = zlib.crc32(name + data) ^ spoil
+    chunk = struct.pack(f'>I4s{len(data)}sI', len(data), name, data, checksum)
+    content = content[:33] + chunk + content[33:]
+    assert read_header(io.BytesIO(content)) == (*cv2_size(content), '')
+    if is_damage:
+        with pytest.raises(ValueError, match='is damaged'):
+            read_header(io.BytesIO(content), verify=True)
+    else:
+        assert read_header(io.BytesIO(content), verify=True) == (4, 5, '')
 
 
 def test_damage_in_front_of_the_pixels():

@@ -3,6 +3,7 @@ import copy
 import cv2
 import numpy as np
 import pytest
+from basicsr.utils import FileClient
 from PIL import Image
 
 from earn_plugin.data import pair_checks
@@ -189,6 +190,19 @@ def test_crop_that_is_not_a_multiple_of_the_scale(root):
     for kind in ('PairedImageDataset', 'BicubicPairDataset'):
         assert 'gt_size must be a multiple of scale 2, got 33; try 32' in error_of(options(root, type=kind, gt_size=33))
     build_checked(options(root, phase='val', gt_size=33))
+
+
+def test_files_of_other_backends_are_not_checked(root, tmp_path, monkeypatch):
+    class Remote:
+        def get(self, path):
+            return (root / path).read_bytes()
+
+    monkeypatch.setitem(FileClient._backends, 'remote', Remote)
+    (tmp_path / 'names.txt').write_text('im00.png (48,56,3)\n')
+    roots = {'dataroot_gt': 'HR', 'dataroot_lq': 'LR', 'meta_info_file': str(tmp_path / 'names.txt')}
+    dataset, warnings = build_checked(options(root, phase='val', backend='remote', **roots))
+    assert warnings == []
+    assert dataset[0]['gt'].shape == (3, 48, 56)
 
 
 def test_data_sets_of_other_layouts_are_not_checked(tmp_path):
