@@ -42,9 +42,9 @@ class Folder:
 
     def __init__(self, root: Path, recursive: bool = False):
         self.root = root
-        if not root.is_dir():
-            raise UserError(f'there is no folder {root}')
         try:
+            if not root.is_dir():
+                raise UserError(f'there is no folder {root}')
             names = sorted(_files(root, recursive))
         except OSError as error:
             raise UserError(f'{root} cannot be read: {error.strerror}') from error

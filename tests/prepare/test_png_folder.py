@@ -1,6 +1,7 @@
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -43,6 +44,15 @@ def test_broken_links_are_named(folder, tmp_path):
     (folder / 'loop.png').symlink_to('loop.png')
     with pytest.raises(UserError, match='broken link, and 1 more'):
         make_lmdb(folder, tmp_path / 'X.lmdb')
+
+
+def test_folder_without_permission(folder, tmp_path, monkeypatch):
+    def is_dir(path):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'is_dir', is_dir)
+    with pytest.raises(UserError, match='HR cannot be read: Permission denied'):
+        make_lr(folder, tmp_path / 'X2', 2)
 
 
 def test_names_that_are_not_unicode(tmp_path):
