@@ -43,7 +43,7 @@ KINDS = {
     'io_backend': dict,
 }
 RANGES = {'ema_decay': (0, 1), 'manual_seed': (0, 2**32 - 1), 'warmup_iter': (-math.inf, math.inf)}
-RANGES |= dict.fromkeys(('num_gpu', 'num_worker_per_gpu', 'net_d_init_iters'), (0, math.inf))
+RANGES |= dict.fromkeys(('num_gpu', 'num_worker_per_gpu', 'num_prefetch_queue', 'net_d_init_iters'), (0, math.inf))
 
 
 def check_options(options: Options, is_train: bool) -> list[str]:

@@ -29,6 +29,10 @@ def test_valid_options_have_no_problem(tmp_path, tiny):
     assert problems(tmp_path, tiny) == []
 
 
+def test_prefetch_queue_without_a_limit(tmp_path, tiny):
+    assert problems(tmp_path, tiny, force=['datasets:train:num_prefetch_queue=0']) == []
+
+
 def test_a_fused_form_is_not_trained(tmp_path, tiny):
     tiny['network_g'] = {'type': 'LGVAN', 'upscale': 2, 'fused': True}
     (problem,) = problems(tmp_path, tiny)
