@@ -1,4 +1,7 @@
-"""The losses, one file for each kind; importing this package registers them in BasicSR."""
+"""The losses, one file for each kind; importing this package registers them in BasicSR.
+
+Each is a ``WeightedLoss`` of ``pred`` and ``target`` with BasicSR's ``loss_weight`` and ``reduction``.
+"""
 
 from earn_plugin.losses.frequency_loss import FrequencyLoss
 from earn_plugin.losses.ssim_loss import SSIMLoss

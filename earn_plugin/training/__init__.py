@@ -1,1 +1,4 @@
-"""Training and testing from an options file: the loop, checkpoints and resuming, several processes, logs."""
+"""Training and testing from an options file: the loop, checkpoints and resuming, several processes, logs.
+
+``train`` has the loop; ``checkpoint`` writes what ``resume`` reads.
+"""
