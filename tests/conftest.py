@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import earn_plugin  # noqa: F401  (before basicsr, as users are told)
+import earn_plugin  # noqa: F401  (must precede basicsr, as README says)
 from tests.helpers.golden import Golden
 from tests.helpers.images import write_pairs
 from tests.helpers.options import TINY
