@@ -47,7 +47,8 @@ def print_catalogue() -> None:
         for name, thing in sorted(things, key=lambda item: (not is_ours(item[1]), item[0])):
             package = 'earn_plugin' if is_ours(thing) else 'basicsr'
             about = parameter_count(thing) if title == 'networks' else package
-            print(f'  {name.removesuffix("_basicsr"):<32}{about}')  # BasicSR's registry finds NAME_basicsr as NAME
+            short = name.removesuffix('_basicsr')  # as which BasicSR's registry finds it, unless that is another
+            print(f'  {name if short in things else short:<32}{about}')
     print('recipes (-opt NAME)')
     for path in recipes():
         with path.open(encoding='utf-8') as file:

@@ -7,10 +7,16 @@ torchvision and basicsr importable; those in ``AFTER`` change basicsr's behaviou
 import functools
 import importlib.util
 import sys
+import types
+import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+
+class OtherBasicSR(UserWarning):
+    """An older basicsr was imported, as some repositories contain one."""
 
 
 class Patch(NamedTuple):
@@ -155,6 +161,48 @@ def _allow_ddp_on_cpu() -> None:
     BaseModel.model_to_device = model_to_device
 
 
+@_fixes('basicsr 1.4 moved functions and losses from where older projects import them, as HAT does', AFTER)
+def _alias_moved_names() -> None:
+    import basicsr.losses
+    from basicsr.losses import basic_loss, gan_loss
+    from basicsr.utils import color_util, matlab_functions
+
+    vars(matlab_functions).update({name: f for name, f in vars(color_util).items() if 'ycbcr' in name})
+    moved = {name: loss for module in (basic_loss, gan_loss) for name, loss in vars(module).items() if name[0] != '_'}
+    losses = types.ModuleType('basicsr.losses.losses')
+    vars(losses).update(moved)
+    vars(basicsr.losses).update({'losses': losses, **moved, **vars(basicsr.losses)})
+    sys.modules[losses.__name__] = losses
+
+
+@_fixes("basicsr refuses a second class of one name, such as a project's own HAN next to ours", AFTER)
+def _prefer_classes_of_projects() -> None:
+    from basicsr.utils.registry import Registry
+
+    refuse = Registry._do_register
+
+    @functools.wraps(refuse)
+    def _do_register(self, name, obj, suffix=None):
+        other = self._obj_map.get(name)
+        if other is not None and suffix is None and _is_ours(obj) != _is_ours(other):
+            own = other if _is_ours(obj) else obj
+            warnings.warn(
+                f'{name} is that of {own.__module__}; the one of earn_plugin is registered as {name}_basicsr',
+                stacklevel=3,
+            )
+            if _is_ours(obj):
+                name = f'{name}_basicsr'
+            else:
+                self._obj_map[f'{name}_basicsr'] = self._obj_map.pop(name)
+        refuse(self, name, obj, suffix)
+
+    Registry._do_register = _do_register
+
+
+def _is_ours(thing) -> bool:
+    return thing.__module__.partition('.')[0] == 'earn_plugin'
+
+
 class _AnyList(type):
     def __instancecheck__(cls, thing):
         return isinstance(thing, list)
@@ -214,10 +262,21 @@ class _Finder:
 def patch_on_import(then: Callable[[], None]) -> None:
     """Patch torchvision and basicsr when they are imported, and call ``then`` right after the import of basicsr.
 
-    If basicsr is already imported, patch it and call ``then`` now.
+    If basicsr is already imported, patch it and call ``then`` now. An older basicsr stays as it is, with a warning.
     """
 
     def after() -> None:
+        if importlib.util.find_spec('basicsr.losses.gan_loss') is None:  # new in 1.4
+            folder = Path(sys.modules['basicsr'].__file__).parent
+            has_version = importlib.util.find_spec('basicsr.version')
+            version = importlib.import_module('basicsr.version').__version__ if has_version else 'of an older version'
+            warnings.warn(
+                f'earn_plugin needs basicsr 1.4.2, but {folder} is basicsr {version}; nothing of earn_plugin is '
+                'registered. To use the installed basicsr, work in another folder, or rename this one',
+                OtherBasicSR,
+                stacklevel=2,
+            )
+            return
         _apply(*AFTER)
         then()
 

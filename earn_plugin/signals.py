@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from earn_plugin.errors import UserError
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 
 class Stopped(UserError):
     """Work was stopped by a signal after it was saved. The exit code is a shell's: 130 or 143."""
@@ -55,7 +57,7 @@ class StopRequest:
         self.number = 0
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._record) for number in STOPPING}
         return self
 
     def __exit__(self, *exception):
@@ -70,13 +72,29 @@ class StopRequest:
         os.write(sys.__stderr__.fileno(), b'\nstopping after this iteration; repeat to stop at once\n')
 
 
+@contextmanager
+def blocked() -> Iterator[None]:
+    """In the block, Ctrl-C and SIGTERM wait, also in processes that are started, until ``leave_to_main_process``."""
+    if not hasattr(signal, 'pthread_sigmask'):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_to_main_process(ending) -> None:
     """In a worker, ignore Ctrl-C, and SIGTERM until the main process is ending.
 
     Both reach all processes of a terminal or a job, but the main process needs its workers to finish the iteration.
+    The worker must be started in ``blocked``, so that no signal reaches it before this call.
 
     Args:
         ending: a shared ``multiprocessing.RawValue``, nonzero once the main process no longer needs its workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0) if ending.value else None)
+    if hasattr(signal, 'pthread_sigmask'):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

@@ -7,10 +7,12 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import earn_plugin
 from earn_plugin.cli import network_commands, ntire_commands, prepare_commands, train_commands
+from earn_plugin.compat import OtherBasicSR
 from earn_plugin.errors import UserError
 from earn_plugin.signals import signal_number, sigterm_as_ctrl_c
 
@@ -21,19 +23,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not be printable in its encoding
         sys.stdout.reconfigure(errors='backslashreplace')
     command = ' '.join(filter(None, (args.command, getattr(args, 'what', None))))
+    warnings.simplefilter('error', OtherBasicSR)
     try:
         with sigterm_as_ctrl_c():
+            network_commands.import_own_code(args)
             code = args.run(args) or 0
         sys.stdout.flush()  # a closed pipe raises here rather than when Python exits
         return code
-    except UserError as error:
+    except (UserError, OtherBasicSR) as error:
         print(f'basicsr {command}: {error}', file=sys.stderr)
-        return error.exit_code
+        return getattr(error, 'exit_code', 1)
     except KeyboardInterrupt as interrupt:
         print(f'basicsr {command}: interrupted', file=sys.stderr)
         return 128 + signal_number(interrupt)
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full or read-only disk, missing permissions, a path that is too long
+        if error.errno is None:
+            raise
+        print(f'basicsr {command}: {error.filename or "writing"}: {error.strerror}', file=sys.stderr)
         return 1
 
 

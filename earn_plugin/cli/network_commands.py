@@ -11,6 +11,7 @@ def add_commands(commands) -> None:
     convert.add_argument('source', type=Path, metavar='IN', help="the authors' checkpoint, or one of ours")
     convert.add_argument('target', type=Path, metavar='OUT', help='a .pth or .safetensors file')
     convert.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
+    add_import_arguments(convert)
     add_set(convert, 'other arguments of the network')
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose parameter names to write')
     convert.add_argument('--fused', action='store_true', help='write the fused form: the same function, faster')
@@ -42,16 +43,37 @@ def add_commands(commands) -> None:
     network.set_defaults(run=run_benchmark)
 
     listing = commands.add_parser('list', help='list what is registered, with parameter counts, and the recipes')
+    add_import_arguments(listing)
     listing.set_defaults(run=run_list)
 
     doctor = commands.add_parser('doctor', help='check packages, devices and disk, and suggest remedies')
     doctor.set_defaults(run=run_doctor)
 
 
+def add_import_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments that ``import_own_code`` reads."""
+    add = command.add_argument
+    help_import = 'modules that register your own networks, data sets, …; their code is run'
+    add('--import', dest='modules', nargs='+', action='extend', default=[], metavar='MODULE', help=help_import)
+    add('--arch-file', type=Path, metavar='FILE', help='a Python file that does; its code is run')
+
+
+def import_own_code(args: argparse.Namespace) -> None:
+    """Import what --import and --arch-file name, where a command has them."""
+    if not getattr(args, 'modules', None) and not getattr(args, 'arch_file', None):
+        return
+    from earn_plugin.own_code import import_arch_file, import_module
+
+    for name in args.modules:
+        import_module(name)
+    if args.arch_file:
+        import_arch_file(args.arch_file)
+
+
 def add_network_arguments(command: argparse.ArgumentParser, form: bool = True) -> None:
     """The arguments that ``network_choice`` reads."""
     command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
-    command.add_argument('--arch-file', type=Path, metavar='FILE', help='a file that registers your own network')
+    add_import_arguments(command)
     add_set(command)
     if form:
         command.add_argument('--fused', action='store_true', help='use its fused form')
@@ -62,11 +84,9 @@ def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the netw
 
 
 def network_choice(args: argparse.Namespace, model: str):
-    """The NetworkChoice of ``model`` and of the arguments of ``add_network_arguments``; imports --arch-file."""
-    from earn_plugin.convert.networks import NetworkChoice, import_arch_file
+    """The NetworkChoice of ``model`` and of the arguments of ``add_network_arguments``."""
+    from earn_plugin.convert.networks import NetworkChoice
 
-    if args.arch_file:
-        import_arch_file(args.arch_file)
     return NetworkChoice(model, settings_of(args.set), args.arch, getattr(args, 'fused', False))
 
 

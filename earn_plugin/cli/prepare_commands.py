@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from earn_plugin.cli.network_commands import add_import_arguments
 from earn_plugin.errors import UsageError
 
 DATA_SETS = (  # name, scales, archives
@@ -55,6 +56,7 @@ def add_commands(commands) -> None:
     check.add_argument('--filename_tmpl', metavar='TEMPLATE', help="the names in LR, e.g. '{}x4' (default: '{}')")
     check.add_argument('--phase', choices=('train', 'val'), help='val: HR need not be a multiple of the scale')
     check.add_argument('--against', metavar='DIR', nargs='+', default=[], help='test images that must not be in DATA')
+    add_import_arguments(check)
     check.set_defaults(run=run_check)
 
     for name, scales, archives in DATA_SETS:

@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from earn_plugin.cli.network_commands import add_import_arguments
+
 
 def add_commands(commands) -> None:
     train = commands.add_parser('train', help='train from an options file')
@@ -17,7 +19,7 @@ def add_commands(commands) -> None:
 
 
 def add_options_arguments(command: argparse.ArgumentParser) -> None:
-    """BasicSR's own flags."""
+    """BasicSR's own flags, and those for a user's own code."""
     command.add_argument('-opt', required=True, metavar='FILE', help='options file or name of a recipe')
     command.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='how it was started')
     command.add_argument('--debug', action='store_true', help='log every iteration, save and validate every 8')
@@ -25,6 +27,7 @@ def add_options_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='override options: train:ema_decay=0.999'
     )
+    add_import_arguments(command)
 
 
 def read_arguments(args: argparse.Namespace):

@@ -1,9 +1,7 @@
 """Networks as commands name them: found, read from any checkpoint, recognised, built and loaded strictly."""
 
-import importlib
 import inspect
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,7 +208,10 @@ def infer_arguments(path: Path, kind: CheckpointFormat, weights: Weights, given:
 def build(path: Path, description: dict[str, Any]) -> nn.Module:
     arch = description['arch']
     if registered_name(arch) not in ARCH_REGISTRY:
-        raise UserError(f'{path}: {arch} is not registered; `basicsr list` shows what is, --arch-file imports a file')
+        raise UserError(
+            f'{path}: {arch} is not registered; `basicsr list` shows what is, --import MODULE or '
+            '--arch-file FILE registers your own'
+        )
     try:
         return ARCH_REGISTRY.get(registered_name(arch))(**description['arguments'])
     except Exception as error:  # networks may raise anything for arguments that do not fit
@@ -259,25 +260,3 @@ def load_strictly(
             )
         ours[name] = tensor.reshape(own[name].shape)
     network.load_state_dict(ours)
-
-
-def import_arch_file(path: Path) -> None:
-    """Import a file that registers networks; a file inside a package is imported as a module of that package.
-
-    Raises:
-        UserError: not a Python file, or importing it fails.
-    """
-    if not path.is_file() or path.suffix != '.py':
-        raise UserError(f'--arch-file {path} is not a Python file')
-    path = path.resolve()
-    parts, folder = [path.stem], path.parent
-    while (folder / '__init__.py').exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    sys.path.insert(0, str(folder))
-    try:
-        module = importlib.import_module('.'.join(parts))
-        if (file := getattr(module, '__file__', None)) != str(path):
-            raise ImportError(f'{module.__name__} is already another module ({file or "built-in"}); rename the file')
-    except Exception as error:  # whatever the file does
-        raise UserError(f'--arch-file {path} cannot be imported: {type(error).__name__}: {error}') from error

@@ -78,9 +78,9 @@ class TrainingData:
             UserError: names an image that cannot be read.
         """
         sampler = Positions(position, count, self.batch_size, self.opt['rank'], self.opt['world_size'])
-        mode = self.options.get('prefetch_mode')
-        on_cuda = mode == 'cuda' and self.opt['num_gpu'] > 0
-        settings = {**self.options, 'prefetch_mode': None if mode == 'cuda' and not on_cuda else mode}
+        on_cuda = self.options.get('prefetch_mode') == 'cuda' and self.opt['num_gpu'] > 0
+        # the workers prefetch; BasicSR's thread for prefetch_mode: cpu waits for ever for a worker that was killed
+        settings = {**self.options, 'prefetch_mode': 'cuda' if on_cuda else None}
         settings['persistent_workers'] = False  # there is only one pass
         loader = build_dataloader(
             self.stream, settings, self.opt['num_gpu'], self.opt['dist'], sampler, self.opt['manual_seed']
@@ -89,8 +89,8 @@ class TrainingData:
         loader.collate_fn = collate
         loader.worker_init_fn = partial(start_worker, ending)
         loader.generator = torch.Generator()  # else the workers' seeds are drawn from the training's generator
-        prefetcher = CUDAPrefetcher(loader, self.opt) if on_cuda else CPUPrefetcher(loader)
-        batch = None
+        with signals.blocked():
+            prefetcher = CUDAPrefetcher(loader, self.opt) if on_cuda else CPUPrefetcher(loader)
         try:
             while (batch := prefetcher.next()) is not None:
                 if 'failure' in batch:
@@ -100,9 +100,6 @@ class TrainingData:
                 yield batch
         finally:
             ending.value = 1
-            sampler.count = 0
-            while mode == 'cpu' and batch is not None:  # the prefetcher's thread ends only with the data
-                batch = prefetcher.next()
             del prefetcher  # ends the workers
 
 

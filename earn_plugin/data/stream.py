@@ -84,8 +84,7 @@ class Stream(Readable):
 class Positions(Sampler):
     """The positions that one process reads, batch by batch; all processes together read every position once.
 
-    ``start`` is the first position; each process reads ``count`` batches of ``batch_size``. Setting ``count`` to 0 ends
-    a running iteration.
+    ``start`` is the first position; each process reads ``count`` batches of ``batch_size``.
     """
 
     def __init__(self, start: int, count: int, batch_size: int, rank: int = 0, world_size: int = 1):
@@ -96,11 +95,9 @@ class Positions(Sampler):
         return self.count * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        batch = 0
-        while batch < self.count:
+        for batch in range(self.count):
             first = self.start + (batch * self.world_size + self.rank) * self.batch_size
             yield from range(first, first + self.batch_size)
-            batch += 1
 
 
 def collate(samples: list) -> dict:

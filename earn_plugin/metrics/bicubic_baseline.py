@@ -1,10 +1,12 @@
 """A model's metrics compared with those of bicubic upscaling, computed by BasicSR on the same images."""
 
+import inspect
 from typing import Any
 
 import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
+from basicsr.utils.registry import METRIC_REGISTRY
 from tqdm import tqdm
 
 from earn_plugin.data.bicubic import imresize
@@ -28,9 +30,18 @@ def bicubic_metrics(dataset: Any, metrics: dict[str, dict[str, Any]], scale: int
     return results
 
 
-def metrics_of(image: np.ndarray, target: np.ndarray, metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """All metrics of an image, H×W×3, BGR, uint8, against its target."""
-    return {name: float(calculate_metric({'img': image, 'img2': target}, opt)) for name, opt in metrics.items()}
+def applicable(metrics: dict[str, dict[str, Any]], has_target: bool) -> dict[str, dict[str, Any]]:
+    """The metrics that can be computed: without targets, only those that need none, such as NIQE."""
+    if has_target:
+        return metrics
+    functions = {name: METRIC_REGISTRY.get(opt['type']) for name, opt in metrics.items()}
+    return {name: metrics[name] for name, f in functions.items() if 'img2' not in inspect.signature(f).parameters}
+
+
+def metrics_of(image: np.ndarray, target: np.ndarray | None, metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """All metrics of an image, H×W×3, BGR, uint8, against its target if it has one."""
+    images = {'img': image} if target is None else {'img': image, 'img2': target}
+    return {name: float(calculate_metric(images, opt)) for name, opt in metrics.items()}
 
 
 def mean_metrics(results: list[dict[str, float]]) -> dict[str, float]:

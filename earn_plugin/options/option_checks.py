@@ -24,6 +24,7 @@ SCHEDULERS = {
     'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
     'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
 }
+REGISTERED = ('network', 'data set', 'model type', 'loss', 'metric')  # what users can register
 # BasicSR's modules that read options for every model
 READERS = ('train', 'test', 'models', 'utils.options', 'utils.logger', 'utils.misc')
 OURS = frozenset({('logger', 'keep_states'), ('dist_params', 'backend'), ('dist_params', 'port')})
@@ -97,7 +98,7 @@ class _Checker:
         self.is_train = is_train
         self.problems: set[tuple[int, str]] = set()  # by line
         self.warnings: list[str] = []
-        self.lacks_data = False
+        self.lacks_data = self.lacks_class = False
 
     def report(self, place: Place, message: str) -> None:
         self.problems.add((self.options.line(place), f'{self.options.describe(place)}: {message}'))
@@ -109,6 +110,8 @@ class _Checker:
         lines = [f'{self.options.file} has {count}:', *(f'  {text}' for _, text in sorted(self.problems))]
         if self.lacks_data:
             lines.append(f'{DATASETS_README} describes the data sets; the demo recipe (-opt demo_EARN_x4) needs none')
+        if self.lacks_class:
+            lines.append('--import MODULE or --arch-file FILE registers your own')
         raise UsageError('\n'.join(lines))
 
     def check_all(self) -> None:
@@ -200,6 +203,7 @@ class _Checker:
             self.report_kind(place, str, name)
         elif name not in choices:
             self.report(place, f'unknown {what} {name!r}{nearest(name, choices)}')
+            self.lacks_class |= what in REGISTERED
         else:
             return choices[name]
         return None

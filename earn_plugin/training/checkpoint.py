@@ -62,12 +62,20 @@ def save_networks(model: BaseModel, opt: dict[str, Any], name: str) -> None:
 
 
 def save_state(
-    model: BaseModel, opt: dict[str, Any], *, iteration: int, epoch: int, position: int, rngs: list[dict[str, Any]]
+    model: BaseModel,
+    opt: dict[str, Any],
+    *,
+    iteration: int,
+    epoch: int,
+    position: int,
+    rngs: list[dict[str, Any]],
+    validated_at: int = -1,
 ) -> Path:
     """Write training_states/ITER.state and delete all but the latest ``logger: keep_states``.
 
     BasicSR counts iterations from 1, epochs from 0. ``position`` is the index of the stream's next sample; ``rngs`` has
-    a state of the random number generators for each process.
+    a state of the random number generators for each process; ``validated_at`` is the last iteration whose validation is
+    in the best metrics.
 
     Raises:
         UserError: the file cannot be written; earlier states are intact.
@@ -80,6 +88,7 @@ def save_state(
         'networks': weights_of(model),
         'rngs': rngs,
         'position': position,
+        'validated_at': validated_at,
         'best_metric_results': as_plain_data(getattr(model, 'best_metric_results', {})),
         'options': as_plain_data(opt),
     }

@@ -44,6 +44,14 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
     return get_dist_info()
 
 
+_parent = os.getppid()
+
+
+def is_orphan() -> bool:
+    """Whether the launcher has ended without ending this process."""
+    return dist.is_initialized() and os.getppid() != _parent
+
+
 _groups = []
 
 

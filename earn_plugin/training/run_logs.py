@@ -1,12 +1,51 @@
 """The logs of a run: the log file, TensorBoard, and BasicSR's log lines of losses."""
 
 import logging
+import sys
+from collections.abc import Callable
+from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 from basicsr.utils import MessageLogger, get_root_logger, get_time_str, init_wandb_logger
 from basicsr.utils.options import dict2str
+
+
+class LogFile(logging.FileHandler):
+    """A log file; lines that cannot be written are reported once and do not end the run."""
+
+    is_reported = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.is_reported:
+            self.is_reported = True
+            print(
+                f'warning: cannot write {self.baseFilename}: {sys.exc_info()[1]}; the log is incomplete',
+                file=sys.stderr,
+            )
+
+
+class TensorBoard:
+    """torch's SummaryWriter; scalars that cannot be written are reported once and do not end the run."""
+
+    def __init__(self, folder: Path, purge_step: int | None):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder, self._is_reported = folder, False
+        self._writer = self._try(SummaryWriter, str(folder), purge_step=purge_step)
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._try, getattr(self._writer, name, None))
+
+    def _try(self, call: Callable | None, *arguments, **settings) -> Any:
+        try:
+            return call and call(*arguments, **settings)
+        except OSError as error:
+            if not self._is_reported:
+                self._is_reported = True
+                get_root_logger().warning(f'cannot write {self._folder}: {error}; TensorBoard has no more of this run')
+            return None
 
 
 def start_log(opt: dict[str, Any]) -> None:
@@ -22,9 +61,12 @@ def open_log(opt: dict[str, Any], command: str, warnings: list[str]) -> logging.
     logger = get_root_logger()
     if opt['rank'] == 0:
         path = Path(opt['path']['log'], f'{command}_{opt["name"]}_{get_time_str()}.log')
-        handler = logging.FileHandler(path, encoding='utf-8')  # appends, should two runs start in one second
+        handler = LogFile(path, encoding='utf-8')  # appends, should two runs start in one second
         handler.setFormatter(logger.handlers[0].formatter)
-        handler.stream.write(f'options:{dict2str(opt)}\n')
+        try:
+            handler.stream.write(f'options:{dict2str(opt)}\n')
+        except OSError:
+            handler.handleError(None)
         for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
             early.setTarget(handler)
             early.close()  # writes to its target
@@ -44,10 +86,8 @@ def open_tensorboard(opt: dict[str, Any], iteration: int) -> Any:
         init_wandb_logger(opt)
     if not settings['use_tb_logger']:
         return None
-    from torch.utils.tensorboard import SummaryWriter
-
     # a killed run logged more iterations than it saved; these are logged again
-    return SummaryWriter(str(tensorboard_folder(opt)), purge_step=iteration + 1 if iteration else None)
+    return TensorBoard(tensorboard_folder(opt), purge_step=iteration + 1 if iteration else None)
 
 
 def tensorboard_folder(opt: dict[str, Any]) -> Path:

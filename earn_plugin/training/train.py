@@ -6,8 +6,8 @@ SIGTERM, ``check_losses`` ends it when a loss is not finite.
 
 import math
 import random
-from contextlib import closing
-from numbers import Number
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from earn_plugin import rng
-from earn_plugin.atomic_files import atomic_file, remove_leftovers
+from earn_plugin.atomic_files import remove_leftovers, write_file
 from earn_plugin.data.loaders import TrainingData, build_checked, validation_loader
 from earn_plugin.data.stream import image_names
 from earn_plugin.errors import UserError
-from earn_plugin.metrics.bicubic_baseline import bicubic_metrics, compare_metrics, mean_metrics
 from earn_plugin.models import EARNModel
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
@@ -31,6 +30,8 @@ from earn_plugin.signals import Stopped, StopRequest
 from earn_plugin.training import checkpoint, distributed, run_logs
 from earn_plugin.training.model import build_checked_model
 from earn_plugin.training.resume import build_resumed_model, check_resumed_options, find_state, rename_newer_states
+from earn_plugin.training.run_lock import run_lock
+from earn_plugin.training.validation import Validation
 
 
 def train(options: Options, launcher: str = 'none', auto_resume: bool = False, debug: bool = False) -> None:
@@ -47,7 +48,9 @@ def train(options: Options, launcher: str = 'none', auto_resume: bool = False, d
         distributed.rank0_first(lambda: make_missing_demo(options.data))
         settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
         opt = fill_defaults(options, is_train=True, **settings)
-        Training(opt, options.file, warnings).run()
+        with ExitStack() as locks:
+            distributed.rank0_first(lambda: locks.enter_context(run_lock(Path(opt['path']['experiments_root']))))
+            Training(opt, options.file, warnings).run()
     finally:
         distributed.stop()
 
@@ -77,7 +80,7 @@ class Training:
             datasets[phase], found = build_checked(dataset_opt)
             warnings += found
         self.data = TrainingData(datasets.pop('train'), opt)
-        self.val_loaders = [validation_loader(d, opt['datasets'][phase], opt) for phase, d in datasets.items()]
+        val_loaders = [validation_loader(d, opt['datasets'][phase], opt) for phase, d in datasets.items()]
 
         set_random_seed(opt['manual_seed'] + opt['rank'])
         torch.backends.cudnn.benchmark = True
@@ -89,9 +92,9 @@ class Training:
             self.iteration = state['iter']
             self.position = state.get('position', self.iteration * self.data.samples_per_iteration)
             self.model = build_resumed_model(state, opt)
-        self.saved_at = self.validated_at = self.iteration if state else -1
+        self.saved_at = self.iteration if state else -1
+        self.validated_at = state.get('validated_at', self.iteration) if state else -1
         self.recent_images: dict[int, list[str]] = {}  # iteration → images, since the losses were last checked
-        self.bicubic: dict[str, Any] = {}  # data set → its metrics of bicubic upscaling
 
         def create_run_folder() -> None:
             if state is None:  # rename the folders of an earlier run of this name
@@ -103,13 +106,13 @@ class Training:
                 folder = Path(opt['path'][key])
                 folder.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(folder)
-            with atomic_file(Path(opt['path']['experiments_root'], file.name)) as copy:
-                copy.write(recipe)
+            write_file(Path(opt['path']['experiments_root'], file.name), recipe)
             warnings.extend(rename_newer_states(Path(opt['path']['training_states']), self.iteration))
 
         distributed.rank0_first(create_run_folder)
         self.logger = run_logs.open_log(opt, 'train', warnings)
         self.tensorboard = run_logs.open_tensorboard(opt, self.iteration)
+        self.validation = Validation(val_loaders, opt, self.tensorboard, self.logger)
         self.logger.info(
             f'{opt["name"]}: {opt["train"]["total_iter"]:,} iterations of {self.data.samples_per_iteration} samples, '
             f'{len(self.data.stream):,} training images, on {self.model.device}, seed {opt["manual_seed"]}'
@@ -122,7 +125,14 @@ class Training:
         hidden = None if self.opt['rank'] == 0 else True  # None: hidden unless on a terminal
         bar = tqdm(total=total, initial=self.iteration, unit='it', dynamic_ncols=True, disable=hidden)
         batches = self.data.batches(self.position, max(0, total - self.iteration))
-        with StopRequest() as request, logging_redirect_tqdm([self.logger]), bar, closing(batches):
+        with (
+            StopRequest() as request,
+            logging_redirect_tqdm([self.logger]),
+            bar,
+            closing(batches),
+            lost_worker_reported(),
+        ):
+            self.validate_if_due()  # the state was saved before its validation
             for batch in batches:
                 times[1].record()
                 self.step(batch)
@@ -130,15 +140,19 @@ class Training:
                 bar.update()
                 if self.is_due(self.opt['logger']['print_freq']):
                     self.log(message, times, bar)
-                if self.opt.get('val') and self.is_due(self.opt['val']['val_freq']):
-                    self.validate()
                 if self.is_due(self.opt['logger']['save_checkpoint_freq']):
                     self.save_checkpoint()
-                if distributed.any_rank(bool(request.number)):
+                self.validate_if_due()
+                if distributed.any_rank(bool(request.number) or distributed.is_orphan()):
                     self.stop_on_signal(request.number)
                 for timer in times:
                     timer.start()
         self.finish()
+
+    def validate_if_due(self) -> None:
+        is_new = self.validated_at != self.iteration > 0
+        if is_new and self.opt.get('val') and self.is_due(self.opt['val']['val_freq']):
+            self.validate()
 
     def is_due(self, frequency: float) -> bool:
         return self.iteration % frequency == 0
@@ -189,25 +203,21 @@ class Training:
         bar.set_postfix({name: f'{value:.4g}' for name, value in losses.items()}, refresh=False)
 
     def validate(self) -> None:
-        """Validate without any effect on the training."""
-        self.check_losses()
-        with rng.preserved(), distributed.without_ddp(self.model):
-            for loader in self.val_loaders:
-                self.model.validation(loader, self.iteration, self.tensorboard, self.opt['val']['save_img'])
-                if self.opt['rank'] == 0 and self.opt['val'].get('metrics'):
-                    self.log_metrics(loader.dataset)
-        self.validated_at = self.iteration
+        """Validate; if that fails, end with a checkpoint.
 
-    def log_metrics(self, dataset: Any) -> None:
-        """Log the metrics compared with bicubic's; BasicSR's video models log those of each frame themselves."""
-        results = getattr(self.model, 'metric_results', {})
-        if not results or not all(isinstance(value, Number) for value in results.values()):
-            return
-        name = dataset.opt['name']
-        if name not in self.bicubic:
-            bicubic = bicubic_metrics(dataset, self.opt['val']['metrics'], self.opt.get('scale', 1))
-            self.bicubic[name] = mean_metrics(bicubic) if bicubic else None
-        self.logger.info(f'{name} at iteration {self.iteration:,}: {compare_metrics(results, self.bicubic[name])}')
+        Raises:
+            UserError: names data set, image and metric.
+        """
+        self.check_losses()
+        failure = self.validation.run(self.model, self.iteration)
+        self.validated_at = self.iteration
+        if failure:
+            if self.saved_at != self.iteration:
+                self.save_checkpoint()
+            raise UserError(
+                f'{failure}. The checkpoint of iteration {self.iteration:,} is saved: correct the cause or set '
+                'val: on_error: skip, and resume with --auto_resume'
+            )
 
     def save_checkpoint(self) -> None:
         """Write the network files and the training state."""
@@ -217,19 +227,20 @@ class Training:
         def save() -> None:
             checkpoint.save_networks(self.model, self.opt, str(self.iteration))
             progress = {'iteration': self.iteration, 'epoch': self.data.epoch(self.position), 'position': self.position}
-            checkpoint.save_state(self.model, self.opt, **progress, rngs=rngs)
+            checkpoint.save_state(self.model, self.opt, **progress, rngs=rngs, validated_at=self.validated_at)
 
         distributed.rank0_first(save)
         self.saved_at = self.iteration
 
     def stop_on_signal(self, number: int) -> None:
-        """Save a checkpoint and stop, after Ctrl-C or SIGTERM reached any of the processes."""
-        if self.saved_at != self.iteration:
+        """Save a checkpoint and stop, after Ctrl-C or SIGTERM reached any of the processes, or their launcher ended."""
+        if self.saved_at != self.iteration or self.validated_at == self.iteration:  # also keep what validation found
             self.save_checkpoint()
         number = max(distributed.all_gather(number))
-        raise Stopped(
-            number, f'stopped at iteration {self.iteration:,}; a checkpoint is saved, resume with --auto_resume'
-        )
+        message = f'stopped at iteration {self.iteration:,}; a checkpoint is saved, resume with --auto_resume'
+        if not number:
+            raise UserError(f'the launcher of this process has ended: {message}')
+        raise Stopped(number, message)
 
     def finish(self) -> None:
         if self.saved_at != self.iteration:
@@ -240,3 +251,17 @@ class Training:
         self.logger.info(f'end of training; the network is {self.opt["path"]["models"]}/net_g_latest.pth')
         if self.tensorboard:
             self.tensorboard.close()
+
+
+@contextmanager
+def lost_worker_reported() -> Iterator[None]:
+    """Explain torch's error about a worker that ended, which it raises at any moment."""
+    try:
+        yield
+    except RuntimeError as error:
+        if 'DataLoader worker' not in str(error):
+            raise
+        raise UserError(
+            f'{str(error).splitlines()[0]} Perhaps memory ran out: use a smaller num_worker_per_gpu; resume with '
+            '--auto_resume'
+        ) from error

@@ -3,7 +3,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from earn_plugin.convert.networks import NetworkChoice, find_network, import_arch_file
+from earn_plugin.convert.networks import NetworkChoice, find_network
 from earn_plugin.errors import UsageError, UserError
 
 SMALL = {'num_feat': 4, 'num_block': 1}
@@ -97,30 +97,3 @@ def test_the_fused_form():
     assert found.arguments == {**SMALL, 'fused': True}
     again = find_network(NetworkChoice('LGVAN', found.arguments, fused=True))
     assert again.network.state_dict().keys() == found.network.state_dict().keys()
-
-
-def test_a_file_inside_a_package_is_imported_as_its_module(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / 'team_of_test').mkdir()
-    for name, text in {
-        '__init__': '',
-        'parts': 'SIZE = 7\n',
-        'net_arch': 'from basicsr.utils.registry import ARCH_REGISTRY\nfrom .parts import SIZE\n'
-        '@ARCH_REGISTRY.register()\nclass TeamNetOfTest:\n    size = SIZE\n',
-    }.items():
-        (tmp_path / f'team_of_test/{name}.py').write_text(text)
-    import_arch_file(tmp_path / 'team_of_test/net_arch.py')
-    assert ARCH_REGISTRY._obj_map.pop('TeamNetOfTest').size == 7
-
-
-def test_a_file_that_cannot_be_imported(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / 'net_arch_of_test.py').write_text('import nothing_of_that_name\n')
-    with pytest.raises(UserError, match=r'net_arch_of_test\.py cannot be imported: ModuleNotFoundError'):
-        import_arch_file(tmp_path / 'net_arch_of_test.py')
-    for name in ('types', 'sys'):
-        (tmp_path / f'{name}.py').touch()
-        with pytest.raises(UserError, match=rf'{name}\.py cannot be imported: .*rename the file'):
-            import_arch_file(tmp_path / f'{name}.py')
-    with pytest.raises(UserError, match=r'none\.py is not a Python file'):
-        import_arch_file(tmp_path / 'none.py')

@@ -117,16 +117,6 @@ def test_batch_larger_than_an_epoch(tiny):
     assert len(batches(tiny, 0, 0, 1, batch_size_per_gpu=7, dataset_enlarge_ratio=2)[0]['gt']) == 7
 
 
-def test_running_iteration_can_be_ended():
-    positions = Positions(0, 1000, 2)
-    seen = []
-    for position in positions:
-        seen.append(position)
-        if position == 3:
-            positions.count = 0
-    assert seen == [0, 1, 2, 3]
-
-
 class Broken(Noisy):
     opt = {'name': 'broken'}
 

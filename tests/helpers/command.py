@@ -31,6 +31,21 @@ def command(*arguments: str | Path, cwd: Path, expect: int = 0, timeout: float =
     return output
 
 
+def torchrun(folder: Path, *arguments: str, program: tuple[str, ...] = ('-m', 'earn_plugin'), expect: int = 0) -> str:
+    """Run the command in two processes; returns what they printed."""
+    launch = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *program)
+    done = subprocess.run(
+        [sys.executable, *launch, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
 def _close_log() -> None:
     """BasicSR has one logger in a process, which would also write the next run to the log file of this one."""
     logger = logging.getLogger('basicsr')

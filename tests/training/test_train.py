@@ -4,8 +4,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from tests.helpers.command import command, start
+from tests.helpers.command import command, start, torchrun
 from tests.helpers.options import write_options
 from tests.helpers.runs import losses, same, state_of, validations
 
@@ -333,17 +331,3 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(tiny, tmp_path):
     said = re.findall(r'l_pix is not finite in iteration 2\. Images of this batch: (im\d\d, ){3}im\d\d\.', printed)
     assert len(said) == 2
     assert 'RuntimeError' not in printed
-
-
-def torchrun(folder: Path, *arguments: str, program: tuple[str, ...] = ('-m', 'earn_plugin'), expect: int = 0) -> str:
-    launch = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *program)
-    done = subprocess.run(
-        [sys.executable, *launch, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == expect, done.stdout
-    return done.stdout

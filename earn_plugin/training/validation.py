@@ -1,0 +1,141 @@
+"""Validation during training: BasicSR's, of each data set on its own, without any effect on the training."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import Logger
+from numbers import Number
+from pathlib import Path
+from typing import Any
+
+from basicsr.models.base_model import BaseModel
+from torch import nn
+from torch.utils.data import DataLoader
+
+from earn_plugin import rng
+from earn_plugin.errors import UserError, reason_of
+from earn_plugin.metrics.bicubic_baseline import applicable, bicubic_metrics, compare_metrics, mean_metrics
+from earn_plugin.training import distributed
+
+FRAME_NAMES = {'img_name': 'image', 'metric_type': 'metric'}  # local variables in BasicSR's validation
+
+
+class Validation:
+    """The validation data sets of a run.
+
+    Args:
+        loaders: one for each data set.
+        opt: the completed options; ``val: on_error: skip`` continues after a failure.
+        tensorboard: of the first process, or None.
+    """
+
+    def __init__(self, loaders: list[DataLoader], opt: dict[str, Any], tensorboard: Any, logger: Logger):
+        self.loaders, self.opt, self.tensorboard, self.logger = loaders, opt, tensorboard, logger
+        self.metrics: dict[str, dict[str, Any]] = {}  # data set → those that it can have
+        self.bicubic: dict[str, Any] = {}  # data set → its metrics of bicubic upscaling
+        for dataset in (loader.dataset for loader in loaders):
+            wanted = opt['val'].get('metrics') or {}
+            with rng.preserved():
+                metrics = self.metrics[dataset.opt['name']] = applicable(wanted, 'gt' in dataset[0])
+            if metrics != wanted:
+                logger.warning(f'{dataset.opt["name"]} has no ground truth: {", ".join(metrics) or "no metrics"}')
+
+    def run(self, model: BaseModel, iteration: int) -> str | None:
+        """Validate on all data sets; returns the first failure that is to end the run, the same in all processes."""
+        failures = []
+        with rng.preserved(), distributed.without_ddp(model), reported_pictures(model, self.logger):
+            for loader in self.loaders:
+                try:
+                    self.validate(model, loader, iteration)
+                except Exception as error:  # networks, metrics and data sets may raise anything
+                    failures.append(f'validation on {loader.dataset.opt["name"]} failed: {explain(error)}')
+        failures = distributed.broadcast(failures)
+        if self.opt['val'].get('on_error') == 'skip':
+            for failure in failures:
+                self.logger.error(f'{failure}; continuing, as val: on_error: skip says')
+            return None
+        return failures[0] if failures else None
+
+    def validate(self, model: BaseModel, loader: DataLoader, iteration: int) -> None:
+        name = loader.dataset.opt['name']
+        metrics = self.metrics[name]
+        with changed_options(model, metrics, name if len(self.loaders) > 1 else ''), modes_kept(model):
+            vars(model).pop('metric_results', None)  # of another data set
+            model.validation(loader, iteration, self.tensorboard, self.opt['val']['save_img'])
+        results = getattr(model, 'metric_results', None)
+        # BasicSR's video models log those of each frame themselves
+        if self.opt['rank'] != 0 or not results or not all(isinstance(value, Number) for value in results.values()):
+            return
+        if name not in self.bicubic:
+            bicubic = bicubic_metrics(loader.dataset, metrics, self.opt.get('scale', 1))
+            self.bicubic[name] = mean_metrics(bicubic) if bicubic else None
+        self.logger.info(f'{name} at iteration {iteration:,}: {compare_metrics(results, self.bicubic[name])}')
+
+
+@contextmanager
+def changed_options(model: BaseModel, metrics: dict[str, Any], subfolder: str) -> Iterator[None]:
+    """Let the model compute only these metrics, and save pictures in a subfolder."""
+    opt = model.opt
+    pictures = str(Path(opt['path']['visualization'], subfolder))
+    model.opt = opt | {
+        'val': opt['val'] | {'metrics': metrics or None},
+        'path': opt['path'] | {'visualization': pictures},
+    }
+    try:
+        yield
+    finally:
+        model.opt = opt
+
+
+@contextmanager
+def modes_kept(model: BaseModel) -> Iterator[None]:
+    """Put networks back into the modes, of training or evaluation, that they have now."""
+    networks = [value for value in vars(model).values() if isinstance(value, nn.Module)]
+    modes = [network.training for network in networks]
+    try:
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+@contextmanager
+def reported_pictures(model: BaseModel, logger: Logger) -> Iterator[None]:
+    """Report the first picture that cannot be written, rather than raise an error, wherever the model writes them."""
+    modules = [module for cls in type(model).__mro__ if hasattr(module := sys.modules[cls.__module__], 'imwrite')]
+    originals = [module.imwrite for module in modules]
+    reported = []
+
+    def reporting(imwrite):
+        def write(image, path, *arguments, **settings):
+            try:
+                return imwrite(image, path, *arguments, **settings)
+            except Exception as error:  # cv2 has errors of its own
+                if not reported:
+                    reported.append(path)
+                    logger.warning(f'cannot write {path}: {reason_of(error)} Training continues without pictures')
+                return False
+
+        return write
+
+    for module, original in zip(modules, originals, strict=True):
+        module.imwrite = reporting(original)
+    try:
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            module.imwrite = original
+
+
+def explain(error: Exception) -> str:
+    """The reason of a failure, with the image and the metric: BasicSR's frames have their names."""
+    if isinstance(error, UserError):
+        return str(error)
+    found = {}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found |= {name: frame.f_locals[name] for name in FRAME_NAMES if name in frame.f_locals}
+    where = [
+        f'{what} {found[name]}' for what, name in (('image', 'img_name'), ('metric', 'metric_type')) if name in found
+    ]
+    return f'{", ".join([*where, reason_of(error)])}'
