@@ -27,7 +27,7 @@ SCHEDULERS = {
 REGISTERED = ('network', 'data set', 'model type', 'loss', 'metric')  # what users can register
 # BasicSR's modules that read options for every model
 READERS = ('train', 'test', 'models', 'utils.options', 'utils.logger', 'utils.misc')
-OURS = frozenset({('logger', 'keep_states'), ('dist_params', 'backend'), ('dist_params', 'port')})
+OURS = frozenset({('logger', 'keep_states'), ('val', 'on_error'), ('dist_params', 'backend'), ('dist_params', 'port')})
 # read by BasicSR, but set by the program
 DERIVED = {'is_train', 'dist', 'rank', 'world_size', 'root_path', 'auto_resume', 'experiments_root', 'results_root'}
 DERIVED |= {'models', 'training_states', 'log', 'visualization', 'phase', 'db_paths', 'client_keys'}
@@ -128,6 +128,8 @@ class _Checker:
                 self.check_network((key,))
         self.check_datasets()
         self.check_training(model)
+        if (on_error := self.section(('val',)).get('on_error', 'stop')) not in ('stop', 'skip'):
+            self.report(('val', 'on_error'), f'must be stop or skip, got {on_error!r}')
         for name in self.section(('val', 'metrics')):
             place = ('val', 'metrics', name)
             self.check_object(place, choices_of(METRIC_REGISTRY), 'metric', skip=('img', 'img2'), extra=('better',))

@@ -1,9 +1,9 @@
-"""One run in an experiment's folder at a time."""
+"""One run in a folder at a time."""
 
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from earn_plugin.errors import UserError
@@ -16,26 +16,37 @@ except ModuleNotFoundError:  # on Windows runs are not locked
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Lock a run's folder, which need not exist; the file next to it records host and process.
+    """Lock a run's folder, which need not exist, by a file next to it, which records process and host.
 
-    The system releases the lock when the process ends, however it ends. Other processes of the run do not inherit it.
+    The system releases the lock when the process ends, however it ends; unlike the filelock package's, it is not
+    inherited by the process's workers, which may live some seconds longer.
 
     Raises:
         UserError: another process has the lock; names it.
     """
+    if fcntl is None:
+        yield
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f'.{folder.name}.lock')
-    with path.open('a+') as file:  # opened nowhere else: closing any other handle would release the lock
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if fcntl:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            file.seek(0)
-            raise UserError(
-                f'{folder} is in use by {file.read().strip() or "another process"}; wait for it, stop it, or choose '
-                'another name'
-            ) from None
-        file.truncate(0)
-        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-        file.flush()
+            owner = os.read(handle, 1000).decode(errors='replace').strip() or 'another process'
+            os.close(handle)
+            raise UserError(f'{folder} is in use by {owner}; wait for it, stop it, or choose another name') from None
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(handle)):
+            break
+        os.close(handle)  # of a file that its last owner has just removed
+    try:
+        with suppress(OSError):  # such as a full disk
+            os.ftruncate(handle, 0)
+            os.write(handle, f'process {os.getpid()} on {socket.gethostname()}'.encode())
         yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+        with suppress(OSError):  # not empty
+            folder.parent.rmdir()

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from logging.handlers import MemoryHandler
@@ -33,6 +34,9 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder, self._is_reported = folder, False
+        default = threading.excepthook
+        # its thread's errors are raised again at the next call
+        threading.excepthook = lambda e: None if type(e.thread).__module__.startswith('tensorboard') else default(e)
         self._writer = self._try(SummaryWriter, str(folder), purge_step=purge_step)
 
     def __getattr__(self, name: str) -> Any:

@@ -31,7 +31,7 @@ from earn_plugin.training import checkpoint, distributed, run_logs
 from earn_plugin.training.model import build_checked_model
 from earn_plugin.training.resume import build_resumed_model, check_resumed_options, find_state, rename_newer_states
 from earn_plugin.training.run_lock import run_lock
-from earn_plugin.training.validation import Validation
+from earn_plugin.training.validation import ValidationSets
 
 
 def train(options: Options, launcher: str = 'none', auto_resume: bool = False, debug: bool = False) -> None:
@@ -48,7 +48,7 @@ def train(options: Options, launcher: str = 'none', auto_resume: bool = False, d
         distributed.rank0_first(lambda: make_missing_demo(options.data))
         settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
         opt = fill_defaults(options, is_train=True, **settings)
-        with ExitStack() as locks:
+        with lost_worker_reported(), ExitStack() as locks:
             distributed.rank0_first(lambda: locks.enter_context(run_lock(Path(opt['path']['experiments_root']))))
             Training(opt, options.file, warnings).run()
     finally:
@@ -112,7 +112,8 @@ class Training:
         distributed.rank0_first(create_run_folder)
         self.logger = run_logs.open_log(opt, 'train', warnings)
         self.tensorboard = run_logs.open_tensorboard(opt, self.iteration)
-        self.validation = Validation(val_loaders, opt, self.tensorboard, self.logger)
+        if opt.get('val'):
+            self.validation_sets = ValidationSets(val_loaders, opt, self.tensorboard, self.logger)
         self.logger.info(
             f'{opt["name"]}: {opt["train"]["total_iter"]:,} iterations of {self.data.samples_per_iteration} samples, '
             f'{len(self.data.stream):,} training images, on {self.model.device}, seed {opt["manual_seed"]}'
@@ -132,7 +133,7 @@ class Training:
             closing(batches),
             lost_worker_reported(),
         ):
-            self.validate_if_due()  # the state was saved before its validation
+            self.validate_if_due()  # if the run ended during a validation
             for batch in batches:
                 times[1].record()
                 self.step(batch)
@@ -209,32 +210,34 @@ class Training:
             UserError: names data set, image and metric.
         """
         self.check_losses()
-        failure = self.validation.run(self.model, self.iteration)
-        self.validated_at = self.iteration
-        if failure:
+        if failure := self.validation_sets.run(self.model, self.iteration):
             if self.saved_at != self.iteration:
                 self.save_checkpoint()
             raise UserError(
                 f'{failure}. The checkpoint of iteration {self.iteration:,} is saved: correct the cause or set '
                 'val: on_error: skip, and resume with --auto_resume'
             )
+        self.validated_at = self.iteration
+        if self.saved_at == self.iteration:
+            self.save_state()  # again, with the best metrics
 
     def save_checkpoint(self) -> None:
         """Write the network files and the training state."""
         self.check_losses()
-        rngs = distributed.all_gather(rng.get_state())
-
-        def save() -> None:
-            checkpoint.save_networks(self.model, self.opt, str(self.iteration))
-            progress = {'iteration': self.iteration, 'epoch': self.data.epoch(self.position), 'position': self.position}
-            checkpoint.save_state(self.model, self.opt, **progress, rngs=rngs, validated_at=self.validated_at)
-
-        distributed.rank0_first(save)
+        try:
+            distributed.rank0_first(lambda: checkpoint.save_networks(self.model, self.opt, str(self.iteration)))
+        finally:  # there may be space for one of them
+            self.save_state()
         self.saved_at = self.iteration
+
+    def save_state(self) -> None:
+        progress = {'iteration': self.iteration, 'position': self.position, 'validated_at': self.validated_at}
+        progress |= {'epoch': self.data.epoch(self.position), 'rngs': distributed.all_gather(rng.get_state())}
+        distributed.rank0_first(lambda: checkpoint.save_state(self.model, self.opt, **progress))
 
     def stop_on_signal(self, number: int) -> None:
         """Save a checkpoint and stop, after Ctrl-C or SIGTERM reached any of the processes, or their launcher ended."""
-        if self.saved_at != self.iteration or self.validated_at == self.iteration:  # also keep what validation found
+        if self.saved_at != self.iteration:
             self.save_checkpoint()
         number = max(distributed.all_gather(number))
         message = f'stopped at iteration {self.iteration:,}; a checkpoint is saved, resume with --auto_resume'

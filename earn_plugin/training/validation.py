@@ -21,7 +21,7 @@ from earn_plugin.training import distributed
 FRAME_NAMES = {'img_name': 'image', 'metric_type': 'metric'}  # local variables in BasicSR's validation
 
 
-class Validation:
+class ValidationSets:
     """The validation data sets of a run.
 
     Args:

@@ -1,9 +1,13 @@
 """Training that cannot continue: a clear message, an exit code, and nothing that was saved is lost."""
 
 import multiprocessing
+import os
 import re
 import resource
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +103,80 @@ def test_a_damaged_image_stops_training_and_is_named(tiny, tmp_path, run_here, p
     printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1)
     assert f'data set train: {root}/HR/im02.png cannot be decoded: it is damaged' in printed
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize('prefetch_mode', [None, 'cpu'])
+def test_a_killed_worker_ends_training_with_advice(tiny, tmp_path, prefetch_mode):
+    tiny['train']['total_iter'] = 1_000_000
+    tiny['datasets']['train'].update(num_worker_per_gpu=1, prefetch_mode=prefetch_mode)
+    del tiny['val']
+    process = start('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path)
+    for line in process.stdout:
+        if 'iter:       5' in line:
+            break
+    (worker,) = map(int, Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split())
+    os.kill(worker, signal.SIGKILL)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, printed
+    assert re.search(rf'DataLoader worker .*{worker}.*--auto_resume', printed)
+    assert 'Traceback' not in printed
+
+
+TERMINATED_AT_START = """
+import os, signal, sys, time
+from pathlib import Path
+import earn_plugin.training.train
+from earn_plugin.cli import main
+
+for delay in (0, 0.002, 0.005, 0.01, 0.02, 0.03):
+    child = os.fork()
+    if not child:
+        os.setsid()
+        code = main(['train', '-opt', 'options.yml', '--force_yml', f'name=after_{delay * 1000:.0f}_ms'])
+        sys.stdout.flush()
+        os._exit(code)
+    while not Path(f'/proc/{child}/task/{child}/children').read_text():  # its workers
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.killpg(child, signal.SIGTERM)
+    print('ended with', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_sigterm_to_all_processes_just_after_the_workers_start(tiny, tmp_path):
+    tiny['train']['total_iter'] = 1_000_000
+    tiny['datasets']['train']['num_worker_per_gpu'] = 2
+    del tiny['val']
+    write_options(tmp_path, tiny)
+    done = subprocess.run(
+        [sys.executable, '-c', TERMINATED_AT_START], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == 'ended with 143\n' * 6, done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_a_disk_without_space_for_anything_ends_with_one_message(tiny, tmp_path):
+    """Log, pictures and TensorBoard are reported once each and do not end the run; the state is attempted."""
+    tiny['train']['total_iter'] = 60
+    tiny['val'].update(save_img=True, val_freq=20)
+    tiny['logger'].update(use_tb_logger=True, save_checkpoint_freq=100)
+    limit = 4096
+    process = start(
+        *('train', '-opt', write_options(tmp_path, tiny)),
+        cwd=tmp_path,
+        preexec_fn=lambda: (
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        ),
+    )
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, printed
+    assert 'Traceback' not in printed
+    assert len(re.findall(r'cannot write \S+/train_tiny_\w+\.log: ', printed)) == 1
+    assert len(re.findall(r'cannot write \S+/tb_logger/tiny: ', printed)) == 1
+    assert len(re.findall(r'cannot write \S+\.png: ', printed)) == 3  # validations
+    assert 'held_out at iteration 60' in printed
+    assert re.search(r'basicsr train: cannot write \S+/training_states/60\.state: ', printed)
 
 
 def test_a_full_disk_is_reported_and_earlier_checkpoints_stay(tiny, tmp_path, run_here):
