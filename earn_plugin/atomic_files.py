@@ -21,7 +21,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = _temporary_name(Path(path))
     try:
-        with temporary.open('xb') as file:
+        with temporary.open('x+b') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

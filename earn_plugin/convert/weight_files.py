@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from earn_plugin.atomic_files import atomic_file
+from earn_plugin.convert.seals import damage_of_archive, digest_of, seal_archive
 from earn_plugin.errors import UserError
 
 Weights = dict[str, Tensor]
@@ -28,28 +29,69 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, Any], str]:
     Raises:
         UserError: missing, damaged, not a file of weights, or one that would run code.
     """
-    content: Any
+    content, description = read_file(path)
+    weights, within = find_weights(path, content)
+    return bare_names(weights), description, within
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of a torch or safetensors file on the CPU, and its description, empty if it has none.
+
+    Raises:
+        UserError: missing, damaged, or one that would run code.
+    """
     if path.suffix == '.safetensors':
         content, description = read_safetensors(path)
     else:
         content = load_torch_file(path)
         description = {key: content[key] for key in DESCRIPTION if key in content}
-    if not is_description(description):  # other projects also write an arch
-        description = {}
-    within = []
-    while key := next((key for key in NESTED if isinstance(content.get(key), dict)), None):
-        within.append(key)
+    return content, description if is_description(description) else {}  # other projects also write an arch
+
+
+def find_weights(path: Path, content: dict[str, Any], remedy: str = 'save one of them alone') -> tuple[Weights, str]:
+    """The weights in the content of a file, and the keys that they are nested in.
+
+    Raises:
+        UserError: there are none, or several under keys of which none is usual; ``remedy`` says what to do then.
+    """
+    within = _keys_of_weights(content)
+    if within is None:
+        if several := [str(key) for key, value in content.items() if is_weights(value)]:
+            raise UserError(f'{path} holds weights under {", ".join(several)}; {remedy}')
+        other = [f'{k!r} is {type(v).__name__}' for k, v in content.items() if not _is_weight(k, v)]
+        raise UserError(
+            f'{path} holds no weights, neither itself nor in {", ".join(NESTED)} ({other[0] if other else "empty"})'
+        )
+    for key in within:
         content = content[key]
-    other = [
-        f'{k!r} is {type(v).__name__}' for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))
-    ]
-    if not content or other:
-        reason = other[0] if other else 'empty'
-        raise UserError(f'{path} holds no weights, neither itself nor in {", ".join(NESTED)} ({reason})')
-    content = {name: tensor for name, tensor in content.items() if name != 'n_averaged'}  # of torch's AveragedModel
-    while content and all(name.startswith('module.') for name in content):  # saved from DataParallel
-        content = {name.removeprefix('module.'): tensor for name, tensor in content.items()}
-    return content, description, '.'.join(within)
+    return content, '.'.join(map(str, within))
+
+
+def _keys_of_weights(content: dict[str, Any]) -> list[Any] | None:
+    """Where the weights are: under the first usual key, or else under the only key that has any."""
+    if is_weights(content):
+        return []
+    for key in NESTED:
+        if isinstance(content.get(key), dict) and (within := _keys_of_weights(content[key])) is not None:
+            return [key, *within]
+    others = [key for key, value in content.items() if is_weights(value)]
+    return others if len(others) == 1 else None
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def is_weights(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(_is_weight(*item) for item in value.items())
+
+
+def bare_names(weights: Weights) -> Weights:
+    """The weights without what DataParallel, torch.compile and AveragedModel add."""
+    bare = {re.sub(r'(^|\.)_orig_mod\.', r'\1', n): t for n, t in weights.items() if n != 'n_averaged'}
+    while bare and all(name.startswith('module.') for name in bare):
+        bare = {name.removeprefix('module.'): tensor for name, tensor in bare.items()}
+    return bare
 
 
 def is_description(value: Any) -> bool:
@@ -60,7 +102,13 @@ def read_safetensors(path: Path) -> tuple[Weights, Any]:
     try:
         with safe_open(path, framework='pt') as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            description = json.loads((file.metadata() or {}).get('earn_plugin', '{}'))
+            metadata = file.metadata() or {}
+        digest = metadata.pop('sha256', None)
+        if ('earn_plugin' in metadata) != (digest is not None):  # a flipped bit in a key must not hide it
+            raise ValueError('its metadata has only one of earn_plugin and sha256')
+        if digest is not None and digest != digest_of(weights, metadata):
+            raise ValueError('its SHA-256 differs')
+        description = json.loads(metadata.get('earn_plugin', '{}'))
     except FileNotFoundError:
         raise UserError(f'{path} does not exist') from None
     except (SafetensorError, OSError, ValueError) as error:
@@ -70,6 +118,8 @@ def read_safetensors(path: Path) -> tuple[Weights, Any]:
 
 def write_weights(path: Path, weights: Weights, description: dict[str, Any], nested: tuple[str, ...] = ()) -> None:
     """Write weights atomically, as safetensors if the path ends so, else with torch.save.
+
+    Files with a description are sealed.
 
     Args:
         nested: keys of a torch file that each hold the weights; none for the weights alone.
@@ -82,10 +132,15 @@ def write_weights(path: Path, weights: Weights, description: dict[str, Any], nes
     try:
         with atomic_file(path) as file:
             if path.suffix == '.safetensors':
-                metadata = {'format': 'pt', 'earn_plugin': json.dumps(description)}
-                file.write(save(copies, metadata if description else {'format': 'pt'}))
+                metadata = {'format': 'pt'}
+                if description:
+                    metadata['earn_plugin'] = json.dumps(description)
+                    metadata['sha256'] = digest_of(copies, metadata)
+                file.write(save(copies, metadata))
             else:
                 torch.save(dict.fromkeys(nested, copies) | description if nested else copies, file)
+                if description:
+                    seal_archive(file)
     except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
         raise UserError(f'cannot write {path}: {error}') from error
 
@@ -102,8 +157,18 @@ def describe_network(label: str, opt: dict[str, Any]) -> dict[str, Any]:
 
 
 def registered_name(arch: str) -> str:
-    """The registry's key of a network: BasicSR's own may have a suffix."""
-    return arch if arch in ARCH_REGISTRY else f'{arch}_basicsr'
+    """The registry's key of a network: where a project has its own of that name, BasicSR's or ours has a suffix."""
+    names = (arch, f'{arch}_basicsr', arch.removesuffix('_basicsr'))
+    return next((name for name in names if name in ARCH_REGISTRY), names[1])
+
+
+def published_name(arch: str) -> str:
+    """The same for a network whose authors published checkpoints: ours or BasicSR's, even if a project has its own."""
+    for package in ('earn_plugin', 'basicsr'):
+        for name in (arch, f'{arch}_basicsr'):
+            if name in ARCH_REGISTRY and ARCH_REGISTRY.get(name).__module__.partition('.')[0] == package:
+                return name
+    return registered_name(arch)
 
 
 def as_plain_data(value: Any) -> Any:
@@ -118,15 +183,21 @@ def as_plain_data(value: Any) -> Any:
 
 
 def load_torch_file(path: Path) -> dict[str, Any]:
-    """A file written by torch.save, loaded on the CPU without executing code.
+    """A file written by torch.save, verified and loaded on the CPU without executing code.
 
     Raises:
         UserError: missing, damaged, or with more than tensors and plain data.
     """
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        with path.open('rb') as file:
+            if damage := damage_of_archive(file):
+                raise UserError(f'{path} cannot be loaded: it is damaged, or not a checkpoint ({damage})')
+            file.seek(0)
+            content = torch.load(file, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise UserError(f'{path} does not exist') from None
+    except UserError:
+        raise
     except Exception as error:  # torch may raise anything for damaged bytes
         if found := re.search(r'nsupported (?:global: )?GLOBAL (\S+)', str(error)):
             raise UserError(

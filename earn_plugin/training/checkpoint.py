@@ -16,6 +16,7 @@ from basicsr.models.base_model import BaseModel
 from torch import nn
 
 from earn_plugin.atomic_files import atomic_file
+from earn_plugin.convert.seals import seal_archive
 from earn_plugin.convert.weight_files import as_plain_data, describe_network
 from earn_plugin.errors import UserError
 
@@ -105,6 +106,7 @@ def save_file(path: Path, content: dict[str, Any]) -> None:
     try:
         with atomic_file(path) as file:
             torch.save(content, file)
+            seal_archive(file)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__ or error
         reason = str(error)

