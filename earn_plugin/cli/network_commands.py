@@ -10,6 +10,7 @@ def add_commands(commands) -> None:
     convert = commands.add_parser('convert', help="convert the authors' checkpoints to ours, and back")
     convert.add_argument('source', type=Path, metavar='IN', help="the authors' checkpoint, or one of ours")
     convert.add_argument('target', type=Path, metavar='OUT', help='a .pth or .safetensors file')
+    convert.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
     convert.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
     add_import_arguments(convert)
     add_set(convert, 'other arguments of the network')
@@ -109,7 +110,8 @@ def run_convert(args: argparse.Namespace) -> None:
     from earn_plugin.convert import convert
 
     given = settings_of(args.set, {} if args.upscale is None else {'upscale': args.upscale})
-    print(convert(args.source, args.target, given, to_authors=args.to == 'authors', fused=args.fused))
+    settings = {'arch': args.arch, 'to_authors': args.to == 'authors', 'fused': args.fused}
+    print(convert(args.source, args.target, given, **settings))
 
 
 def run_complexity(args: argparse.Namespace) -> None:

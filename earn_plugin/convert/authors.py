@@ -6,6 +6,7 @@ conversion is one-to-one, and no missing or unexpected name goes unnoticed.
 
 import math
 import re
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -48,19 +49,34 @@ class CheckpointFormat:
     renames: Renames = ()  # patterns in our names and their replacements, applied in order; {argument} is filled in
     unused = r'(?!)'  # names that the authors save and their network does not use
     nested: tuple[str, ...] = ()  # the keys under which their files have the weights
-    required: dict[str, Any] = {}  # the only values of arguments that the authors' code supports
+
+    def required(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The only values that the authors' code supports, given the other arguments."""
+        return {}
 
     def arguments(self, shapes: Shapes) -> dict[str, Any]:
         """The network's arguments, as far as they can be inferred from the shapes."""
         raise NotImplementedError
 
+    def own_arguments(self, shapes: Shapes) -> dict[str, Any]:
+        """The same for a file with our names, from what ``own_shapes`` gives."""
+        return self.arguments(shapes)
+
     def undetectable(self, shapes: Shapes) -> dict[str, tuple]:
         """Arguments that cannot be inferred from the weights, and their choices."""
         return {}
 
+    def matches(self, shapes: Shapes) -> bool:
+        return all(name in shapes for name in self.detect)
+
+    def own_shapes(self, shapes: Shapes) -> Shapes:
+        """Our network's shapes under the authors' names; numbers in them that depend on its sizes are 0."""
+        named = {self.authors_name(name, defaultdict(int)): shape for name, shape in shapes.items()}
+        return {name: self.authors_shape(name, shape) for name, shape in named.items()}
+
     def authors_name(self, name: str, arguments: dict[str, Any]) -> str:
         for pattern, replacement in self.renames:
-            name = re.sub(pattern, replacement.format(**arguments), name)
+            name = re.sub(pattern, replacement.format_map(arguments), name)
         return name
 
     def authors_shape(self, authors_name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -81,6 +97,9 @@ class EDSRFormat(CheckpointFormat):
 
     unused = r'(sub|add)_mean\.(weight|bias)'
     frame: Renames = ((r'^conv_first\.', 'head.0.'), (r'^upsample\.', 'tail.0.'), (r'^conv_last\.', 'tail.1.'))
+
+    def required(self, arguments):
+        return {'num_in_ch': 3}  # their mean shift has three channels
 
     def arguments(self, shapes):
         return frame_of(shapes, 'head.0', 'tail.1') | {'upscale': upscale_of(shapes, r'tail\.0')}
@@ -103,7 +122,6 @@ class EDSRFormat(CheckpointFormat):
 class HANFormat(EDSRFormat):
     title, arch = 'HAN', 'HAN'
     detect = ('la.gamma', 'csa.gamma', 'body.0.body.0.body.3.conv_du.0.weight')
-    required = {'num_group': 10}
     renames = (
         *EDSRFormat.frame,
         (r'^groups\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
@@ -117,6 +135,9 @@ class HANFormat(EDSRFormat):
         (r'^conv_layers\.', 'last_conv.'),
         (r'^conv_fuse\.', 'last.'),
     )
+
+    def required(self, arguments):
+        return super().required(arguments) | {'num_group': 10}
 
     def arguments(self, shapes):
         frame = super().arguments(shapes)
@@ -132,7 +153,6 @@ class RCANFormat(HANFormat):
 
     title, arch = 'RCAN', 'RCAN'
     detect = ('body.0.body.0.body.3.conv_du.0.weight',)
-    required = {}
     renames = (
         *EDSRFormat.frame,
         (r'^body\.(\d+)\.conv\.', r'body.\1.body.{num_block}.'),
@@ -141,6 +161,9 @@ class RCANFormat(HANFormat):
         (r'\.body\.3\.attention\.3\.', '.body.3.conv_du.2.'),
         (r'^conv_after_body\.', 'body.{num_group}.'),
     )
+
+    def required(self, arguments):
+        return {'num_in_ch': 3, 'res_scale': 1}
 
 
 BRANCHES: Renames = (  # of the attention blocks of RNAN and of EARN's code
@@ -159,15 +182,15 @@ class EARNFormat(EDSRFormat):
 
     title, arch = 'EARN (released code)', 'EARN'
     detect = ('body.0.body.0.RA_RB1.0.body.0.weight', 'body.0.body.0.RA_MB.0.Up1x1conv.weight')
-    required = {'variant': 'released'}
     renames = (
         *EDSRFormat.frame,
         (r'^body\.(\d+)\.', r'body.\1.body.0.'),
         (r'^conv_after_body\.', 'body.{num_block}.'),
         (r'\.attention\.([01])\.conv', r'.RA_RBPrev.\1.conv'),
-        (r'\.attention\.2\.se_(mean|std)\.', r'.ASCA.0.saeb_\1.block.'),
-        (r'\.attention\.2\.se_merged\.', '.ASCA.0.saeb_final.block.'),
-        (r'\.attention\.2\.merge\.', '.ASCA.0.small_descriptor_bottleneck.0.'),
+        (r'\.attention\.\d\.se_(mean|std)\.', r'.ASCA.0.saeb_\1.block.'),
+        (r'\.attention\.\d\.se_merged\.', '.ASCA.0.saeb_final.block.'),
+        (r'\.attention\.\d\.merge\.', '.ASCA.0.small_descriptor_bottleneck.0.'),
+        (r'\.attention\.\d\.bottleneck\.', '.pixel_attention.'),  # only the paper's variant has it
         (r'\.mask\.expand\.', '.RA_MB.0.Up1x1conv.'),
         (r'\.mask\.erb(\d)\.', r'.RA_MB.0.MB_RB\1.0.'),
         (r'\.mask\.attention\.(query|key|value)\.', r'.RA_MB.0.MB_Down.0.\1_conv.layers.0.'),
@@ -176,18 +199,23 @@ class EARNFormat(EDSRFormat):
         *BRANCHES,
     )
 
+    def required(self, arguments):
+        groups = {} if arguments['groups'] is None else {'groups': arguments['num_feat']}
+        return super().required(arguments) | {'variant': 'released'} | groups
+
     def arguments(self, shapes):
         frame = super().arguments(shapes)
         num_feat, block = frame['num_feat'], 'body.0.body.0.'
-        squeezed = shapes.get(f'{block}ASCA.0.saeb_mean.block.0.weight')
+        asca, pixel = (shapes.get(f'{block}{name}.0.weight') for name in ('ASCA.0.saeb_mean.block', 'pixel_attention'))
+        squeezed = asca or pixel
         window = shapes.get(f'{block}RA_MB.0.MB_Down.0.rel_h')
         return frame | {
             'num_block': count_blocks(shapes, r'body\.(\d+)\.body\.'),
-            'variant': 'released',
+            'variant': 'paper' if pixel else 'released',
             'groups': num_feat // shapes[f'{block}RA_MB.0.MB_RB1.0.body.0.weight'][1],
             'squeeze_factor': num_feat // squeezed[0] if squeezed else math.gcd(16, num_feat),
             'window_size': window[4] if window else 3,
-            'use_asca': squeezed is not None,
+            'use_asca': asca is not None,
             'use_local_attention': window is not None,
         }
 
@@ -195,7 +223,7 @@ class EARNFormat(EDSRFormat):
         return {'use_skip': (True, False)}
 
     def authors_name(self, name, arguments):
-        return super().authors_name(name, {**arguments, 'down': int(arguments['use_local_attention'])})
+        return super().authors_name(name, arguments | {'down': int(arguments['use_local_attention'])})
 
     def authors_shape(self, authors_name, shape):
         rows = {'rel_h': (shape[0], 1, 1, 1, shape[-1], 1), 'rel_w': (shape[0], 1, 1, 1, 1, shape[-1])}
@@ -229,13 +257,12 @@ class RNANFormat(EDSRFormat):
         return super().arguments(shapes) | {'num_block': 2 + count_blocks(shapes, r'body\.(\d+)\.body\.')}
 
     def authors_name(self, name, arguments):
-        return super().authors_name(name, {**arguments, 'num_local': arguments['num_block'] - 2})
+        return super().authors_name(name, arguments | {'num_local': arguments['num_block'] - 2})
 
 
 class A2NFormat(CheckpointFormat):
     title, arch = 'A2N', 'A2N'
     detect = ('AAB_trunk.0.conv_first.weight', 'trunk_conv.weight')
-    required = {'branch_weights': 'dynamic'}
     renames = (
         (r'^body\.', 'AAB_trunk.'),
         (r'\.dynamic_attention\.', '.ADM.'),
@@ -251,22 +278,27 @@ class A2NFormat(CheckpointFormat):
         (r'^upsample\.1\.conv2\.', 'HRconv2.'),
     )
 
+    def required(self, arguments):
+        return {'branch_weights': 'dynamic', 'img_range': 255}  # the file does not record the range
+
     def arguments(self, shapes):
         found = frame_of(shapes, 'conv_first', 'conv_last') | {
             'num_upfeat': shapes['upconv1.weight'][0],
             'num_block': count_blocks(shapes, r'AAB_trunk\.(\d+)\.'),
             'variant': 'A2N-M' if shapes['AAB_trunk.0.non_attention.weight'][-1] == 1 else 'A2N',
         }
+        found |= {'branch_weights': 'dynamic'} if 'AAB_trunk.0.ADM.0.weight' in shapes else {}
         return found | ({'upscale': 4} if 'upconv2.weight' in shapes else {})
 
     def undetectable(self, shapes):
-        return {} if 'upconv2.weight' in shapes else {'upscale': (2, 3)}
+        fixed = ('attention', 'non_attention', 'equal')
+        found = {} if 'AAB_trunk.0.ADM.0.weight' in shapes else {'branch_weights': fixed}
+        return found if 'upconv2.weight' in shapes else found | {'upscale': (2, 3)}
 
 
 class LGVANFormat(CheckpointFormat):
     title, arch = 'LGVAN', 'LGVAN'
-    detect = ('layers.0.atten.scale', 'layers.0.MLP.scale')
-    required = {'fused': False}
+    detect = ('layers.0.atten.proj_1.weight', 'layers.0.MLP.fc1.weight')
     nested = ('params', 'params_ema')
     renames = (
         (r'^body\.(\d+)\.0\.', r'layers.\1.atten.'),
@@ -288,17 +320,27 @@ class LGVANFormat(CheckpointFormat):
         (r'^upsample\.', 'upsapling.'),
     )
 
+    def required(self, arguments):
+        return {'fused': False}
+
     def arguments(self, shapes):
-        return frame_of(shapes, 'conv_first', 'conv_last') | {
+        last = 'conv_last' if 'conv_last.weight' in shapes else 'upsapling.3'  # of our fused form
+        return frame_of(shapes, 'conv_first', last) | {
             'num_block': count_blocks(shapes, r'layers\.(\d+)\.'),
-            'upscale': upscale_of(shapes, 'upsapling'),
+            'upscale': upscale_of({n: s for n, s in shapes.items() if not n.startswith(last)}, 'upsapling'),
+            'fused': 'layers.0.atten.scale' not in shapes,
         }
 
 
 class RK4RDNFormat(CheckpointFormat):
+    """Their code has two networks: Heun steps with dual attention, Gaussian; and Euler steps without attention.
+
+    It saves a coefficient for the Euler steps as well, which it does not use.
+    """
+
     title, arch = 'ODE-RDN', 'RK4RDN'
     detect = ('sfe1.weight', 'rdbs.0.lff.weight', 'gff.0.weight')
-    unused = r'rdbs\.\d+\.spatial_att\.(theta|phi)\.(weight|bias)'  # saved in Gaussian mode as well
+    unused = r'rdbs\.\d+\.(one_\w+|spatial_att\.(theta|phi)\.(weight|bias))'  # by Euler steps; in Gaussian mode
     renames = (
         (r'^body\.(\d+)\.function\.0\.layers\.(\d+)\.', r'rdbs.\1.layers.\2.conv.'),
         (r'^body\.(\d+)\.function\.0\.local_fusion\.', r'rdbs.\1.lff.'),
@@ -315,7 +357,18 @@ class RK4RDNFormat(CheckpointFormat):
         (r'^conv_last\.', 'output.'),
     )
 
+    def required(self, arguments):
+        if arguments['attention'] == 'none':
+            return {'attention': 'none', 'order': 1}
+        return {'attention': 'dual', 'order': 2, 'non_local_mode': 'gaussian'}
+
     def arguments(self, shapes):
+        found = self.own_arguments(shapes)
+        if found['attention'] == 'none':
+            return found | {'order': 1}
+        return {name: value for name, value in found.items() if name not in self.undetectable(shapes)}
+
+    def own_arguments(self, shapes):
         frame = frame_of(shapes, 'sfe1', 'output')
         spatial, squeezed = 'rdbs.0.spatial_att.g.weight' in shapes, shapes.get('rdbs.0.se.fc.0.weight')
         found = frame | {
@@ -326,24 +379,47 @@ class RK4RDNFormat(CheckpointFormat):
             'order': 1 + ('rdbs.0.one_half' in shapes) + 2 * ('rdbs.0.one_sixth' in shapes),
             'attention': ('none', 'spatial', 'channel', 'dual')[spatial + 2 * bool(squeezed)],
         }
+        if spatial:
+            found['non_local_mode'] = 'embedded' if 'rdbs.0.spatial_att.theta.weight' in shapes else 'gaussian'
         return found | ({'squeeze_factor': frame['num_feat'] // squeezed[0]} if squeezed else {})
 
     def undetectable(self, shapes):
-        return {'non_local_mode': ('gaussian', 'embedded')} if 'rdbs.0.spatial_att.g.weight' in shapes else {}
+        own = self.own_arguments(shapes)
+        found = {'non_local_mode': ('gaussian', 'embedded')} if 'non_local_mode' in own else {}
+        is_known = own['attention'] in ('none', 'dual') or own['order'] == 1
+        return found if is_known else found | {'order': (1, own['order'])}
 
     def authors_shape(self, authors_name, shape):
         return shape[:2] if '.se.fc.' in authors_name else shape
 
     def constants(self, arguments, weights):
-        """θ and φ, which the authors' code saves in Gaussian mode and does not use."""
-        if arguments['attention'] not in ('spatial', 'dual') or arguments['non_local_mode'] == 'embedded':
-            return {}
+        """The coefficient of Euler steps, or θ and φ in Gaussian mode, which the authors' code does not use."""
+        if arguments['attention'] == 'none':
+            return {f'rdbs.{block}.one_half': torch.tensor([0.5]) for block in range(arguments['num_block'])}
         ends = [(end, f'g.{end}') for end in ('weight', 'bias')]
         return {
             f'rdbs.{block}.spatial_att.{name}.{end}': torch.zeros_like(weights[f'rdbs.{block}.spatial_att.{like}'])
             for block in range(arguments['num_block'])
             for name in ('theta', 'phi')
             for end, like in ends
+        }
+
+
+class DualAttentionRCANFormat(CheckpointFormat):
+    """For our names alone: the authors have not published theirs."""
+
+    title, arch = 'DualAttentionRCAN', 'DualAttentionRCAN'
+    detect = ('body.0.blocks.0.attention.0.value.weight', 'body.0.blocks.0.attention.1.bottleneck.0.weight')
+
+    def arguments(self, shapes):
+        frame = frame_of(shapes, 'conv_first', 'conv_last')
+        embedded = 'body.0.blocks.0.attention.0.query.weight' in shapes
+        return frame | {
+            'num_group': count_blocks(shapes, r'body\.(\d+)\.'),
+            'num_block': count_blocks(shapes, r'body\.0\.blocks\.(\d+)\.'),
+            'upscale': upscale_of(shapes, 'upsample'),
+            'non_local_mode': 'embedded' if embedded else 'gaussian',
+            'squeeze_factor': frame['num_feat'] // shapes['body.0.blocks.0.attention.1.bottleneck.0.weight'][0],
         }
 
 

@@ -1,6 +1,7 @@
 """Networks as commands name them: found, read from any checkpoint, recognised, built and loaded strictly."""
 
 import inspect
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,19 @@ from typing import Any, NamedTuple
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.convert.authors import FORMATS, CheckpointFormat
-from earn_plugin.convert.weight_files import Weights, describe_network, read_weights, registered_name
+from earn_plugin.convert.authors import FORMATS, CheckpointFormat, DualAttentionRCANFormat
+from earn_plugin.convert.weight_files import (
+    Weights,
+    describe_network,
+    published_name,
+    read_weights,
+    registered_name,
+)
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.protocols import Fusible
 
 ENDINGS = ('.pth', '.pt', '.safetensors')
+FUSED = ('fused', True)  # what is asked for, whereas the other arguments describe the checkpoint
 MOST_NAMED = 3  # names of a kind that an error lists
 
 
@@ -54,7 +62,7 @@ class ReadNetwork(NamedTuple):
     found: FoundNetwork
     scale: int | None
     title: str  # for messages
-    warnings: list[str]  # where the network differs from the checkpoint
+    warnings: list[str]  # where the network differs from the checkpoint, or may differ
 
 
 def find_network(choice: NetworkChoice) -> FoundNetwork:
@@ -64,7 +72,7 @@ def find_network(choice: NetworkChoice) -> FoundNetwork:
         UserError: no such network or file, the arguments do not fit, or the network has no fused form.
     """
     if choice.is_checkpoint:
-        found = read_network(Path(choice.model), choice.arguments, choice.arch).found
+        found = read_logged(Path(choice.model), choice.arguments, choice.arch)
     elif choice.arch not in (None, choice.model):
         raise UsageError(
             f'--arch {choice.arch} goes with a checkpoint ({", ".join(ENDINGS)}); {choice.model} is not a checkpoint'
@@ -114,12 +122,15 @@ def output_of(network: nn.Module, x: Tensor) -> Tensor:
     return output
 
 
-def load(path: str | Path, **arguments: Any) -> nn.Module:
+def load(path: str | Path, arch: str | None = None, **arguments: Any) -> nn.Module:
     """A network ready to run: N×C×H×W in [0, 1] → N×C×sH×sW.
 
     Args:
-        path: a file written by training or ``basicsr convert``, or an official checkpoint of one of the papers.
-        arguments: of the network, if they cannot be inferred from the weights, such as ``upscale`` of A2N.
+        path: a file written by training or ``basicsr convert``, an official checkpoint of one of the papers, or weights
+            of a registered network without architecture metadata, as stock BasicSR writes them.
+        arch: the registered network of such weights, unless their names identify it.
+        arguments: of the network, if they cannot be inferred from the weights, such as ``upscale`` of A2N. For files of
+            the last kind, those that have a default have it; a line in the log lists them.
 
     Returns:
         On the CPU, in evaluation mode; with the moving average of the weights if the file has one.
@@ -127,74 +138,118 @@ def load(path: str | Path, **arguments: Any) -> nn.Module:
     Raises:
         UserError: the file is missing or damaged, its network is not known, or an argument is missing or does not fit.
     """
-    return read_network(Path(path), arguments).found.network
+    return read_logged(Path(path), arguments, arch).network
+
+
+def read_logged(path: Path, arguments: dict[str, Any], arch: str | None) -> FoundNetwork:
+    """The network of ``read_network``; its warnings are logged."""
+    read = read_network(path, arguments, arch)
+    for warning in read.warnings:
+        logging.getLogger('earn_plugin').warning('%s: %s', path, warning)
+    return read.found
 
 
 def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None) -> ReadNetwork:
-    """A checkpoint as ``load`` takes it, or one of any registered network, given as ``arch``.
+    """A checkpoint as ``load`` takes it.
 
     Raises:
         UserError: as ``load``; the checkpoint belongs to a different network than ``arch``.
     """
     weights, description, within = read_weights(path)
-    if arch is not None:
-        if description.get('arch', arch) != arch:
-            raise UserError(f'{path} is a checkpoint of {description["arch"]}, not of {arch}')
-        if registered_name(arch) not in ARCH_REGISTRY:
-            raise UsageError(f'--arch {arch} is not registered; `basicsr list` shows what is')
-        description = description or {'arch': arch, 'arguments': arguments}
-    if arguments.get('fused') and not (description and description['arguments'].get('fused')):
-        raise UserError(f'{path} holds the training form; write the fused form with `basicsr convert IN OUT --fused`')
+    if arch is not None and registered_name(arch) not in ARCH_REGISTRY:
+        raise UsageError(f'{arch} is not registered; `basicsr list` shows what is')
+    kind, warnings = CheckpointFormat(), []
     if description:
-        kind = CheckpointFormat()
         title = kind.title = description['arch']
+        if arch not in (None, title):
+            raise UserError(f'{path} is a checkpoint of {title}, not of {arch}')
         for name, value in arguments.items():
-            if (recorded := description['arguments'].get(name)) != value:
+            if (recorded := description['arguments'].get(name)) != value and (name, value) != FUSED:
                 raise UserError(f'{path} has {name}={recorded!r}, not {value!r}')
+    elif official := recognise(weights, arch):
+        kind, title = official, f'official {official.title}'
+        description, _ = infer_arguments(path, kind, shapes_of(weights), arguments)
+    elif own := recognise_own(weights, arch):
+        title = kind.title = own.arch
+        description, default = infer_arguments(path, own, own.own_shapes(shapes_of(weights)), arguments, is_own=True)
+        if default:
+            warnings.append(
+                f'without architecture metadata, {own.arch} has its defaults for what cannot be inferred from the '
+                f'weights: {", ".join(default)}; set others with --set NAME=VALUE'
+            )
+    elif arch:
+        title = kind.title = arch
+        description = {'arch': arch, 'arguments': arguments}
     else:
-        kind = recognise(path, weights)
-        title = f'official {kind.title}'
-        network_opt = {'type': kind.arch, **infer_arguments(path, kind, weights, arguments)}
-        description = describe_network('net_g', {'network_g': network_opt, 'scale': network_opt.get('upscale')})
-    network, arguments = build(path, description), description['arguments']
+        raise UserError(
+            f'{path} is not recognised: its names begin with {", ".join(list(weights)[:MOST_NAMED])}. Recognised are '
+            f'the checkpoints of {", ".join(kind.title for kind in FORMATS)}, files written by training or `basicsr '
+            'convert`, and those of our networks; for any other registered network pass --arch NAME'
+        )
+    if arguments.get('fused') and not description['arguments'].get('fused'):
+        raise UserError(f'{path} holds the training form; write the fused form with `basicsr convert IN OUT --fused`')
+    arguments = description['arguments']
+    arch, network = build(path, description, weights)
     if forms := swapped_forms(network, arguments, weights):
         raise UserError(
             f'{path} holds the weights of the {forms[0]} form, but is read as the {forms[1]} form; unless the file '
             f'records it, pass --set fused={str(forms[0] == "fused").lower()}'
         )
-    warnings = kind.warnings(arguments, weights)
+    warnings += kind.warnings(arguments, weights)
     load_strictly(path, network, weights, kind, arguments)
-    found = FoundNetwork(network.eval(), description['arch'], arguments)
+    found = FoundNetwork(network.eval(), arch, arguments)
     source = f' (weights from {within})' if within else ''
     return ReadNetwork(found, description.get('scale'), f'{title} checkpoint{source}', warnings)
 
 
-def recognise(path: Path, weights: Weights) -> CheckpointFormat:
-    for kind in FORMATS:
-        if all(name in weights for name in kind.detect):
-            return kind
-    raise UserError(
-        f'{path} is not recognised: its names begin with {", ".join(list(weights)[:MOST_NAMED])}. Recognised are the '
-        f'checkpoints of {", ".join(kind.title for kind in FORMATS)}, and files written by training or '
-        '`basicsr convert`; `basicsr complexity` and `basicsr ntire` take those of any registered network with '
-        '--arch NAME'
-    )
+def shapes_of(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
 
-def infer_arguments(path: Path, kind: CheckpointFormat, weights: Weights, given: dict[str, Any]) -> dict[str, Any]:
-    """The network's arguments, inferred from the shapes of the weights or given; the two must agree."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+def can_be(kind: CheckpointFormat, arch: str | None) -> bool:
+    """Whether a format is that of a network: of any if none is given, and not of a project's own of the same name."""
+    return arch is None or published_name(kind.arch) == registered_name(arch)
+
+
+def recognise(weights: Weights, arch: str | None = None) -> CheckpointFormat | None:
+    """The authors' format that weights have."""
+    shapes = shapes_of(weights)
+    return next((kind for kind in FORMATS if can_be(kind, arch) and kind.matches(shapes)), None)
+
+
+def recognise_own(weights: Weights, arch: str | None = None) -> CheckpointFormat | None:
+    """The format of the network whose own names weights have."""
+    shapes, kinds = shapes_of(weights), [*FORMATS, DualAttentionRCANFormat()]
+    return next((kind for kind in kinds if can_be(kind, arch) and kind.matches(kind.own_shapes(shapes))), None)
+
+
+def infer_arguments(
+    path: Path,
+    kind: CheckpointFormat,
+    shapes: dict[str, tuple[int, ...]],
+    given: dict[str, Any],
+    is_own: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """The description of a network from the shapes of its weights and what is given; the two must agree.
+
+    An argument that cannot be inferred must be given, unless the names are our own and its default is possible. Also
+    returns which arguments have their default, as NAME=VALUE.
+    """
     try:
-        inferred, undetectable = kind.arguments(shapes), kind.undetectable(shapes)
+        inferred = kind.own_arguments(shapes) if is_own else kind.arguments(shapes)
+        undetectable = kind.undetectable(shapes)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f'{path} looks like {kind.title}, but its weights do not fit: {reason_of(error)}') from error
-    known = inspect.signature(ARCH_REGISTRY.get(registered_name(kind.arch))).parameters
+    registered = published_name(kind.arch)
+    known = inspect.signature(ARCH_REGISTRY.get(registered)).parameters
     for name, value in given.items():
         if name not in known:
             raise UsageError(f'{kind.arch} has no argument {name}; possible: {", ".join(known)}')
-        if name in inferred and inferred[name] != value:
+        if name in inferred and inferred[name] != value and (name, value) != FUSED:
             raise UsageError(f'{path} is a checkpoint of {kind.title} with {name}={inferred[name]}, not {value!r}')
     for name, choices in undetectable.items():
+        if name in inferred or (is_own and name not in given and known[name].default in choices):
+            continue
         if name not in given:
             flag = '--upscale ' if name == 'upscale' else f'--set {name}='
             listed = ' or '.join(f'{flag}{choice}' for choice in choices)
@@ -202,20 +257,37 @@ def infer_arguments(path: Path, kind: CheckpointFormat, weights: Weights, given:
         if given[name] not in choices:
             listed = ' or '.join(map(str, choices))
             raise UsageError(f'{path} ({kind.title}): {name} must be {listed} here, got {given[name]!r}')
-    return inferred | given
+    network_opt = {'type': registered, **given, **inferred}
+    description = describe_network('net_g', {'network_g': network_opt, 'scale': network_opt.get('upscale')})
+    return description, [f'{n}={v}' for n, v in description['arguments'].items() if n not in network_opt]
 
 
-def build(path: Path, description: dict[str, Any]) -> nn.Module:
+def build(path: Path, description: dict[str, Any], weights: Weights) -> tuple[str, nn.Module]:
+    """The network of a description, and its registered name.
+
+    Where a project has its own network of that name, the description may mean that of this package or of BasicSR, which
+    then has a suffix: the names of the weights decide.
+    """
     arch = description['arch']
     if registered_name(arch) not in ARCH_REGISTRY:
         raise UserError(
             f'{path}: {arch} is not registered; `basicsr list` shows what is, --import MODULE or '
             '--arch-file FILE registers your own'
         )
-    try:
-        return ARCH_REGISTRY.get(registered_name(arch))(**description['arguments'])
-    except Exception as error:  # networks may raise anything for arguments that do not fit
-        raise UserError(f'{path}: {arch} cannot be built: {reason_of(error)}') from error
+    suffixed = f'{arch}_basicsr'
+    errors, networks = [], {}
+    for name in [arch, suffixed] if suffixed in ARCH_REGISTRY else [arch]:
+        try:
+            network = ARCH_REGISTRY.get(registered_name(name))(**description['arguments'])
+        except Exception as error:  # networks may raise anything for arguments that do not fit
+            errors.append(error)
+            continue
+        if network.state_dict().keys() == weights.keys():
+            return name, network
+        networks[name] = network
+    if not networks:
+        raise UserError(f'{path}: {arch} cannot be built: {reason_of(errors[0])}') from errors[0]
+    return next(iter(networks.items()))
 
 
 def swapped_forms(network: nn.Module, arguments: dict[str, Any], weights: Weights) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import earn_plugin
 from earn_plugin.convert import convert, load
+from earn_plugin.convert.seals import digest_of
 from earn_plugin.convert.weight_files import read_weights, write_weights
 from earn_plugin.errors import UsageError, UserError
 from tests.helpers.command import command, command_here
@@ -39,19 +40,25 @@ def error_of(case, network) -> float:
 
 @pytest.mark.parametrize('name', CASES)
 def test_outputs_are_the_authors_and_the_way_back_gives_the_same_file(golden, tmp_path, name):
-    """Except θ and φ of the Gaussian mode, which the authors save and never use."""
+    """Except what ODE-RDN's code saves and never uses: θ and φ in Gaussian mode, the coefficient of Euler steps.
+
+    It has no steps of order 4.
+    """
     case = golden(name)
     official = write(tmp_path / 'official.pth', case.weights)
     convert(official, tmp_path / 'ours.pth', UNDETECTABLE.get(name, {}))
     assert error_of(case, load(tmp_path / 'ours.pth')) < 1e-9
     assert error_of(case, earn_plugin.load(official, **UNDETECTABLE.get(name, {}))) < 1e-9
+    if name == 'rkrdn_rk4_dual_x4':
+        return
     convert(tmp_path / 'ours.pth', tmp_path / 'back.pth', {}, to_authors=True)
     back = torch.load(tmp_path / 'back.pth', weights_only=True)
     back = back.get('params_ema', back)
     for key, value in case.weights.items():
         assert back[key].shape == value.shape, key
         assert torch.equal(back[key].double(), value) or '.theta.' in key or '.phi.' in key
-    assert all(key in case.weights or key.startswith(('sub_mean.', 'add_mean.')) for key in back)
+    added = [key for key in back if key not in case.weights and not key.startswith(('sub_mean.', 'add_mean.'))]
+    assert added == ([f'rdbs.{block}.one_half' for block in range(3)] if name == 'rkrdn_euler_none_x3' else [])
 
 
 NETWORKS = {
@@ -64,19 +71,13 @@ NETWORKS = {
     ],
     'RNAN': [{'num_feat': 4, 'num_block': n, 'upscale': 3} for n in (2, 3, 5)],
     'EARN': [
-        {'num_feat': 8, 'num_block': 2, 'groups': 2, 'squeeze_factor': 4, 'variant': 'released', 'use_skip': False},
+        {'num_feat': 8, 'num_block': 2, 'groups': 8, 'squeeze_factor': 4, 'variant': 'released', 'use_skip': False},
         {'num_feat': 16, 'num_block': 1, 'variant': 'released', 'use_asca': False, 'window_size': 5},
         {'num_feat': 16, 'num_block': 1, 'variant': 'released', 'use_local_attention': False},
     ],
     'RK4RDN': [
-        {'num_feat': 8, 'num_block': 2, 'num_layer': 2, 'order': o, 'attention': a, 'non_local_mode': m}
-        for o, a, m in (
-            (1, 'none', 'gaussian'),
-            (2, 'spatial', 'embedded'),
-            (2, 'channel', 'gaussian'),
-            (4, 'dual', 'gaussian'),
-            (4, 'dual', 'embedded'),
-        )
+        {'num_feat': 8, 'num_block': 2, 'num_layer': 2, 'order': order, 'attention': attention}
+        for order, attention in ((1, 'none'), (2, 'dual'))
     ],
 }
 
@@ -86,8 +87,9 @@ def test_every_variant_is_converted_to_the_authors_form_and_back(tmp_path, arch,
     network = build_network({'type': arch, **arguments})
     torch.save({'params': network.state_dict(), 'arch': arch, 'arguments': arguments}, tmp_path / 'ours.pth')
     convert(tmp_path / 'ours.pth', tmp_path / 'official.pth', {}, to_authors=True)
-    undetectable = {k: arguments[k] for k in ('upscale', 'use_skip', 'non_local_mode') if k in arguments}
+    undetectable = {k: arguments[k] for k in ('upscale', 'use_skip') if k in arguments}
     undetectable |= {'use_skip': arguments.get('use_skip', True)} if arch == 'EARN' else {}
+    undetectable |= {'non_local_mode': 'gaussian'} if arguments.get('attention') == 'dual' else {}
     back = load(tmp_path / 'official.pth', **undetectable)
     assert type(back) is type(network)
     assert all(torch.equal(value, back.state_dict()[key]) for key, value in network.state_dict().items())
@@ -115,7 +117,15 @@ def lgvan(golden):
 
 @pytest.mark.parametrize(
     ('nested', 'prefix'),
-    [(('params',), ''), (('state_dict',), 'module.'), (('model', 'state_dict'), 'module.module.'), ((), 'module.')],
+    [
+        (('params',), ''),
+        (('state_dict',), 'module.'),
+        (('model', 'state_dict'), 'module.module.'),
+        ((), 'module.'),
+        ((), '_orig_mod.'),
+        (('params',), 'module._orig_mod.'),
+        (('weights_of_generator',), '_orig_mod.module.'),
+    ],
 )
 def test_nested_and_prefixed_weights_are_found(tmp_path, lgvan, nested, prefix):
     content = {prefix + name: tensor for name, tensor in lgvan.items()}
@@ -126,6 +136,17 @@ def test_nested_and_prefixed_weights_are_found(tmp_path, lgvan, nested, prefix):
     network = load(tmp_path / 'x.pth')
     assert torch.equal(network.conv_first.weight, lgvan['conv_first.weight'])
     assert not network.training
+
+
+def test_several_unusual_keys_are_reported(tmp_path, lgvan):
+    message = message_of(tmp_path, {'g': lgvan, 'd': lgvan, 'epoch': 3})
+    assert 'holds weights under g, d; save one of them alone' in message
+
+
+def test_compiled_layers_are_found(tmp_path, lgvan):
+    """As torch.compile names them if it compiles a part of the network in place."""
+    compiled = {name.replace('layers.0.', 'layers.0._orig_mod.'): tensor for name, tensor in lgvan.items()}
+    assert torch.equal(load(write(tmp_path / 'x.pth', compiled)).conv_first.weight, lgvan['conv_first.weight'])
 
 
 def test_the_moving_average_is_preferred_and_reported(tmp_path, lgvan):
@@ -165,6 +186,20 @@ def test_what_cannot_be_inferred_must_be_given(golden, tmp_path):
     assert 'pass --set non_local_mode=gaussian or --set non_local_mode=embedded' in message
     assert '--set use_skip=True or --set use_skip=False' in message_of(tmp_path, golden('earn_code_x2_f32g2').weights)
     assert 'upscale must be 2 or 3 here, got 4' in message_of(tmp_path, golden('a2n_x3').weights, upscale=4)
+
+
+def test_the_authors_network_without_attention_is_an_euler_step(golden, tmp_path):
+    """Their code saves a coefficient and does not use it."""
+    case = golden('rkrdn_euler_none_x3')
+    coefficients = {f'rdbs.{block}.one_half': torch.tensor([0.4]) for block in range(3)}
+    assert error_of(case, load(write(tmp_path / 'x.pth', case.weights | coefficients))) < 1e-9
+
+
+def test_a_coefficient_that_the_authors_network_may_not_use(golden, tmp_path):
+    weights = {name: tensor for name, tensor in golden('rkrdn_rk2_dual_x2').weights.items() if 'spatial' not in name}
+    assert '--set order=1 or --set order=2' in message_of(tmp_path, weights)
+    outputs = [load(tmp_path / 'x.pth', order=order)(torch.ones(1, 3, 4, 4)) for order in (1, 2)]
+    assert not torch.allclose(*outputs)
 
 
 def test_given_arguments_must_agree_with_the_weights(tmp_path, lgvan):
@@ -210,7 +245,8 @@ def test_a_foreign_description_is_ignored(tmp_path, lgvan, more):
 def test_prefixes_in_safetensors_and_their_metadata(tmp_path, lgvan):
     prefixed = {f'module.{name}': tensor for name, tensor in lgvan.items()}
     for text in ('null', '[]', '{"arch": 3}'):
-        save_file(prefixed, tmp_path / 'x.safetensors', {'earn_plugin': text})
+        metadata = {'earn_plugin': text}
+        save_file(prefixed, tmp_path / 'x.safetensors', metadata | {'sha256': digest_of(prefixed, metadata)})
         assert torch.equal(load(tmp_path / 'x.safetensors').conv_last.bias, lgvan['conv_last.bias'])
     save_file({}, tmp_path / 'x.safetensors')
     with pytest.raises(UserError, match='holds no weights'):
@@ -290,6 +326,31 @@ def test_nothing_is_overwritten_by_mistake(tmp_path, lgvan):
     ('arch', 'arguments', 'message'),
     [
         ('EARN', {'num_feat': 16, 'num_block': 1}, 'supports only variant=released, not paper'),
+        ('EARN', {'num_feat': 16, 'num_block': 1, 'variant': 'released', 'groups': 4}, 'only groups=16, not 4'),
+        (
+            'RNAN',
+            {'num_feat': 4, 'num_block': 2, 'num_in_ch': 1, 'num_out_ch': 1, 'rgb_mean': [0.4]},
+            'num_in_ch=3, not 1',
+        ),
+        (
+            'RCAN',
+            {'num_in_ch': 3, 'num_out_ch': 3, 'num_group': 1, 'num_block': 1, 'res_scale': 0.1},
+            'only res_scale=1',
+        ),
+        ('A2N', {'num_block': 1, 'branch_weights': 'equal'}, 'only branch_weights=dynamic, not equal'),
+        ('A2N', {'num_block': 1, 'img_range': 1.0}, 'only img_range=255, not 1.0'),
+        *[
+            ('RK4RDN', {'num_feat': 8, 'num_block': 1, 'order': o, 'attention': a, 'non_local_mode': m}, message)
+            for o, a, m, message in (
+                (1, 'dual', 'gaussian', 'only order=2, not 1'),
+                (4, 'dual', 'gaussian', 'only order=2, not 4'),
+                (2, 'dual', 'embedded', 'only non_local_mode=gaussian, not embedded'),
+                (2, 'none', 'gaussian', r'only order=1, not 2 \(with attention=none\)'),
+                (4, 'none', 'gaussian', 'only order=1, not 4'),
+                (2, 'spatial', 'gaussian', 'only attention=dual, not spatial'),
+                (1, 'channel', 'gaussian', 'only attention=dual, not channel'),
+            )
+        ],
         ('HAN', {'num_feat': 4, 'num_group': 3, 'num_block': 1, 'squeeze_factor': 2}, 'only num_group=10, not 3'),
         ('EDSR', {'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1}, 'EDSR; possible: A2N'),
     ],

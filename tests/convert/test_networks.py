@@ -1,10 +1,14 @@
 import pytest
 import torch
+from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from earn_plugin.convert.networks import NetworkChoice, find_network
+import earn_plugin
+from earn_plugin.convert import convert
+from earn_plugin.convert.networks import NetworkChoice, find_network, read_network
 from earn_plugin.errors import UsageError, UserError
+from tests.helpers.command import command_here
 
 SMALL = {'num_feat': 4, 'num_block': 1}
 
@@ -88,6 +92,119 @@ def test_a_checkpoint(tmp_path, is_described):
     if is_described:
         with pytest.raises(UserError, match='is a checkpoint of LGVAN, not of A2N'):
             find_network(NetworkChoice(choice.model, arch='A2N'))
+
+
+PLAIN = {  # arguments of networks, and which of them cannot be inferred from the weights
+    'EARN': [
+        ({'num_feat': 16, 'num_block': 2, 'upscale': 3}, ()),
+        ({'num_feat': 16, 'num_block': 1, 'groups': 2, 'squeeze_factor': 4, 'window_size': 5}, ()),
+        ({'num_feat': 16, 'num_block': 1, 'use_asca': False, 'squeeze_factor': 8}, ()),
+        ({'num_feat': 16, 'num_block': 1, 'use_local_attention': False, 'use_skip': False}, ('use_skip',)),
+        ({'num_feat': 16, 'num_block': 1, 'variant': 'released', 'img_range': 1.0}, ('img_range',)),
+        ({'num_feat': 16, 'num_block': 1, 'variant': 'released', 'use_asca': False}, ()),
+        ({'num_feat': 16, 'num_in_ch': 1, 'num_out_ch': 1, 'rgb_mean': [0.4]}, ('rgb_mean',)),
+    ],
+    'A2N': [
+        ({'num_feat': 16, 'num_upfeat': 12, 'num_block': 2, 'variant': 'A2N-M'}, ()),
+        ({'num_block': 1, 'upscale': 3}, ('upscale',)),
+        ({'num_block': 1, 'branch_weights': 'equal'}, ('branch_weights',)),
+        ({'num_block': 1, 'branch_weights': 'attention', 'upscale': 2}, ('branch_weights', 'upscale')),
+    ],
+    'LGVAN': [
+        ({'num_feat': 4, 'num_block': 2, 'upscale': s, 'fused': f}, ()) for s in (2, 3, 4) for f in (False, True)
+    ],
+    'HAN': [({'num_feat': 8, 'num_group': 3, 'num_block': 2, 'squeeze_factor': 4, 'upscale': 8}, ())],
+    'RNAN': [({'num_feat': 4, 'num_block': 2, 'upscale': 3}, ()), ({'num_feat': 4, 'num_block': 4}, ())],
+    'RK4RDN': [
+        ({'num_feat': 8, 'num_block': 1, 'num_layer': 2, 'order': o, 'attention': a, **m}, ())
+        for o in (1, 2, 4)
+        for a, m in (
+            ('none', {}),
+            ('channel', {'squeeze_factor': 4}),
+            ('spatial', {'non_local_mode': 'embedded'}),
+            ('dual', {'non_local_mode': 'gaussian'}),
+        )
+    ],
+    'DualAttentionRCAN': [
+        ({'num_feat': 8, 'num_group': 2, 'num_block': 3, 'squeeze_factor': 4, 'upscale': 2, 'non_local_mode': m}, ())
+        for m in ('gaussian', 'embedded')
+    ],
+    'RCAN': [
+        ({'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_group': 2, 'num_block': 1, 'squeeze_factor': 4}, ())
+    ],
+}
+
+
+@pytest.mark.parametrize(('arch', 'case'), [(arch, case) for arch, cases in PLAIN.items() for case in cases])
+def test_weights_of_our_networks_without_metadata(tmp_path, arch, case):
+    """As stock BasicSR writes them: the sizes are read from the shapes."""
+    arguments, needed = case
+    network = build_network({'type': arch, **arguments}).eval()
+    torch.save({'params': network.state_dict()}, path := tmp_path / 'net_g_latest.pth')
+    given = {name: arguments[name] for name in needed}
+    found = read_network(path, given).found
+    assert arguments.items() <= found.arguments.items()
+    convert(path, tmp_path / 'ours.pth', given, arch=arch)
+    x = torch.rand(1, arguments.get('num_in_ch', 3), 6, 7)
+    with torch.no_grad():
+        for loaded in (earn_plugin.load(path, arch=arch, **given), earn_plugin.load(tmp_path / 'ours.pth')):
+            assert type(loaded) is type(network)
+            assert torch.equal(loaded(x), network(x))
+
+
+def test_what_the_weights_do_not_show_is_asked_for_or_reported(tmp_path, capsys, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'params': build_network({'type': 'A2N', 'num_block': 1, 'upscale': 3}).state_dict()}, 'a2n.pth')
+    with pytest.raises(
+        UsageError, match='upscale cannot be inferred from the weights; pass --upscale 2 or --upscale 3'
+    ):
+        earn_plugin.load('a2n.pth')
+    printed = command_here('convert', 'a2n.pth', 'out.pth', '--arch', 'A2N', '--set', 'upscale=3', capsys=capsys)
+    assert 'A2N has its defaults for what cannot be inferred from the weights: img_range=255.0; set' in printed
+    command_here('convert', 'a2n.pth', 'o.pth', '--upscale', 3, '--set', 'img_range=1', capsys=capsys)
+    assert earn_plugin.load('o.pth').img_range == 1
+    with pytest.raises(UsageError, match=r'a2n\.pth is a checkpoint of A2N with num_feat=40, not 16'):
+        earn_plugin.load('a2n.pth', arch='A2N', num_feat=16, upscale=3)
+    torch.save(build_network({'type': 'EARN', 'num_feat': 16, 'num_block': 1}).state_dict(), 'earn.pth')
+    find_network(NetworkChoice('earn.pth'))
+    assert 'earn.pth: without architecture metadata, EARN has its defaults' in caplog.text
+    assert 'use_skip=True, img_range=255.0, rgb_mean=' in caplog.text
+    with pytest.raises(UserError, match='looks like HAN, but its weights do not fit'):
+        earn_plugin.load('earn.pth', arch='HAN')
+
+
+@pytest.fixture
+def clash(monkeypatch):
+    """The registry of a project that has a HAN of its own; ours has a suffix then."""
+
+    class HAN(nn.Conv2d):
+        def __init__(self, size: int = 3):
+            super().__init__(size, 3, 1)
+
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'HAN_basicsr', ARCH_REGISTRY._obj_map['HAN'])
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'HAN', HAN)
+    return HAN
+
+
+def test_a_project_with_a_network_of_the_same_name(golden, tmp_path, clash, monkeypatch):
+    """Official checkpoints give ours; a file that records the name gives whichever its weights fit."""
+    ours = ARCH_REGISTRY.get('HAN_basicsr')
+    torch.save(golden('han_x2_f16b2').weights, tmp_path / 'official.pth')
+    assert type(earn_plugin.load(tmp_path / 'official.pth')) is ours
+    convert(tmp_path / 'official.pth', tmp_path / 'ours.pth')
+    assert type(earn_plugin.load(tmp_path / 'ours.pth')) is ours
+    torch.save(ours(num_feat=16, num_group=1, num_block=1).state_dict(), tmp_path / 'plain.pth')
+    assert type(earn_plugin.load(tmp_path / 'plain.pth')) is ours
+    assert type(earn_plugin.load(tmp_path / 'plain.pth', arch='HAN_basicsr')) is ours
+    torch.save({'params': clash(1).state_dict(), 'arch': 'HAN', 'arguments': {'size': 1}}, tmp_path / 'theirs.pth')
+    assert type(earn_plugin.load(tmp_path / 'theirs.pth')) is clash
+    torch.save(clash(1).state_dict(), tmp_path / 'bare.pth')
+    assert type(earn_plugin.load(tmp_path / 'bare.pth', arch='HAN', size=1)) is clash
+    convert(tmp_path / 'ours.pth', tmp_path / 'back.pth', to_authors=True)
+    with pytest.raises(UserError, match='no authors published checkpoints of HAN'):
+        convert(tmp_path / 'theirs.pth', tmp_path / 'x.pth', to_authors=True)
+    monkeypatch.undo()
+    assert type(earn_plugin.load(tmp_path / 'ours.pth')) is ours
 
 
 def test_the_fused_form():
