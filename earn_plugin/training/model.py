@@ -6,52 +6,113 @@ from typing import Any
 
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
+from basicsr.utils import get_root_logger
+from torch import nn
 
-from earn_plugin.convert.weight_files import describe_network, is_description, load_torch_file
+from earn_plugin.convert.authors import CheckpointFormat
+from earn_plugin.convert.networks import MOST_NAMED, load_strictly, recognise
+from earn_plugin.convert.weight_files import Weights, bare_names, describe_network, find_weights, is_weights, read_file
 from earn_plugin.errors import UserError
 
 
 def build_checked_model(opt: dict[str, Any]) -> BaseModel:
-    """The model of the options; files to be loaded are compared with its networks first.
+    """The model of the options; the files that it loads may have any common form.
 
     Raises:
         UserError: the model cannot use an argument or a file.
     """
-    check_pretrained(opt)
+    stock = BaseModel.load_network
+    BaseModel.load_network = load_network
     try:
         return build_model(opt)
     except (ValueError, KeyError, AssertionError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
         raise UserError(f'the model {opt["model_type"]} cannot be built: {kind}{error}') from error
+    finally:
+        BaseModel.load_network = stock
 
 
-def check_pretrained(opt: dict[str, Any]) -> None:
-    """Compare the metadata of the network files to be loaded with the networks of the options.
+def load_network(
+    model: BaseModel, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
+) -> None:
+    """In place of BaseModel's method: load a file of any form that ``load`` takes into a network of a model.
 
     Raises:
-        UserError: a file is missing, damaged, or belongs to a different network.
+        UserError: the file is missing, damaged or belongs to a different network, its weights cannot be found, or they
+            do not fit; if not ``strict``, none of them fits.
     """
-    for key, path in opt['path'].items():
-        if not key.startswith('pretrain_network_') or path is None:
-            continue
-        label = key.removeprefix('pretrain_')
-        if path.endswith('.safetensors'):
-            raise UserError(f'path.{key}: BasicSR cannot read safetensors; first run basicsr convert {path} X.pth')
-        content = load_torch_file(Path(path))
-        wanted = describe_network(label.replace('network_', 'net_'), opt)
-        if not is_description(content) or not wanted or not opt['path'].get(f'strict_load_{label[-1]}', True):
-            continue
-        has, asks = flatten(content['arguments']), flatten(wanted['arguments'])
-        if content['arch'] != wanted['arch']:
-            differing = [f'the file has {content["arch"]}, the options {wanted["arch"]}']
-        else:
-            differing = [
-                f'{".".join(key)}: the file has {has[key]!r}, the options {asks[key]!r}'
-                for key in sorted(has.keys() & asks.keys())
-                if has[key] != asks[key]
-            ]
-        if differing:
-            raise UserError(f'{path} belongs to a different {label}: {"; ".join(differing)}')
+    path, bare, logger = Path(load_path), model.get_bare_model(net), get_root_logger()
+    label = next((name for name, value in vars(model).items() if value is net), 'net_g').removesuffix('_ema')
+    content, description = read_file(path)
+    if strict:
+        compare_descriptions(path, label, description, describe_network(label, model.opt))
+    weights, within = choose_weights(path, content, param_key, label, model.opt['path'])
+    own = bare.state_dict()
+    if not weights.keys() & own.keys():
+        weights = bare_names(weights)
+    logger.info(f'loading {type(bare).__name__} from {path}' + (f' ({within})' if within else ''))
+    fitting = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
+    official = None if fitting else recognise(weights)
+    if official and not description:
+        raise UserError(f'{path} is an official checkpoint of {official.title}; first run basicsr convert {path} X.pth')
+    if strict:
+        kind = CheckpointFormat()
+        kind.title = type(bare).__name__
+        load_strictly(path, bare, weights, kind, {})
+        return
+    if not fitting:
+        raise UserError(
+            f'{path} has no weight whose name and shape fit {type(bare).__name__}: its names begin with '
+            f'{", ".join(list(weights)[:MOST_NAMED])}, those of the network with {", ".join(list(own)[:MOST_NAMED])}'
+        )
+    logger.warning(f'{path}: {len(fitting)} of the {len(own)} weights of {type(bare).__name__} fit and are loaded')
+    model._print_different_keys_loading(net, dict(weights), strict)
+    bare.load_state_dict({name: weights[name] for name in fitting}, strict=False)
+
+
+def choose_weights(
+    path: Path, content: dict[str, Any], param_key: str | None, label: str, options: dict[str, Any]
+) -> tuple[Weights, str]:
+    """The weights that BasicSR would load, or else those that ``load`` would, and the keys that they are nested in.
+
+    ``param_key`` is the key that a model asks for: ``path: param_key_g`` or params; params_ema for moving averages.
+    """
+    option = f'param_key_{label.removeprefix("net_")}'
+    given = options.get(option, 'params')
+    is_usual = given in ('params', 'params_ema')  # then any other form is taken, as BasicSR takes params for params_ema
+    remedy = f'set path: {option}: KEY'
+    for key in (param_key, given, 'params' if is_usual else given):
+        if key is not None and isinstance(content.get(key), dict):
+            weights, within = find_weights(path, content[key], remedy)
+            return weights, '.'.join(filter(None, (key, within)))
+    if not is_usual and not (given is None and is_weights(content)):
+        keys = ', '.join(str(key) for key, value in content.items() if isinstance(value, dict))
+        asked = 'weights without a key' if given is None else given
+        has = f'it has {keys}: {remedy}' if keys else f'its weights have none: set path: {option}: ~'
+        raise UserError(f'{path} does not have what path: {option} asks for ({asked}); {has}')
+    return find_weights(path, content, remedy)
+
+
+def compare_descriptions(path: Path, label: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Compare the metadata of a network file with the network of the options; either may be empty.
+
+    Raises:
+        UserError: the file belongs to a different network.
+    """
+    if not found or not wanted:
+        return
+    has, asks = flatten(found['arguments']), flatten(wanted['arguments'])
+    if found['arch'] != wanted['arch']:
+        differing = [f'the file has {found["arch"]}, the options {wanted["arch"]}']
+    else:
+        differing = [
+            f'{".".join(key)}: the file has {has[key]!r}, the options {asks[key]!r}'
+            for key in sorted(has.keys() & asks.keys())
+            if has[key] != asks[key]
+        ]
+    if differing:
+        network = label.replace('net_', 'network_')
+        raise UserError(f'{path} belongs to a different {network}: {"; ".join(differing)}')
 
 
 def flatten(opt: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

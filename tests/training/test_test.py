@@ -106,7 +106,7 @@ def test_an_unsuitable_network_file_is_reported(options, tmp_path, run_here):
     opt, _ = options
     torch.save({'params': {}}, tmp_path / 'net.pth')
     printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
-    assert 'Missing key' in printed
+    assert 'net.pth holds no weights' in printed
     (tmp_path / 'net.pth').write_bytes(b'not a network')
     printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
     assert 'net.pth cannot be loaded: it is damaged, or not a checkpoint' in printed
