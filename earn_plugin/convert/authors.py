@@ -226,7 +226,7 @@ class EARNFormat(EDSRFormat):
         return super().authors_name(name, arguments | {'down': int(arguments['use_local_attention'])})
 
     def authors_shape(self, authors_name, shape):
-        rows = {'rel_h': (shape[0], 1, 1, 1, shape[-1], 1), 'rel_w': (shape[0], 1, 1, 1, 1, shape[-1])}
+        rows = {'rel_h': (*shape[:1], 1, 1, 1, *shape[1:], 1), 'rel_w': (*shape[:1], 1, 1, 1, 1, *shape[1:])}
         return rows.get(authors_name.rpartition('.')[2], shape)
 
 

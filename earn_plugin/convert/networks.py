@@ -161,7 +161,7 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
     kind, warnings = CheckpointFormat(), []
     if description:
         title = kind.title = description['arch']
-        if arch not in (None, title):
+        if arch is not None and registered_name(arch) != registered_name(title):
             raise UserError(f'{path} is a checkpoint of {title}, not of {arch}')
         for name, value in arguments.items():
             if (recorded := description['arguments'].get(name)) != value and (name, value) != FUSED:

@@ -20,6 +20,7 @@ from earn_plugin.errors import UserError
 Weights = dict[str, Tensor]
 NESTED = ('params_ema', 'params', 'state_dict', 'model')  # the moving average first
 DESCRIPTION = ('arch', 'arguments', 'scale')
+MOST_KEYS = 6  # of a file that an error lists
 DATA = (bool, int, float, str, type(None), list, tuple, dict)
 
 
@@ -48,7 +49,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return content, description if is_description(description) else {}  # other projects also write an arch
 
 
-def find_weights(path: Path, content: dict[str, Any], remedy: str = 'save one of them alone') -> tuple[Weights, str]:
+def find_weights(path: Path, content: dict[str, Any], remedy: str = 'save the weights alone') -> tuple[Weights, str]:
     """The weights in the content of a file, and the keys that they are nested in.
 
     Raises:
@@ -59,8 +60,10 @@ def find_weights(path: Path, content: dict[str, Any], remedy: str = 'save one of
         if several := [str(key) for key, value in content.items() if is_weights(value)]:
             raise UserError(f'{path} holds weights under {", ".join(several)}; {remedy}')
         other = [f'{k!r} is {type(v).__name__}' for k, v in content.items() if not _is_weight(k, v)]
+        keys = ', '.join(str(key) for key in list(content)[:MOST_KEYS])
         raise UserError(
-            f'{path} holds no weights, neither itself nor in {", ".join(NESTED)} ({other[0] if other else "empty"})'
+            f'{path} holds no weights, neither itself nor in {", ".join(NESTED)} ({other[0] if other else "empty"}); '
+            f'its keys are {keys or "none"}; {remedy}'
         )
     for key in within:
         content = content[key]

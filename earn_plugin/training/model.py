@@ -11,8 +11,16 @@ from torch import nn
 
 from earn_plugin.convert.authors import CheckpointFormat
 from earn_plugin.convert.networks import MOST_NAMED, load_strictly, recognise
-from earn_plugin.convert.weight_files import Weights, bare_names, describe_network, find_weights, is_weights, read_file
-from earn_plugin.errors import UserError
+from earn_plugin.convert.weight_files import (
+    Weights,
+    bare_names,
+    describe_network,
+    find_weights,
+    is_weights,
+    read_file,
+    registered_name,
+)
+from earn_plugin.errors import UsageError, UserError
 
 
 def build_checked_model(opt: dict[str, Any]) -> BaseModel:
@@ -89,7 +97,7 @@ def choose_weights(
         keys = ', '.join(str(key) for key, value in content.items() if isinstance(value, dict))
         asked = 'weights without a key' if given is None else given
         has = f'it has {keys}: {remedy}' if keys else f'its weights have none: set path: {option}: ~'
-        raise UserError(f'{path} does not have what path: {option} asks for ({asked}); {has}')
+        raise UsageError(f'{path} does not have what path: {option} asks for ({asked}); {has}')
     return find_weights(path, content, remedy)
 
 
@@ -102,7 +110,7 @@ def compare_descriptions(path: Path, label: str, found: dict[str, Any], wanted: 
     if not found or not wanted:
         return
     has, asks = flatten(found['arguments']), flatten(wanted['arguments'])
-    if found['arch'] != wanted['arch']:
+    if registered_name(found['arch']) != registered_name(wanted['arch']):
         differing = [f'the file has {found["arch"]}, the options {wanted["arch"]}']
     else:
         differing = [
