@@ -56,12 +56,11 @@ def load_network(
         compare_descriptions(path, label, description, describe_network(label, model.opt))
     weights, within = choose_weights(path, content, param_key, label, model.opt['path'])
     own = bare.state_dict()
-    if not weights.keys() & own.keys():
-        weights = bare_names(weights)
+    weights = max(weights, bare_names(weights), key=lambda named: len(named.keys() & own.keys()))
     logger.info(f'loading {type(bare).__name__} from {path}' + (f' ({within})' if within else ''))
     fitting = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
-    official = None if fitting else recognise(weights)
-    if official and not description:
+    official = recognise(weights)
+    if official and len(fitting) < len(own) / 2:  # some authors' names are ours
         raise UserError(f'{path} is an official checkpoint of {official.title}; first run basicsr convert {path} X.pth')
     if strict:
         kind = CheckpointFormat()

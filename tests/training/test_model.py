@@ -45,6 +45,7 @@ WRAPPED = {  # how others save weights → what is logged of it
     'nested': (lambda w: {'model': {'state_dict': w}}, r' \(model\.state_dict\)'),
     'unusual': (lambda w: {'generator': w, 'epoch': 3}, r' \(generator\)'),
     'compiled': (lambda w: {'params': renamed(w, '_orig_mod.')}, r' \(params\)'),
+    'parts': (lambda w: {n.replace('body.0.', 'body.0._orig_mod.'): v for n, v in w.items()}, ''),
     'both': (lambda w: renamed(w, 'module._orig_mod.'), ''),
     'swa': (lambda w: {**renamed(w, 'module.'), 'n_averaged': torch.tensor(3)}, ''),
 }
@@ -123,6 +124,7 @@ def test_the_key_of_the_options_is_used(opt, weights):
         (lambda w: {'epoch': 3}, {}, r'net\.pth holds no weights, neither itself nor in params_ema'),
         (lambda w: {'params': {**w, 'odd': w['conv_last.bias']}}, {}, r'net\.pth looks like EARN, .* unexpected odd'),
         (lambda w: Golden('han_x2_f16b2').weights, {}, r'an official checkpoint of HAN; first run basicsr convert'),
+        (lambda w: Golden('a2n_x2').weights, {'strict_load_g': False}, r'an official checkpoint of A2N; first run'),
     ],
 )
 def test_what_to_do_with_a_file_that_cannot_be_used(opt, weights, content, key, message):
