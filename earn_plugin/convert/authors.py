@@ -209,12 +209,13 @@ class EARNFormat(EDSRFormat):
         asca, pixel = (shapes.get(f'{block}{name}.0.weight') for name in ('ASCA.0.saeb_mean.block', 'pixel_attention'))
         squeezed = asca or pixel
         window = shapes.get(f'{block}RA_MB.0.MB_Down.0.rel_h')
-        return frame | {
+        found = {'squeeze_factor': num_feat // squeezed[0]} if squeezed else {}
+        found |= {'window_size': window[4]} if window else {}
+        return found | {
+            **frame,
             'num_block': count_blocks(shapes, r'body\.(\d+)\.body\.'),
             'variant': 'paper' if pixel else 'released',
             'groups': num_feat // shapes[f'{block}RA_MB.0.MB_RB1.0.body.0.weight'][1],
-            'squeeze_factor': num_feat // squeezed[0] if squeezed else math.gcd(16, num_feat),
-            'window_size': window[4] if window else 3,
             'use_asca': asca is not None,
             'use_local_attention': window is not None,
         }

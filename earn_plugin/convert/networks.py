@@ -245,7 +245,7 @@ def infer_arguments(
     for name, value in given.items():
         if name not in known:
             raise UsageError(f'{kind.arch} has no argument {name}; possible: {", ".join(known)}')
-        if name in inferred and inferred[name] != value and (name, value) != FUSED:
+        if value not in (None, inferred.get(name, value)) and (name, value) != FUSED:
             raise UsageError(f'{path} is a checkpoint of {kind.title} with {name}={inferred[name]}, not {value!r}')
     for name, choices in undetectable.items():
         if name in inferred or (is_own and name not in given and known[name].default in choices):

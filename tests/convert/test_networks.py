@@ -102,6 +102,8 @@ PLAIN = {  # arguments of networks, and which of them cannot be inferred from th
         ({'num_feat': 16, 'num_block': 1, 'use_local_attention': False, 'use_skip': False}, ('use_skip',)),
         ({'num_feat': 16, 'num_block': 1, 'variant': 'released', 'img_range': 1.0}, ('img_range',)),
         ({'num_feat': 16, 'num_block': 1, 'variant': 'released', 'use_asca': False}, ()),
+        ({'num_feat': 16, 'variant': 'released', 'use_asca': False, 'squeeze_factor': 4}, ('squeeze_factor',)),
+        ({'num_feat': 16, 'use_local_attention': False, 'window_size': 5}, ('window_size',)),
         ({'num_feat': 16, 'num_in_ch': 1, 'num_out_ch': 1, 'rgb_mean': [0.4]}, ('rgb_mean',)),
     ],
     'A2N': [
