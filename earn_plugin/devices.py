@@ -2,9 +2,12 @@
 
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from earn_plugin.errors import UsageError, UserError, reason_of
 
@@ -26,6 +29,25 @@ def find_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, ModuleNotFoundError) as error:
         raise UserError(f'torch cannot use {device} here ({reason_of(error)}); omit --device') from error
     return device
+
+
+@contextmanager
+def cuda_is_optional() -> Iterator[None]:
+    """In the block, where there is no CUDA, ``cuda()`` leaves modules and tensors where they are.
+
+    BasicSR's RealESRGANModel and some networks call it whatever the device.
+    """
+    if torch.cuda.is_available():
+        yield
+        return
+    originals = {kind: kind.cuda for kind in (nn.Module, torch.Tensor)}
+    for kind in originals:
+        kind.cuda = lambda self, *arguments, **settings: self
+    try:
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.cuda = original
 
 
 def describe_device(device: torch.device) -> str:

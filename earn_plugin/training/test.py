@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from earn_plugin.atomic_files import write_file
 from earn_plugin.data.loaders import build_checked, validation_loader
+from earn_plugin.devices import cuda_is_optional
 from earn_plugin.errors import UserError
 from earn_plugin.metrics.bicubic_baseline import applicable, bicubic_metrics, mean_metrics, metrics_of
 from earn_plugin.options.defaults import fill_defaults
@@ -41,7 +42,7 @@ def test(options: Options, launcher: str = 'none', debug: bool = False) -> None:
         warnings = check_options(options, is_train=False)
         make_missing_demo(options.data)
         opt = fill_defaults(options, is_train=False, debug=debug)
-        with run_lock(Path(opt['path']['results_root'])):
+        with cuda_is_optional(), run_lock(Path(opt['path']['results_root'])):
             evaluate(opt, warnings)
 
 

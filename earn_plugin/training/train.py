@@ -20,6 +20,7 @@ from earn_plugin import rng
 from earn_plugin.atomic_files import remove_leftovers, write_file
 from earn_plugin.data.loaders import TrainingData, build_checked, validation_loader
 from earn_plugin.data.stream import image_names
+from earn_plugin.devices import cuda_is_optional
 from earn_plugin.errors import UserError
 from earn_plugin.models import EARNModel
 from earn_plugin.options.defaults import fill_defaults
@@ -48,7 +49,7 @@ def train(options: Options, launcher: str = 'none', auto_resume: bool = False, d
         distributed.rank0_first(lambda: make_missing_demo(options.data))
         settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
         opt = fill_defaults(options, is_train=True, **settings)
-        with lost_worker_reported(), ExitStack() as locks:
+        with lost_worker_reported(), cuda_is_optional(), ExitStack() as locks:
             distributed.rank0_first(lambda: locks.enter_context(run_lock(Path(opt['path']['experiments_root']))))
             Training(opt, options.file, warnings).run()
     finally:
