@@ -1,11 +1,14 @@
 """install.py: the commands that it runs, where it installs, and how it fails."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from tests.helpers.places import ROOT
 
@@ -113,3 +116,24 @@ def test_an_environment_of_another_python_is_refused(install, commands, key):
     config.write_text(f'home = /usr/bin\n{key} = {".".join(map(str, sys.version_info[:3]))}\n')
     install.main()
     assert len(commands) == 3
+
+
+@pytest.mark.slow
+def test_the_installed_tensorboard_serves_logs(tmp_path):
+    with SummaryWriter(str(tmp_path / 'tb_logger')) as writer:
+        writer.add_scalar('losses/l_pix', 0.5, 1)
+    arguments = ['--logdir', str(tmp_path), '--port', '0', '--load_fast', 'false', '--reload_interval', '0']
+    command = [sys.executable, '-m', 'tensorboard.main', *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            printed = []
+            for line in server.stderr:
+                printed.append(line)
+                if address := re.search(r'http://\S+/', line):
+                    break
+            else:
+                raise AssertionError(''.join(printed))
+            with urlopen(f'{address[0]}data/plugin/scalars/tags', timeout=60) as answer:
+                assert answer.status == 200
+        finally:
+            server.kill()
