@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from earn_plugin.data.folder_or_lmdb import Folder, Problem, first_few, lmdb_header, lmdb_shapes
 from earn_plugin.data.image_files import read_image
 from earn_plugin.data.image_headers import Header, read_header
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.protocols import MakesLR
 
 
@@ -41,7 +41,7 @@ def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
     scale, gt_size = opt.get('scale'), opt.get('gt_size')
     if pairs and opt['phase'] == 'train' and scale and gt_size and gt_size % scale:
         nearest = max(1, gt_size // scale) * scale
-        raise UserError(f'data set {name}: gt_size must be a multiple of scale {scale}, got {gt_size}; try {nearest}')
+        raise UsageError(f'data set {name}: gt_size must be a multiple of scale {scale}, got {gt_size}; try {nearest}')
     problems = [problem for pair in pairs for problem in pair_problems(pair, opt)]
     if problems:
         count = 'a problem' if len(problems) == 1 else f'{len(problems)} problems'
@@ -94,7 +94,7 @@ def lq_name(gt_name: str, template: str) -> str:
     try:
         return f'{template.format(path.stem)}{path.suffix}'
     except (ValueError, LookupError) as error:
-        raise UserError(f"filename_tmpl must be like '{{}}x4', got {template!r}: {error}") from None
+        raise UsageError(f"filename_tmpl must be like '{{}}x4', got {template!r}: {error}") from None
 
 
 def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[Pair]:
@@ -157,6 +157,8 @@ def pair_problems(pair: Pair, opt: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(name, f'{size}, but {of_lq} is {wanted[0]}×{wanted[1]}')
     elif is_train and opt.get('gt_size') and min(gt.height, gt.width) < opt['gt_size']:
         yield Problem(name, f'{size}, smaller than gt_size {opt["gt_size"]}')
+    elif min(wanted) < opt.get('smallest', 1):
+        yield Problem(name, f'{size}, but the metrics and their crop_border need {opt["smallest"]} pixels on each side')
 
 
 def explain_failure(dataset: Any, index: int, error: Exception) -> str:

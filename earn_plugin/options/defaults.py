@@ -1,5 +1,6 @@
 """Fills in what BasicSR derives from an options file before it starts: phases, paths, devices, default values."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,44 @@ def fill_defaults(
 def fill_dataset_defaults(opt: dict[str, Any]) -> list[dict[str, Any]]:
     """Set phase and scale of each data set; returns the data sets that are not left out with ~."""
     opt['datasets'] = {phase: dataset for phase, dataset in opt['datasets'].items() if dataset is not None}
+    for phase, (name, _) in distinct_names(opt['datasets']).items():
+        opt['datasets'][phase]['name'] = name
+    pixels = smallest_image((opt.get('val') or {}).get('metrics') or {})
     for phase, dataset in opt['datasets'].items():
         dataset['phase'] = phase.partition('_')[0]
+        if dataset['phase'] != 'train' and pixels > 1:
+            dataset['smallest'] = pixels
         if 'scale' in opt:
             dataset['scale'] = opt['scale']
         for key in ('dataroot_gt', 'dataroot_lq'):
             if dataset.get(key) is not None:
                 dataset[key] = str(Path(dataset[key]).expanduser())
     return list(opt['datasets'].values())
+
+
+def distinct_names(datasets: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Names for the validation sets whose name an earlier one has: phase → (new name, the earlier one's phase).
+
+    Results, best metrics and images are stored under the name. Names that differ only in case are not distinct.
+    """
+    names = {
+        phase: dataset['name']
+        for phase, dataset in datasets.items()
+        if isinstance(dataset, dict) and isinstance(dataset.get('name'), str) and not str(phase).startswith('train')
+    }
+    taken, first, renamed = {name.casefold() for name in names.values()}, {}, {}
+    for phase, name in names.items():
+        earlier = first.setdefault(name.casefold(), phase)
+        if earlier != phase:
+            new = next(new for number in count(2) if (new := f'{name}_{number}').casefold() not in taken)
+            taken.add(new.casefold())
+            renamed[phase] = new, earlier
+    return renamed
+
+
+def smallest_image(metrics: dict[str, dict[str, Any]]) -> int:
+    """The pixels that all metrics need on an image's shorter side: both borders, and a window of SSIM or NIQE."""
+    windows = {'calculate_ssim': 11, 'calculate_niqe': 96}
+    return max(
+        (2 * metric.get('crop_border', 0) + windows.get(metric['type'], 1) for metric in metrics.values()), default=1
+    )

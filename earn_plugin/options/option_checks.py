@@ -1,23 +1,23 @@
 """Reports all mistakes of an options file at once, each with its line and the nearest valid name, before any build."""
 
-import contextlib
 import inspect
-import math
+import os
 import sys
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from basicsr.models import lr_scheduler
-from basicsr.utils.file_client import FileClient
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from earn_plugin.errors import UsageError
 from earn_plugin.losses.vgg_loss import LAYOUTS, VGGLoss, how_to_get, weights_file
 from earn_plugin.models.earn_model import OPTIMIZERS, EARNModel
-from earn_plugin.options.argument_types import arguments_of, fits, kind_name, kind_of, takes_any_key
+from earn_plugin.options.argument_types import arguments_of, fits, kind_of, takes_any_key
 from earn_plugin.options.basicsr_keys import keys_read
+from earn_plugin.options.defaults import distinct_names
 from earn_plugin.options.options_file import DATASETS_README, Options, Place, nearest
+from earn_plugin.options.valid_values import ARGUMENTS, OPTIONS, shown, value_problem, wrong_kind
 
 SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
@@ -31,20 +31,11 @@ OURS = frozenset({('logger', 'keep_states'), ('val', 'on_error'), ('dist_params'
 # read by BasicSR, but set by the program
 DERIVED = {'is_train', 'dist', 'rank', 'world_size', 'root_path', 'auto_resume', 'experiments_root', 'results_root'}
 DERIVED |= {'models', 'training_states', 'log', 'visualization', 'phase', 'db_paths', 'client_keys'}
-UNUSED = frozenset({'use_shuffle', 'save_img', 'suffix', 'crop_border'})  # in BasicSR's older files, no longer read
-KINDS = {
-    **dict.fromkeys(('name', 'model_type', 'filename_tmpl'), str),
-    **dict.fromkeys(('total_iter', 'warmup_iter', 'ema_decay', 'grad_clip_g', 'grad_clip_d'), float),
-    **dict.fromkeys(('scale', 'dataset_enlarge_ratio', 'val_freq', 'print_freq', 'save_checkpoint_freq'), float),
-    **dict.fromkeys(('net_d_iters', 'net_d_init_iters', 'keep_states', 'gt_size', 'num_prefetch_queue'), int),
-    **dict.fromkeys(('batch_size_per_gpu', 'num_worker_per_gpu'), int),
-    **dict.fromkeys(('use_hflip', 'use_rot', 'pin_memory', 'persistent_workers'), bool),
-    **dict.fromkeys(('save_img', 'pbar', 'use_tb_logger'), bool),
-    **{'num_gpu': int | str, 'manual_seed': int | None, 'suffix': str | None, 'prefetch_mode': str | None},
-    'io_backend': dict,
-}
-RANGES = {'ema_decay': (0, 1), 'manual_seed': (0, 2**32 - 1), 'warmup_iter': (-math.inf, math.inf)}
-RANGES |= dict.fromkeys(('num_gpu', 'num_worker_per_gpu', 'num_prefetch_queue', 'net_d_init_iters'), (0, math.inf))
+# in older files of BasicSR and in HAT's, no longer read
+UNUSED = frozenset({'use_shuffle', 'save_img', 'suffix', 'crop_border', 'print_network'})
+BACKENDS = {'disk': {'type'}, 'lmdb': {'type', 'readahead'}}  # memcached imports code from a folder that a file names
+IMAGE_PAIRS = ('PairedImageDataset', 'BicubicPairDataset')
+NO_TRAINING = {'maximize', 'capturable', 'differentiable'}  # arguments of torch's optimisers for other purposes
 
 
 def check_options(options: Options, is_train: bool) -> list[str]:
@@ -69,8 +60,8 @@ def check_dataset_options(options: Options) -> None:
         UsageError: lists all problems, each with its line.
     """
     checker = _Checker(options, is_train=False)
-    if checker.is_mapping(('datasets',)):
-        checker.check_kinds((), {'scale'})
+    if checker.is_mapping(('datasets',)) and checker.values_are_possible():
+        checker.check_values((), {'scale'})
         checker.check_datasets()
     checker.raise_problems()
 
@@ -103,6 +94,26 @@ class _Checker:
     def report(self, place: Place, message: str) -> None:
         self.problems.add((self.options.line(place), f'{self.options.describe(place)}: {message}'))
 
+    def report_if(self, place: Place, problem: str | None) -> None:
+        if problem:
+            self.report(place, problem)
+
+    def values_are_possible(self) -> bool:
+        """Report values that no option can have, before a message or a comparison stumbles over them."""
+
+        def check(value: Any, place: Place) -> None:
+            self.report_if(place, value_problem(value))
+            for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+                if isinstance(value, dict):
+                    self.report_if((*place, str(key)), value_problem(key))
+                if isinstance(below, dict | list):
+                    check(below, (*place, key))
+                else:
+                    self.report_if((*place, key), value_problem(below))
+
+        check(self.data, ())
+        return not self.problems
+
     def raise_problems(self) -> None:
         if not self.problems:
             return
@@ -115,14 +126,18 @@ class _Checker:
         raise UsageError('\n'.join(lines))
 
     def check_all(self) -> None:
+        if not self.values_are_possible():
+            return
         for key in ('name', 'model_type', 'datasets', *(('train',) if self.is_train else ())):
             if self.data.get(key) is None:
                 self.report((key,), 'is missing')
         model = self.chosen(('model_type',), choices_of(MODEL_REGISTRY), 'model type')
         if model is not None:
             self.check_model_keys(model)
-        for section in ((), ('train',), ('val',), ('logger',)):
-            self.check_kinds(section)
+        for section in ((), ('train',), ('val',), ('logger',), ('path',), ('dist_params',)):
+            self.check_values(section)
+        if isinstance(self.value(('logger', 'wandb')), dict):
+            self.check_values(('logger', 'wandb'))
         for key, value in self.data.items():
             if str(key).startswith('network_') and value is not None:
                 self.check_network((key,))
@@ -132,10 +147,13 @@ class _Checker:
             self.report(('val', 'on_error'), f'must be stop or skip, got {on_error!r}')
         for name in self.section(('val', 'metrics')):
             place = ('val', 'metrics', name)
+            self.report_if(place, OPTIONS['name'].problem(name))
             self.check_object(place, choices_of(METRIC_REGISTRY), 'metric', skip=('img', 'img2'), extra=('better',))
         for key in self.section(('path',)):
             if str(key).startswith(('pretrain_network', 'resume_state')):
-                self.check_exists(('path', key))
+                self.check_exists(('path', key), is_file=True)
+        if self.data.get('network_g') is not None and self.is_mapping(('network_g',)):
+            self.check_channels()
 
     def check_model_keys(self, model: type) -> None:
         known = OURS.union(keys_read(model), *(keys_read(sys.modules[f'basicsr.{name}']) for name in READERS))
@@ -172,28 +190,11 @@ class _Checker:
             else:
                 self.report((*place, key), f'is not a known option{nearest(key, valid)}')
 
-    def check_kinds(self, section: Place, keys: Set[str] = KINDS.keys()) -> None:
+    def check_values(self, section: Place, keys: Iterable[str] = OPTIONS) -> None:
         given = self.section(section)
-        for key in keys & given.keys():
-            place, value = (*section, key), given[key]
-            if value is None:
-                continue
-            if not fits(value, KINDS[key]):
-                self.report_kind(place, KINDS[key], value)
-            elif key in RANGES and fits(value, float):
-                low, high = RANGES[key]
-                if not low <= value <= high:
-                    self.report(place, f'must be from {low} to {high}, got {value}')
-            elif fits(value, float) and not 0 < value < math.inf:
-                self.report(place, f'must be positive and finite, got {value}')
-
-    def report_kind(self, place: Place, kind: Any, value: Any) -> None:
-        remedy = ''
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                float(value)
-                remedy = f'; YAML reads {value} as text, write !!float {value}'
-        self.report(place, f'must be {kind_name(kind)}, got {value!r}{remedy}')
+        for key in given.keys() & keys:
+            if given[key] is not None and (key, given[key]) != ('suffix', ''):  # which is as good as none
+                self.report_if((*section, key), OPTIONS[key].problem(given[key]))
 
     def chosen(self, place: Place, choices: Mapping[str, Any], what: str) -> Any:
         """The choice that a value names; otherwise None, with a report."""
@@ -202,9 +203,9 @@ class _Checker:
             if len(place) > 1:
                 self.report(place[:-1], f'needs {place[-1]}')
         elif not isinstance(name, str):
-            self.report_kind(place, str, name)
+            self.report(place, wrong_kind(str, name))
         elif name not in choices:
-            self.report(place, f'unknown {what} {name!r}{nearest(name, choices)}')
+            self.report(place, f'unknown {what} {shown(name)}{nearest(name, choices)}')
             self.lacks_class |= what in REGISTERED
         else:
             return choices[name]
@@ -224,12 +225,15 @@ class _Checker:
         parameters, hints = arguments_of(found, skip)
         if not takes_any_key(found):
             self.check_keys(place, given, {*parameters, 'type', *extra})
+        limits = ARGUMENTS.get(what, {})
+        for name in limits.keys() & given.keys() & {*parameters, *extra}:
+            self.report_if((*place, name), limits[name].problem(given[name]))
         for name, parameter in parameters.items():
-            if name in given:
+            if name in given and name not in limits:
                 kind = kind_of(parameter, hints)
                 if not fits(given[name], kind):
-                    self.report_kind((*place, name), kind, given[name])
-            elif parameter.default is parameter.empty or name in needed:
+                    self.report((*place, name), wrong_kind(kind, given[name]))
+            elif name not in given and (parameter.default is parameter.empty or name in needed):
                 self.report(place, f'{given["type"]} needs {name}')
         return found
 
@@ -245,10 +249,29 @@ class _Checker:
             if fits(upscale, float) and fits(scale, float) and upscale != scale:
                 self.report((*place, 'upscale'), f'is {upscale}, but scale is {scale}')
 
+    def check_channels(self) -> None:
+        """Compare the channels of network_g with those of the images."""
+        network, choices = self.data['network_g'], choices_of(ARCH_REGISTRY)
+        known = isinstance(network.get('type'), str) and network['type'] in choices
+        parameters = arguments_of(choices[network['type']])[0] if known else {}
+        for name in ('num_in_ch', 'num_out_ch'):
+            channels = network.get(name, getattr(parameters.get(name), 'default', None))
+            for phase, dataset in self.section(('datasets',)).items():
+                if not fits(channels, int) or not isinstance(dataset, dict) or dataset.get('type') not in IMAGE_PAIRS:
+                    continue
+                has = 1 if dataset.get('color') == 'y' else 3
+                if channels != has:
+                    color = 'color: y' if has == 1 else 'without color: y'
+                    what = f'is {channels}, but the images of datasets.{phase} have {has} ({color})'
+                    self.report(('network_g', name), what)
+
     def check_datasets(self) -> None:
         if self.data.get('datasets') is None or not self.is_mapping(('datasets',)):
             return
         datasets = self.data['datasets']
+        for phase, (name, first) in distinct_names(datasets).items():
+            what = f'is also the name of datasets.{first}; its results are stored as {name}'
+            self.warnings.append(f'{self.options.describe(("datasets", phase, "name"))}: {what}')
         if self.is_train and datasets.get('train') is None:
             self.report(('datasets',), 'training needs a data set named train')
         for name, dataset in datasets.items():
@@ -272,29 +295,59 @@ class _Checker:
         known = reads | below((), keys_read(sys.modules['basicsr.data']))
         known |= {'dataset_enlarge_ratio', 'gt_size'}  # which the training loop and the model read
         self.check_keys(place, dataset, known, below((), read_by_any(DATASET_REGISTRY)) | UNUSED)
-        self.check_kinds(place)
+        self.check_values(place)
+        self.check_normalisation(place)
         if isinstance(dataset.get('io_backend'), dict):
-            self.chosen((*place, 'io_backend', 'type'), FileClient._backends, 'backend')
+            self.check_backend((*place, 'io_backend'))
+        template = dataset.get('filename_tmpl')
+        if isinstance(template, str):
+            self.report_if((*place, 'filename_tmpl'), template_problem(template))
         for key in dataset:
-            if str(key).startswith(('dataroot', 'meta_info')):
+            if str(key).startswith('dataroot'):
                 self.check_exists((*place, key))
+            elif str(key).startswith('meta_info') and self.check_exists((*place, key), is_file=True):
+                for problem in meta_info_problems(Path(dataset[key]).expanduser()):
+                    self.report((*place, key), problem)
 
-    def check_exists(self, place: Place) -> None:
+    def check_normalisation(self, place: Place) -> None:
+        dataset = self.value(place)
+        mean, std = dataset.get('mean'), dataset.get('std')
+        channels = 1 if dataset.get('color') == 'y' else 3
+        for key, value in (('mean', mean), ('std', std)):
+            if value is None and (mean, std) != (None, None):
+                self.report(place, f'mean and std belong together: {key} is missing')
+            elif isinstance(value, list) and len(value) != channels:
+                self.report((*place, key), f'must have a number for each of {channels} channels, got {shown(value)}')
+
+    def check_backend(self, place: Place) -> None:
+        given = self.value(place)
+        if given.get('type') == 'memcached':
+            self.report((*place, 'type'), 'memcached would run code from sys_path and is refused; possible: disk, lmdb')
+        elif self.chosen((*place, 'type'), BACKENDS, 'backend'):
+            self.check_keys(place, given, BACKENDS[given['type']])
+
+    def check_exists(self, place: Place, is_file: bool = False) -> bool:
+        """Whether a folder or, with ``is_file``, a file exists; otherwise it is reported, unless it is not given."""
         value = self.value(place)
-        if not isinstance(value, str):
-            if value is not None:
-                self.report_kind(place, str, value)
-            return
-        path = missing = Path(value).expanduser()
-        if path.suffix == '.lmdb' and path.is_dir():
+        if value is None:
+            return False
+        if not isinstance(value, str) or not value:
+            self.report(place, 'must not be empty' if value == '' else wrong_kind(str, value))
+            return False
+        path = missing = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's raises for an unknown user)
+        if os.path.exists(path) and is_file != os.path.isfile(path):  # noqa: PTH110, PTH113 (as below)
+            self.report(place, f'{path} is not a {"file" if is_file else "folder"}')
+            return False
+        if path.suffix == '.lmdb' and os.path.isdir(path):  # noqa: PTH112 (as below)
             missing = next((path / name for name in ('data.mdb', 'meta_info.txt') if not (path / name).is_file()), path)
-        if missing.exists():
-            return
+        if os.path.exists(missing):  # noqa: PTH110 (Path's raises if the name is too long)
+            return True
         from earn_plugin.prepare.demo import would_create  # which imports scikit-image
 
-        if not would_create(path) and not missing.exists():  # another process may have created it just now
+        if not would_create(path) and not os.path.exists(missing):  # noqa: PTH110 (created just now by another process)
             self.report(place, f'{missing} does not exist')
             self.lacks_data |= path.parts[:1] == ('datasets',)
+        return False
 
     def check_training(self, model: type | None) -> None:
         if not self.is_train or self.data.get('train') is None or not self.is_mapping(('train',)):
@@ -309,16 +362,38 @@ class _Checker:
             place = ('train', key)
             if key == 'losses':
                 for name in self.section(place):
+                    self.report_if((*place, name), OPTIONS['name'].problem(name))
                     self.check_loss((*place, name))
             elif key == 'scheduler':
-                self.check_object(place, SCHEDULERS, key, skip=('optimizer', 'last_epoch'))
-                periods, total = self.value((*place, 'periods')), train.get('total_iter')
-                if fits(periods, list[float]) and fits(total, float) and sum(periods) < total - 1:
-                    self.report((*place, 'periods'), f'end at iteration {sum(periods)}, before total_iter: {total}')
+                self.check_scheduler(train)
             elif str(key).startswith('optim_'):
-                self.check_object(place, optimizers, 'optimizer', skip=('params',), needed=('lr',))
+                self.check_object(place, optimizers, 'optimizer', skip={'params', *NO_TRAINING}, needed=('lr',))
+                betas = self.value((*place, 'betas'))
+                if isinstance(betas, list) and len(betas) != 2:
+                    self.report((*place, 'betas'), f'must have two numbers, got {shown(betas)}')
+            elif key == 'net_d_init_iters' and key in reads:
+                total = train.get('total_iter')
+                if fits(value, float) and fits(total, float) and value >= total:
+                    what = f'is {value}, so the generator is not trained before the end at total_iter: {total}'
+                    self.report(place, what)
             elif str(key).endswith('_opt') and value is not None:
                 self.check_loss(place)
+
+    def check_scheduler(self, train: dict) -> None:
+        place = ('train', 'scheduler')
+        found = self.check_object(place, SCHEDULERS, 'scheduler', skip=('optimizer', 'last_epoch'))
+        if found is None:
+            return
+        scheduler, total = train['scheduler'], train.get('total_iter')
+        key = 'periods' if found is lr_scheduler.CosineAnnealingRestartLR else 'restarts'
+        default = {'restarts': [0], 'restart_weights': [1]}
+        starts, weights = (scheduler.get(name, default.get(name)) for name in (key, 'restart_weights'))
+        if isinstance(starts, list) and isinstance(weights, list) and len(starts) != len(weights):
+            given = 'restart_weights' if 'restart_weights' in scheduler else key
+            what = f'{key} and restart_weights must have as many values, got {shown(starts)} and {shown(weights)}'
+            self.report((*place, given), what)
+        if key == 'periods' and fits(starts, list[float]) and fits(total, float) and sum(starts) < total - 1:
+            self.report((*place, key), f'end at iteration {sum(starts)}, before total_iter: {total}')
 
     def check_loss(self, place: Place) -> None:
         found = self.check_object(place, choices_of(LOSS_REGISTRY), 'loss')
@@ -330,3 +405,29 @@ class _Checker:
             path = weights_file(vgg, weights)
             if weights not in ('hub', 'random') and not path.is_file():
                 self.report(place, f'the weights of {vgg} are not at {path}; {how_to_get(vgg, weights)}')
+
+
+def template_problem(template: str) -> str | None:
+    """Why a template gives no names of LR images."""
+    try:
+        names = {template.format(name) for name in ('a', 'b')}
+    except (ValueError, LookupError, AttributeError, MemoryError) as error:
+        return f"must be like '{{}}x4', got {shown(template)}: {error}"
+    return None if len(names) == 2 else f"must be like '{{}}x4', got {shown(template)}"
+
+
+def meta_info_problems(file: Path) -> Iterator[str]:
+    """What BasicSR takes for a part of a name, or for a name, in a list of images."""
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines()
+    except (OSError, ValueError) as error:
+        yield f'{file} cannot be read: {error}'
+        return
+    if lines[:1] and lines[0].startswith('\ufeff'):
+        yield f'{file}: line 1 begins with a byte order mark: save it as UTF-8 without BOM'
+    for number, line in enumerate(lines, 1):
+        if not line.strip('\ufeff \t'):
+            yield f'{file}: line {number} is blank: remove it'
+            return
+    if not lines:
+        yield f'{file} is empty: it names no image'

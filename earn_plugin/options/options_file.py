@@ -5,6 +5,7 @@ exec; here data stays data.
 """
 
 import difflib
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Options:
     def describe(self, place: Place) -> str:
         """'line 12: train.total_iter', or the override that set the value instead of the line."""
         override = next((self.overrides[part] for part in _parents(place) if part in self.overrides), None)
-        source = f'line {self.line(place)}' if override is None else f'--force_yml {override}'
+        source = f'line {self.line(place)}' if override is None else f'--force_yml {override:.200}'
         return f'{source}: {".".join(map(str, place))}'
 
     def line(self, place: Place) -> int:
@@ -69,14 +70,14 @@ def find_options_file(name: str) -> Path:
     Raises:
         UsageError: neither exists.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (Path's raises for an unknown user)
+    if os.path.isfile(path):  # noqa: PTH113 (Path's raises if the name is too long)
         return path
-    recipe = RECIPES / f'{path.stem}.yml'
-    if recipe.is_file() and path.parent in (Path(), Path('options')):
-        return recipe
-    known = [path.stem for path in recipes()]
-    raise UsageError(f'{name} is neither an options file nor a recipe{nearest(path.stem, known)}')
+    known = {path.stem: path for path in recipes()}
+    if path.stem in known and path.parent in (Path(), Path('options')):
+        return known[path.stem]
+    given = f'{name:.200}' or "''"
+    raise UsageError(f'{given} is neither an options file nor a recipe{nearest(path.stem[:200], known)}')
 
 
 def read_options(file: Path) -> Options:
@@ -92,12 +93,16 @@ def read_options(file: Path) -> Options:
         data = yaml.safe_load(text)
     except Exception as error:  # YAML raises errors of many types for values that do not fit their tags
         mark = getattr(error, 'problem_mark', None)
-        problem = f'line {mark.line + 1}: {error.problem}' if mark else f'cannot be read: {error}'
+        problem = f'line {mark.line + 1}: {error.problem}' if mark else f'cannot be read: {problem_of(error)}'
         hint = '; tags that would run Python are refused' if 'python/' in problem else ''
         raise UsageError(f'{file}: {problem}{hint}') from None
     if not isinstance(data, dict):
         raise UsageError(f'{file}: an options file must be a mapping (name: …), got {type(data).__name__}')
     return Options(file, _unshare(data), lines)
+
+
+def problem_of(error: Exception) -> str:
+    return 'it is nested too deeply' if isinstance(error, RecursionError) else str(error)
 
 
 def _unshare(value: Any) -> Any:
@@ -113,6 +118,16 @@ def _lines(root: yaml.Node) -> dict[Place, int]:
     def refuse(node: yaml.Node, problem: str) -> NoReturn:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
+    def value_of(node: yaml.ScalarNode) -> Any:
+        if node.tag == 'tag:yaml.org,2002:merge':
+            return node.value
+        try:
+            return yaml.constructor.SafeConstructor().construct_object(node)
+        except yaml.YAMLError:
+            raise
+        except Exception:
+            refuse(node, f'{node.value[:40]!r} cannot be read as {node.tag.rpartition(":")[2]}')
+
     def walk(node: yaml.Node, place: Place) -> None:
         if len(lines) > MAX_VALUES:
             refuse(node, f'more than {MAX_VALUES:,} values with aliases expanded')
@@ -121,16 +136,19 @@ def _lines(root: yaml.Node) -> dict[Place, int]:
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):
                     refuse(key, 'a key must be a single value')
-                below = (*place, key.value)
-                if key.value in seen and key.value != '<<':
+                name = str(value_of(key))
+                below = (*place, name)
+                if name in seen and name != '<<':
                     refuse(key, f'{".".join(below)} is given twice, first on line {lines[below]}')
-                seen.add(key.value)
+                seen.add(name)
                 lines[below] = key.start_mark.line + 1
                 walk(value, below)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 lines[(*place, str(index))] = value.start_mark.line + 1
                 walk(value, (*place, str(index)))
+        else:
+            value_of(node)
 
     walk(root, ())
     return lines
@@ -148,13 +166,13 @@ def override(options: Options, entries: list[str]) -> None:
         keys, equals, text = entry.partition('=')
         place = tuple(key.strip() for key in keys.split(':'))
         if not equals or not all(place):
-            raise UsageError(f'--force_yml {entry}: write key:key=value, for example train:ema_decay=0.999')
+            raise UsageError(f'--force_yml {entry:.200}: write key:key=value, for example train:ema_decay=0.999')
         section = options.data
         for depth, key in enumerate(place[:-1], 1):
             if not isinstance(section.get(key), dict):
                 here = '.'.join(place[:depth])
                 raise UsageError(
-                    f'--force_yml {entry}: {options.file} has no section {here}'
+                    f'--force_yml {entry:.200}: {options.file} has no section {here}'
                     + nearest(key, [name for name, value in section.items() if isinstance(value, dict)])
                 )
             section = section[key]
@@ -173,7 +191,8 @@ def parse_value(text: str, flag: str = '--force_yml') -> Any:
     try:
         value = yaml.safe_load(text)
     except Exception as error:  # as in ``read_options``
-        raise UsageError(f'{flag}: {text} is not a YAML value ({getattr(error, "problem", error)})') from None
+        problem = getattr(error, 'problem', None) or problem_of(error)
+        raise UsageError(f'{flag}: {text:.200} is not a YAML value ({problem})') from None
     if value == text:
         with suppress(ValueError):
             return float(text)

@@ -68,6 +68,13 @@ def test_images_smaller_than_the_crop_are_named(root):
     assert 'is 48×56, smaller than gt_size 64' in error_of(options(root, gt_size=64))
 
 
+def test_validation_images_smaller_than_the_metrics_need_are_named(root):
+    assert 'is 48×56, but the metrics and their crop_border need 49' in error_of(
+        options(root, phase='val', smallest=49)
+    )
+    assert build_checked(options(root, phase='val', smallest=48))[1] == []
+
+
 def test_grey_rgba_and_16_bit_images_are_read_with_a_warning(root):
     Image.fromarray(photograph(48, 56)).convert('L').save(root / 'HR/im00.png')
     Image.fromarray(photograph(48, 56)).convert('RGBA').save(root / 'HR/im01.png')

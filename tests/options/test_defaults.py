@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.options import completed
+from earn_plugin.options.option_checks import check_options
+from earn_plugin.options.options_file import read_options
+from tests.helpers.options import completed, write_options
 
 
 def test_derived_values(tmp_path, tiny, monkeypatch):
@@ -17,6 +19,27 @@ def test_derived_values(tmp_path, tiny, monkeypatch):
     assert opt['datasets']['val_2']['dataroot_gt'] == str(Path.home() / 'HR')
     assert opt['path']['pretrain_network_g'] == str(Path.home() / 'net.pth')
     assert opt['path']['models'] == str(tmp_path / 'experiments/tiny/models')
+
+
+def test_validation_sets_of_one_name_get_distinct_names(tmp_path, tiny):
+    val = tiny['datasets']['val']
+    for phase, name in {'val': 'v', 'val_2': 'V', 'val_3': 'v_2', 'test': 'v', 'val_5': 'w'}.items():
+        tiny['datasets'][phase] = {**val, 'name': name}
+    tiny['datasets']['train']['name'] = 'v'
+    warnings = check_options(read_options(write_options(tmp_path, tiny)), True)
+    assert [warning.partition(': ')[2] for warning in warnings] == [
+        'datasets.val_2.name: is also the name of datasets.val; its results are stored as V_3',
+        'datasets.test.name: is also the name of datasets.val; its results are stored as v_4',
+    ]
+    names = [dataset['name'] for dataset in completed(tmp_path, tiny)['datasets'].values()]
+    assert names == ['v', 'v', 'V_3', 'v_2', 'v_4', 'w']
+
+
+def test_validation_images_must_be_large_enough_for_the_metrics(tmp_path, tiny):
+    assert completed(tmp_path, tiny)['datasets']['val']['smallest'] == 2 * 2 + 11
+    assert 'smallest' not in completed(tmp_path, tiny)['datasets']['train']
+    tiny['val']['metrics'] = {'psnr': {'type': 'calculate_psnr', 'crop_border': 3}}
+    assert completed(tmp_path, tiny)['datasets']['val']['smallest'] == 7
 
 
 def test_without_cuda_everything_runs_on_the_cpu(tmp_path, tiny, monkeypatch):

@@ -53,9 +53,9 @@ WRONG = {  # override → place, and what the message says of it
     'train:ema_decayy=0.9': ('train.ema_decayy', 'did you mean ema_decay?'),
     'train:total_iter=-3': ('train.total_iter', 'positive', 'got -3'),
     'train:total_iter=.inf': ('train.total_iter', 'finite', 'got inf'),
-    'train:ema_decay=1.5': ('train.ema_decay', 'from 0', 'to 1', 'got 1.5'),
-    'manual_seed=-1': ('manual_seed', 'from 0', 'got -1'),
-    'datasets:train:num_worker_per_gpu=-1': ('datasets.train.num_worker_per_gpu', 'from 0', 'got -1'),
+    'train:ema_decay=1.5': ('train.ema_decay', 'at least 0', 'below 1', 'got 1.5'),
+    'manual_seed=-1': ('manual_seed', 'at least 0', 'got -1'),
+    'datasets:train:num_worker_per_gpu=-1': ('datasets.train.num_worker_per_gpu', 'at least 0', 'got -1'),
     'train:scheduler={type: CosineAnnealingRestartLR, periods: [2, 2]}': ('train.scheduler.periods', '4', '6'),
     'train:optim_g:type=Adan': ('train.optim_g.type', "'Adan'", 'did you mean Adam?'),
     'train:optim_g:lr="1e-4"': ('train.optim_g.lr', "a number, got '1e-4'", '!!float 1e-4'),
@@ -83,13 +83,77 @@ WRONG = {  # override → place, and what the message says of it
     'manual_sed=3': ('manual_sed', 'did you mean manual_seed?'),
     'name=3': ('name', 'text, got 3'),
     'train=~': ('train', 'missing'),
+    'name=../../precious': ('name', "'/'", "'../../precious'"),
+    'name=/absolute': ('name', "'/'"),
+    'name=a\\b': ('name', "'\\\\'"),
+    'name=.': ('name', 'dot'),
+    'name=.hidden': ('name', 'dot'),
+    'name=""': ('name', 'empty'),
+    'name="a\\eb"': ('name', "'\\x1b'"),
+    f'name={"é" * 120}': ('name', 'bytes', 'got 240'),
+    'name="\\ud800"': ('name', 'characters'),
+    'datasets:val:name=a/b': ('datasets.val.name', "'/'"),
+    'val:suffix=../x': ('val.suffix', "'/'"),
+    'val:metrics={a/b: {type: calculate_psnr, crop_border: 0}}': ('val.metrics.a/b', "'/'"),
+    'train:losses={3: {type: L1Loss}}': ('train.losses.3', 'text, got 3'),
+    'logger:wandb={project: x, resume_id: ../x}': ('logger.wandb.resume_id', "'/'"),
+    'scale=2.5': ('scale', 'whole', '2.5'),
+    'manual_seed=4294967296': ('manual_seed', '4294967295', 'got 4294967296'),
+    f'manual_seed=0x{"f" * 100}': ('manual_seed', '64 bits'),
+    'num_gpu=foo': ('num_gpu', 'auto', "'foo'"),
+    'train:total_iter=0.4': ('train.total_iter', 'whole', '0.4'),
+    'train:total_iter=1e30': ('train.total_iter', 'at most', '1e+30'),
+    'train:warmup_iter=-5': ('train.warmup_iter', 'at least -1', '-5'),
+    'train:optim_g:lr=-1': ('train.optim_g.lr', 'positive', 'got -1'),
+    'train:optim_g:lr=1e300': ('train.optim_g.lr', 'at most'),
+    'train:optim_g:betas=[2, 3]': ('train.optim_g.betas', 'below 1', '[2, 3]'),
+    'train:optim_g:betas=[0.9]': ('train.optim_g.betas', 'two', '[0.9]'),
+    'train:optim_g:betas=[0.9, .nan]': ('train.optim_g.betas.1', 'finite', 'nan'),
+    'train:optim_g:eps=-1': ('train.optim_g.eps', 'at least 0', '-1'),
+    'train:optim_g:weight_decay=-1': ('train.optim_g.weight_decay', 'at least 0', '-1'),
+    'train:optim_g:maximize=true': ('train.optim_g.maximize', 'not a known option'),
+    'train:scheduler:gamma=-1': ('train.scheduler.gamma', 'positive', '-1'),
+    'train:scheduler:milestones=abc': ('train.scheduler.milestones', 'a list of numbers', "'abc'"),
+    'train:scheduler:milestones=[2.5]': ('train.scheduler.milestones', 'whole', '[2.5]'),
+    'train:scheduler:milestones=[-5]': ('train.scheduler.milestones', 'at least 0', '[-5]'),
+    'train:scheduler:restarts=[0, 2]': ('train.scheduler.restarts', 'restart_weights', '[0, 2] and [1]'),
+    'train:scheduler={type: CosineAnnealingRestartLR, periods: [3, 3], restart_weights: [1]}': (
+        'train.scheduler.restart_weights',
+        'periods',
+        '[3, 3] and [1]',
+    ),
+    'train:scheduler={type: CosineAnnealingRestartLR, periods: [0, 6]}': ('train.scheduler.periods', 'positive'),
+    'train:losses:pix:loss_weight=-1': ('train.losses.pix.loss_weight', 'at least 0', '-1'),
+    'train:losses:pix:reduction=all': ('train.losses.pix.reduction', 'mean or sum', "'all'"),
+    'network_g:num_feat=0': ('network_g.num_feat', 'positive', 'got 0'),
+    'network_g:num_block=99999999': ('network_g.num_block', 'at most', 'got 99999999'),
+    'network_g:num_in_ch=1': ('network_g.num_in_ch', '1', 'datasets.train have 3'),
+    'datasets:train:num_worker_per_gpu=100000': ('datasets.train.num_worker_per_gpu', 'at most 256'),
+    'datasets:train:prefetch_mode=foo': ('datasets.train.prefetch_mode', 'cpu or cuda', "'foo'"),
+    'datasets:train:mean=[0.5]': ('datasets.train.mean', '3 channels', '[0.5]'),
+    'datasets:train:std=[0, 0, 0]': ('datasets.train.std', 'positive'),
+    'datasets:train:filename_tmpl=x4': ('datasets.train.filename_tmpl', "'{}x4'", "'x4'"),
+    'datasets:train:dataroot_gt=""': ('datasets.train.dataroot_gt', 'empty'),
+    'datasets:train:dataroot_gt="a\\0b"': ('datasets.train.dataroot_gt', 'characters'),
+    f'datasets:train:dataroot_gt={"x" * 300}': ('datasets.train.dataroot_gt', 'does not exist'),
+    'datasets:train:io_backend={type: memcached, sys_path: x}': (
+        'datasets.train.io_backend.type',
+        'run code',
+        'disk, lmdb',
+    ),
+    'datasets:train:io_backend:map_size=1': ('datasets.train.io_backend.map_size', 'not a known option'),
+    'val:val_freq=0.3': ('val.val_freq', '0.3'),
+    'val:metrics:psnr:crop_border=2.5': ('val.metrics.psnr.crop_border', 'a whole number', '2.5'),
+    'val:metrics:psnr:better=most': ('val.metrics.psnr.better', 'higher or lower', "'most'"),
+    'path:pretrain_network_g=.': ('path.pretrain_network_g', 'not a file'),
+    'path:strict_load_g=maybe': ('path.strict_load_g', 'true or false'),
 }
 
 
 @pytest.mark.parametrize('entry', WRONG)
 def test_each_mistake_is_reported_with_its_place_and_the_nearest_name(tmp_path, tiny, entry):
     place, *parts = WRONG[entry]
-    found = [line for line in problems(tmp_path, tiny, force=[entry]) if f'--force_yml {entry}: {place}: ' in line]
+    found = [line for line in problems(tmp_path, tiny, force=[entry]) if f'--force_yml {entry:.200}: {place}: ' in line]
     assert any(all(part in line for part in parts) for line in found), found
 
 
@@ -141,8 +205,11 @@ def test_a_gan_needs_all_of_its_parts(tmp_path, tiny):
     ]
     tiny['network_d'] = {'type': 'SRGANDiscriminator'}
     tiny['train'].update(gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla'}, optim_d={'type': 'AdamW', 'lr': 1e-3})
-    tiny['train'].update(grad_clip_g=0.01, grad_clip_d=0.01, net_d_iters=2, net_d_init_iters=100)
+    tiny['train'].update(grad_clip_g=0.01, grad_clip_d=0.01, net_d_iters=2, net_d_init_iters=3)
     assert check_options(read_options(write_options(tmp_path, tiny)), True) == []
+    (found,) = problems(tmp_path, tiny, force=['train:net_d_init_iters=6'])
+    assert 'train.net_d_init_iters: is 6' in found
+    assert 'total_iter: 6' in found
     (found,) = problems(tmp_path, tiny, force=['train:grad_clip_dd=0.01'])
     assert 'train.grad_clip_dd: ' in found
     assert 'grad_clip_d?' in found
@@ -164,6 +231,40 @@ def test_keys_that_only_other_types_read_are_warnings(tmp_path, tiny):
         'train.grad_clip_d',
         'datasets.train.use_shuffle',
         'datasets.train.interval_list',
+    ]
+
+
+def test_hats_print_network_has_no_effect(tmp_path, tiny):
+    (warning,) = check_options(read_options(write_options(tmp_path, {**tiny, 'print_network': True})), True)
+    assert 'print_network has no effect' in warning
+
+
+def test_channels_of_the_network_and_of_the_images(tmp_path, tiny):
+    for dataset in tiny['datasets'].values():
+        dataset['color'] = 'y'
+    assert len(problems(tmp_path, tiny)) == 4  # both ways, of both data sets
+    tiny['network_g'] = {'type': 'A2N', 'upscale': 2, 'num_in_ch': 1, 'num_out_ch': 1}
+    assert problems(tmp_path, tiny) == []
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'\xef\xbb\xbfim00.png (48,56,3)\n', 'line 1 begins with a byte order mark'),
+        (b'im00.png (48,56,3)\n\nim01.png (48,56,3)\n', 'line 2 is blank'),
+        (b'im00.png (48,56,3)\n \n', 'line 2 is blank'),
+        (b'', 'is empty'),
+        (b'\xff', 'cannot be read'),
+        (b'im00.png (48,56,3)\nim01.png (48,56,3)', ''),
+    ],
+)
+def test_a_list_of_images_is_checked(tmp_path, tiny, pairs, content, message):
+    (tmp_path / 'list.txt').write_bytes(content)
+    roots = {'dataroot_gt': str(pairs / 'HR'), 'dataroot_lq': str(pairs / 'LR'), 'io_backend': {'type': 'disk'}}
+    tiny['datasets']['train'].update(**roots, meta_info_file=str(tmp_path / 'list.txt'))
+    found = problems(tmp_path, tiny)
+    assert [f'{tmp_path / "list.txt"}' in problem and message in problem for problem in found] == [True][
+        : bool(message)
     ]
 
 

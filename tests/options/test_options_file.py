@@ -80,6 +80,12 @@ def test_tags_that_would_run_python_are_refused_not_run(tmp_path, monkeypatch, t
         ('a: {b: 1, c: 2, b: 3}', r'line 1: a\.b is given twice'),
         ('a: !!float abc', 'cannot be read'),
         ('a: !!bool abc', 'cannot be read'),
+        ('b: 1\na: !!int ""', "line 2: '' cannot be read as int"),
+        ('a: !!float ""', "line 1: '' cannot be read as float"),
+        ('a: !!timestamp x', "line 1: 'x' cannot be read as timestamp"),
+        ('a: 1\n~: 2\nnull: 3', 'line 3: None is given twice, first on line 2'),
+        (f'a: {"9" * 5001}', 'line 1: .* cannot be read as int'),
+        (f'a: {"[" * 3000}', 'nested too deeply'),
         ('a: 1\n? [b]\n: c', 'line 2: a key must be a single value'),
         ('a: &a [*a]', 'cannot be read'),
         ('name: !!unknown x', 'line 1'),
@@ -176,9 +182,11 @@ def test_a_file_is_found_before_a_recipe(tmp_path, monkeypatch):
     assert read_options(find_options_file('demo_EARN_x4.yml')).data == {'name': 'mine'}
     with pytest.raises(UsageError, match=r'demo_EARN_x5 .*did you mean demo_EARN_x\d\?'):
         find_options_file('demo_EARN_x5')
-    for name in ('elsewhere/demo_EARN_x4.yml', '.'):
+    for name in ('elsewhere/demo_EARN_x4.yml', '.', "''", 'x' * 200):
         with pytest.raises(UsageError, match=f'^{name} is neither'):
-            find_options_file(name)
+            find_options_file({"''": '', 'x' * 200: 'x' * 5000}.get(name, name))
+    with pytest.raises(UsageError, match='is neither'):
+        find_options_file('~nobody_of_this_name/x.yml')
 
 
 def test_nearest():
