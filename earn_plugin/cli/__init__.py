@@ -13,15 +13,19 @@ from collections.abc import Sequence
 import earn_plugin
 from earn_plugin.cli import network_commands, ntire_commands, prepare_commands, train_commands
 from earn_plugin.compat import OtherBasicSR
-from earn_plugin.errors import UserError
+from earn_plugin.errors import PrintableStream, UserError
 from earn_plugin.signals import signal_number, sigterm_as_ctrl_c
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 or 143 when stopped."""
-    args = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not be printable in its encoding
         sys.stdout.reconfigure(errors='backslashreplace')
+    if not isinstance(sys.stdout, PrintableStream):
+        sys.stdout = PrintableStream(sys.stdout)
+    if not isinstance(sys.stderr, PrintableStream):
+        sys.stderr = PrintableStream(sys.stderr, has_bars=True)
+    args = parser().parse_args(arguments)
     command = ' '.join(filter(None, (args.command, getattr(args, 'what', None))))
     warnings.simplefilter('error', OtherBasicSR)
     try:

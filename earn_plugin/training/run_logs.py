@@ -12,6 +12,8 @@ from typing import Any
 from basicsr.utils import MessageLogger, get_root_logger, get_time_str, init_wandb_logger
 from basicsr.utils.options import dict2str
 
+from earn_plugin.errors import PrintableStream
+
 
 class LogFile(logging.FileHandler):
     """A log file; lines that cannot be written are reported once and do not end the run."""
@@ -66,6 +68,7 @@ def open_log(opt: dict[str, Any], command: str, warnings: list[str]) -> logging.
     if opt['rank'] == 0:
         path = Path(opt['path']['log'], f'{command}_{opt["name"]}_{get_time_str()}.log')
         handler = LogFile(path, encoding='utf-8')  # appends, should two runs start in one second
+        handler.stream = PrintableStream(handler.stream)
         handler.setFormatter(logger.handlers[0].formatter)
         try:
             handler.stream.write(f'options:{dict2str(opt)}\n')

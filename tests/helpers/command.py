@@ -46,7 +46,7 @@ def torchrun(folder: Path, *arguments: str, program: tuple[str, ...] = ('-m', 'e
     return done.stdout
 
 
-def _close_log() -> None:
+def close_log() -> None:
     """BasicSR has one logger in a process, which would also write the next run to the log file of this one."""
     logger = logging.getLogger('basicsr')
     for handler in [*logger.handlers]:
@@ -59,9 +59,9 @@ def command_here(*arguments: str | Path, capsys: pytest.CaptureFixture, expect: 
     """Run the command in this process and working directory, which saves the import of torch."""
     from earn_plugin.cli import main
 
-    _close_log()
+    close_log()
     capsys.readouterr()
     assert main([*map(str, arguments)]) == expect
     printed = capsys.readouterr()
-    _close_log()
+    close_log()
     return printed.out + printed.err
