@@ -3,6 +3,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,43 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
         cli.main(arguments)
     assert leave.value.code == 2
     assert 'usage: basicsr' in capsys.readouterr().err
+
+
+def path_arguments(parser: argparse.ArgumentParser, *above: str) -> list[tuple[str, ...]]:
+    """Command lines in which an argument of type Path is PATH, for each such argument."""
+    found = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += [line for name, below in action.choices.items() for line in path_arguments(below, *above, name)]
+        elif action.type is Path:
+            before = (
+                ['x'] * [a for a in parser._actions if not a.option_strings].index(action)
+                if not action.option_strings
+                else []
+            )
+            found.append((*above, *action.option_strings[:1], *before, 'PATH'))
+    return found
+
+
+@pytest.mark.parametrize('line', path_arguments(cli.parser()), ids=' '.join)
+@pytest.mark.parametrize('path', ['', 'x' * 5000, 'x/' * 2500, 'a\0b'], ids=['empty', 'long', 'deep', 'null'])
+def test_a_path_that_cannot_exist_exits_with_2(line, path, capsys):
+    with pytest.raises(SystemExit) as leave:
+        cli.main([path if word == 'PATH' else word for word in line])
+    assert leave.value.code == 2
+    assert 'cannot be empty' in (printed := capsys.readouterr().err) or 'too long' in printed
+
+
+@pytest.mark.parametrize('words', [['train', '-opt'], ['test', '-opt'], ['prepare', 'check']])
+@pytest.mark.parametrize('name', ['', '.yml', 'x' * 5000, '~nobody_of_this_name/x'])
+def test_an_options_file_that_cannot_exist_exits_with_2(words, name, capsys):
+    assert 'is neither an options file' in command_here(*words, name, capsys=capsys, expect=2)
+
+
+def test_a_name_that_becomes_too_long_exits_with_2(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(networks, 'run_list', lambda args: (tmp_path / ('x' * 300)).touch())
+    assert cli.main(['list']) == 2
+    assert 'too long' in capsys.readouterr().err
 
 
 def test_version(capsys):

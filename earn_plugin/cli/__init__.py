@@ -4,11 +4,13 @@ What a command needs is imported when it runs, so that --help stays fast.
 """
 
 import argparse
+import errno
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import earn_plugin
 from earn_plugin.cli import network_commands, ntire_commands, prepare_commands, train_commands
@@ -40,20 +42,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f'basicsr {command}: interrupted', file=sys.stderr)
         return 128 + signal_number(interrupt)
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # a full or read-only disk, missing permissions, a path that is too long
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader, such as head, has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         if error.errno is None:
             raise
-        print(f'basicsr {command}: {error.filename or "writing"}: {error.strerror}', file=sys.stderr)
-        return 1
+        # a full or read-only disk, missing permissions, a name that is too long
+        print(f'basicsr {command}: {error.filename or "writing"!s:.200}: {error.strerror}', file=sys.stderr)
+        return 2 if error.errno == errno.ENAMETOOLONG else 1
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.register('type', Path, _possible_path)  # for every argument with type=Path, also of the commands below
+
+
+def _possible_path(text: str) -> Path:
+    if not text or '\0' in text:
+        raise argparse.ArgumentTypeError(f'a path cannot be empty or have a null character, got {text!r}')
+    encoded = os.fsencode(text)
+    if len(encoded) > 4095 or any(len(part) > 255 for part in encoded.split(b'/')):
+        raise argparse.ArgumentTypeError(f'{text:.100}… is too long: a name can have 255 bytes, a path 4,095')
+    return Path(text)
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog='basicsr', description='Train, test and measure super-resolution networks with BasicSR.'
-    )
+    top = _Parser(prog='basicsr', description='Train, test and measure super-resolution networks with BasicSR.')
     top.add_argument('--version', action='version', version=f'earn_plugin {earn_plugin.__version__}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for group in (train_commands, prepare_commands, network_commands, ntire_commands):

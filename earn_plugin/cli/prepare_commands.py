@@ -1,6 +1,7 @@
 """basicsr prepare: what makes and checks data."""
 
 import argparse
+import os
 from pathlib import Path
 
 from earn_plugin.cli.network_commands import add_import_arguments
@@ -51,11 +52,12 @@ def add_commands(commands) -> None:
     about = 'names, pairs, sizes, damage, channels, bit depth, training images that are also test images'
     check = what.add_parser('check', help='read every image of data sets and list all problems', description=about)
     check.add_argument('data', metavar='DATA', help='a recipe, an options file, or a folder or LMDB of (HR) images')
-    check.add_argument('lr', metavar='LR', nargs='?', help='the folder or LMDB of their LR images')
+    check.add_argument('lr', type=Path, metavar='LR', nargs='?', help='the folder or LMDB of their LR images')
     check.add_argument('--scale', type=int, help='HR divided by LR (default: the scale of most pairs)')
     check.add_argument('--filename_tmpl', metavar='TEMPLATE', help="the names in LR, e.g. '{}x4' (default: '{}')")
     check.add_argument('--phase', choices=('train', 'val'), help='val: HR need not be a multiple of the scale')
-    check.add_argument('--against', metavar='DIR', nargs='+', default=[], help='test images that must not be in DATA')
+    against = 'test images that must not be in DATA'
+    check.add_argument('--against', type=Path, metavar='DIR', nargs='+', default=[], help=against)
     add_import_arguments(check)
     check.set_defaults(run=run_check)
 
@@ -159,7 +161,7 @@ def report(path: Path, is_new: bool) -> None:
 def run_check(args: argparse.Namespace) -> int:
     from earn_plugin.prepare.audit import audit_datasets
 
-    result = audit_datasets([*options_to_check(args), *map(images_only, args.against)])
+    result = audit_datasets([*options_to_check(args), *map(images_only, map(str, args.against))])
     print(result)
     return 1 if result.count else 0
 
@@ -168,13 +170,13 @@ def options_to_check(args: argparse.Namespace) -> list[dict]:
     """BasicSR's options of the data sets: from an options file, or for folders."""
     if args.scale is not None and args.scale < 1:
         raise UsageError(f'--scale must be at least 1, got {args.scale}')
-    if Path(args.data).is_dir():
+    if os.path.isdir(args.data):  # noqa: PTH112 (Path's raises if the name is too long)
         if args.lr is None:
             if args.scale or args.filename_tmpl or args.phase:
                 raise UsageError('--scale, --filename_tmpl and --phase are for pairs: also pass the LR folder')
             return [{**images_only(args.data), 'phase': 'train'}]
         pairs = {'name': f'{args.data} and {args.lr}', 'type': 'PairedImageDataset', 'phase': args.phase or 'train'}
-        roots = {'dataroot_gt': args.data, 'dataroot_lq': args.lr}
+        roots = {'dataroot_gt': args.data, 'dataroot_lq': str(args.lr)}
         return [{**pairs, **roots, 'scale': args.scale, 'filename_tmpl': args.filename_tmpl or '{}'}]
     if args.lr is not None:
         raise UsageError(f'there is no folder {args.data}')
@@ -189,7 +191,7 @@ def options_to_check(args: argparse.Namespace) -> list[dict]:
     try:
         options = read_options(find_options_file(args.data))
     except UsageError as error:
-        no_folder = '' if Path(args.data).is_file() else f'there is no folder {args.data}; '
+        no_folder = '' if os.path.isfile(args.data) else f'there is no folder {args.data:.200}; '  # noqa: PTH113
         raise UsageError(f'{no_folder}{error}') from None
     check_dataset_options(options)
     make_missing_demo(options.data)

@@ -34,8 +34,8 @@ def make_lr(
     check_positive(scale=scale, jobs=jobs)
     if border not in BORDERS:
         raise UsageError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
-    if '/' in suffix or os.sep in suffix:
-        raise UsageError(f'suffix is the end of a file name and cannot contain a folder, got {suffix!r}')
+    if '/' in suffix or os.sep in suffix or not suffix.isprintable():
+        raise UsageError(f'suffix is the end of a file name: no folder, no control characters, got {suffix!r}')
 
     def shrink(path: Path) -> Iterator[NamedImage]:
         image = crop_to_multiple(read_image(path), scale)
