@@ -30,7 +30,7 @@ setup(
         'pyyaml',
         'safetensors',
         'scikit-image',
-        'setuptools',  # Python 3.12 has no distutils of its own, which basicsr imports
+        'setuptools<82',  # has distutils, which basicsr imports and Python 3.12 has not; tensorboard's pkg_resources
         'torch>=2.6',  # from here on torch.load is weights-only by default
         'torchvision',
         'tqdm',

@@ -18,7 +18,7 @@ def load(path, **arguments):
 
 def register() -> None:
     """Import every module that holds a registered class."""
-    for name in ('archs', 'losses', 'data.bicubic_pair_dataset', 'models', 'metrics'):
+    for name in ('archs', 'losses', 'data.bicubic_pair_dataset', 'data.checked_lmdb', 'models', 'metrics'):
         import_module(f'earn_plugin.{name}')
 
 

@@ -59,7 +59,7 @@ def test_no_command_prints_an_escape_of_a_name(tmp_path):
     red = '\x1b[31mred'
     (tmp_path / red).mkdir()
     (tmp_path / red / f'{red}.png').write_bytes(encode(np.zeros((8, 8), np.uint8)))
-    (tmp_path / 'o.yml').write_text(f'"{red!s}": 1\nname: x\n'.replace('\x1b', '\\e'))
+    (tmp_path / 'o.yml').write_text(f'"{red!s}": 1\nname: x\nmodel_type: SRModel\n'.replace('\x1b', '\\e'))
     for arguments, code in (
         (['prepare', 'check', red], 1),
         (['prepare', 'subimages', red, 'sub'], 1),

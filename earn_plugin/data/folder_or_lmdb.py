@@ -2,7 +2,6 @@
 
 import os
 import re
-import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import NamedTuple
 import lmdb
 
 from earn_plugin.data.image_headers import Header
+from earn_plugin.data.lmdb_damage import check_length, check_pages, is_damaged
 from earn_plugin.errors import UserError
-
-LMDB_MAGIC = 0xBEEFC0DE
 
 
 class Problem(NamedTuple):
@@ -106,6 +104,7 @@ class LMDB:
         for file in ('data.mdb', 'meta_info.txt'):
             if not (root / file).is_file():
                 raise UserError(f'{root} is not an LMDB of BasicSR: it has no {file}')
+        check_pages(root)
         self.shapes = lmdb_shapes(root)
         self.names = sorted(self.shapes)
         try:
@@ -127,6 +126,8 @@ class LMDB:
             content = reading.get(name.encode())
         if content is None:
             raise FileNotFoundError(name)
+        if is_damaged(content):
+            raise OSError('it differs from its checksum')
         return content
 
     def name_problems(self, names: Iterable[str]) -> Iterator[Problem]:
@@ -167,26 +168,6 @@ def lmdb_shapes(root: Path) -> dict[str, tuple[int, ...]]:
         name, *sizes = match.groups()
         shapes[name.partition('.')[0]] = tuple(int(size) for size in sizes if size)
     return shapes
-
-
-def check_length(root: Path) -> None:
-    """Check that an LMDB is as long as its first pages say: reading beyond its end kills a process (SIGBUS).
-
-    Raises:
-        UserError: it is cut off, or not an LMDB.
-    """
-    file = root / 'data.mdb'
-    with file.open('rb') as opened:
-        first, length = opened.read(2**17), opened.seek(0, 2)
-    try:  # both meta pages: 16 bytes of a page's header, then magic, …, size of a page, …, last page, transaction
-        magic, page = struct.unpack_from('=16xI20xI', first)
-        last, _ = max((struct.unpack_from('=136xQQ', first, start) for start in (0, page)), key=lambda meta: meta[1])
-    except struct.error:
-        magic, page, last = 0, 0, 0
-    if magic != LMDB_MAGIC:
-        raise UserError(f'{root} cannot be read: {file.name} is cut off, or not an LMDB; create it again')
-    if length < (last + 1) * page:
-        raise UserError(f'{file} is cut off: it has {length:,} of {(last + 1) * page:,} bytes; copy or create it again')
 
 
 def lmdb_header(shape: tuple[int, ...]) -> Header:

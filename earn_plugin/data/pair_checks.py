@@ -94,7 +94,7 @@ def lq_name(gt_name: str, template: str) -> str:
     try:
         return f'{template.format(path.stem)}{path.suffix}'
     except (ValueError, LookupError) as error:
-        raise UsageError(f"filename_tmpl must be like '{{}}x4', got {template!r}: {error}") from None
+        raise UserError(f"filename_tmpl must be like '{{}}x4', got {template!r}: {error}") from None
 
 
 def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[Pair]:
@@ -167,6 +167,8 @@ def explain_failure(dataset: Any, index: int, error: Exception) -> str:
     name = opt.get('name', type(dataset).__name__)
     if isinstance(error, KeyError) and opt and error.args and error.args[0] not in opt:
         return f'data set {name} needs the option {error}'
+    if isinstance(error, UserError):
+        return f'data set {name}: {error}'
     paths = getattr(dataset, 'paths', None)
     path = paths[index] if isinstance(paths, list) and index < len(paths) else None
     images = [str(image) for image in (path.values() if isinstance(path, dict) else [path]) if image]

@@ -4,6 +4,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ class _Checker:
             self.check_values(section)
         if isinstance(self.value(('logger', 'wandb')), dict):
             self.check_values(('logger', 'wandb'))
+            if self.value(('logger', 'wandb', 'project')) and not getattr(find_spec('wandb'), 'origin', None):
+                self.report(('logger', 'wandb'), 'wandb is not installed: pip install wandb, or remove the section')
         for key, value in self.data.items():
             if str(key).startswith('network_') and value is not None:
                 self.check_network((key,))

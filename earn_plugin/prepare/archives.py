@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 
@@ -23,6 +24,9 @@ IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 UNFINISHED = ('.part', '.partial', '.crdownload', '.download', '.aria2')  # downloads of browsers, aria2 and others
 DEPTH = 6  # levels of subfolders that are searched
+# what no published set reaches: VOC2012 has 45,000 files, DIV2K's images have 9 MB and 4 million pixels at most, and
+# images that are compressed already hardly become smaller in an archive
+MOST_FILES, LARGEST_FILE, MOST_PIXELS, LARGEST_RATIO = 500_000, 2**26, 2**26, 100
 # gzip raises OSError, a zip with a password or an unknown compression RuntimeError
 DAMAGE = zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RuntimeError
 
@@ -103,14 +107,37 @@ def _members(archive: Path) -> list[SourceImage]:
     ending = max(filter(archive.name.lower().endswith, ARCHIVES), key=len)
     with _open(archive) as opened:
         if isinstance(opened, zipfile.ZipFile):
-            members = [(i.filename, i.file_size, i.header_offset, i) for i in opened.infolist() if not i.is_dir()]
+            found = ((i.filename, i.file_size, i.header_offset, i) for i in opened.infolist() if not i.is_dir())
         else:
-            members = [(i.name, i.size, i.offset_data, i) for i in opened if i.isfile()]
+            found = ((i.name, i.size, i.offset_data, i) for i in opened if i.isfile())
+        members = list(_plausible(archive, found))
     return [
         SourceImage(archive, name, f'{archive.name[: -len(ending)]}/{name}', *rest)
         for name, *rest in members
         if name.lower().endswith(IMAGES) and _is_plain(name.removeprefix('./'))
     ]
+
+
+def _plausible(archive: Path, members: Iterable[tuple]) -> Iterator[tuple]:
+    """The members of an archive, which would unpack to the size and number that sets of images have.
+
+    Raises:
+        UserError: it unpacks to far more; raised before that is read.
+    """
+    total, length = 0, archive.stat().st_size
+    for count, member in enumerate(members, 1):
+        name, size = member[:2]
+        total += size
+        what = ''
+        if name.lower().endswith(IMAGES) and size > LARGEST_FILE:
+            what = f'{name} would have {size:,} bytes'
+        elif total > LARGEST_FILE + LARGEST_RATIO * length:
+            what = f'its {length:,} bytes would become {total:,} and more'
+        elif count > MOST_FILES:
+            what = f'it has more than {MOST_FILES:,} files'
+        if what:
+            raise UserError(f'{archive} is not an archive of images as published: {what}; download it again')
+        yield member
 
 
 @contextmanager
@@ -178,6 +205,9 @@ def gather(
             name = missing[image]
             path = work.path / name
             try:
+                header = read_header(BytesIO(content))
+                if header.height * header.width > MOST_PIXELS:
+                    raise ValueError(f'is {header.height}×{header.width}, larger than any image of these sets')
                 written = change(content) if change else content
                 if written is None:
                     return {}
@@ -187,7 +217,6 @@ def gather(
                         path.symlink_to(image.file.resolve())
                 if not path.is_symlink():
                     path.write_bytes(written)
-                read_header(path)
             except ValueError as error:
                 raise UserError(f'{image} {error}') from error
             return {name: [len(written), sha256(written)]}

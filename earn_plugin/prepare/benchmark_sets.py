@@ -13,7 +13,7 @@ from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UserError
 from earn_plugin.prepare.archives import SourceImage, gather
 from earn_plugin.prepare.data_tree import CroppedPNG, DataTree
-from earn_plugin.prepare.resumable_folder import read_manifest
+from earn_plugin.prepare.resumable_folder import check_complete, read_manifest
 
 PAGE = 'https://cv.snu.ac.kr/research/EDSR/benchmark.tar'
 ARCHIVES = 'benchmark|Set5|Set14|B100|BSDS?100|Urban100|SelfExSR|RCAN|HR'
@@ -42,6 +42,7 @@ def _make_gt(tree: DataTree, gt: Path, multiple: int, count: int) -> bool:
         found = len(Folder(gt).names)
         if found != count and not (tree.allow_missing and found):
             raise UserError(f'{found} images instead of {count}; move it away')
+        check_complete(gt)
         return False
     name = gt.parent.name
     versions = _versions(name, tree.images)

@@ -17,6 +17,7 @@ from earn_plugin.errors import UserError
 from earn_plugin.prepare.archives import SourceImage, find_images
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.png_folder import check_positive
+from earn_plugin.prepare.resumable_folder import check_complete
 from earn_plugin.signals import Stopped
 
 INTERMEDIATE = '.intermediate'  # holds what no recipe reads: a run after a kill uses it, the end of a run removes it
@@ -39,8 +40,15 @@ class DataTree:
         check_positive(jobs=self.jobs)
 
     def make_once(self, path: Path, function: Callable[..., bool], **arguments: Any) -> bool:
-        """As ``make``, but an existing path is not compared with what would be made."""
-        return self.make(path, lambda: not path.exists() and function(**arguments))
+        """As ``make``, but an existing path is only compared with its own manifest."""
+
+        def make() -> bool:
+            if path.exists():
+                check_complete(path)
+                return False
+            return function(**arguments)
+
+        return self.make(path, make)
 
     def make(self, path: Path, function: Callable[..., bool], **arguments: Any) -> bool:
         """Make ``path`` by a function that returns False if it exists. Its UserError becomes a problem; False then."""

@@ -13,6 +13,7 @@ from earn_plugin.data.image_files import write_image
 from earn_plugin.errors import UserError
 from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
+from earn_plugin.prepare.resumable_folder import MANIFEST, check_complete
 from earn_plugin.prepare.subimages import SubImages
 
 ROOT = Path('datasets/demo')
@@ -44,6 +45,8 @@ def make_demo(root: Path = ROOT) -> bool:
         UserError: this scikit-image does not have one of the photographs; the folder is not writable.
     """
     if root.exists():
+        for manifest in root.rglob(MANIFEST):
+            check_complete(manifest.parent)
         return False
     try:
         with atomic_folder(root) as new:

@@ -13,6 +13,7 @@ from earn_plugin.errors import UserError
 from earn_plugin.prepare.archives import gather
 from earn_plugin.prepare.data_tree import INTERMEDIATE, DataTree
 from earn_plugin.prepare.lmdb import make_lmdb
+from earn_plugin.prepare.resumable_folder import check_complete
 from earn_plugin.prepare.subimages import SubImages
 
 ARCHIVES = 'DIV2K'  # how the names of its archives begin
@@ -67,6 +68,7 @@ class PublishedPairs:
         else:
             if_empty = 'no images, or broken links; remove it, and it is created again'
             tree.check_names(folder, Folder(folder).names, expected, if_empty)
+            check_complete(folder)
         if hr:
             _check_pairs(hr, folder, scale)
         return is_new

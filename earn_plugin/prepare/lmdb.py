@@ -12,6 +12,7 @@ import numpy as np
 from earn_plugin.data.folder_or_lmdb import first_few
 from earn_plugin.data.image_files import decode, encode, images_in
 from earn_plugin.data.image_headers import PNG_SIGNATURE
+from earn_plugin.data.lmdb_damage import with_checksum
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.prepare.png_folder import check_positive, usable_images
 from earn_plugin.prepare.resumable_folder import already_exists, in_threads, recipe_of, resumable_folder, sha256
@@ -38,7 +39,8 @@ def make_lmdb(
     Args:
         lmdb: a name that ends in .lmdb.
         settings: how the images are cut; they stay complete by default.
-        encoding: 'bmp' stores the decoded 8-bit values: it needs more disk space, and hardly any time to decode.
+        encoding: 'bmp' stores the decoded 8-bit values, each with a checksum that is verified when it is read: it needs
+            more disk space, and hardly any time to decode.
 
     Raises:
         UserError: names that BasicSR's LMDBs cannot hold, or as ``make_subimages``.
@@ -50,13 +52,14 @@ def make_lmdb(
     check_positive(jobs=jobs)
     sources = images_in(folder)
     recipe = recipe_of(sources, what='LMDB', **asdict(settings), encoding=encoding)
-    if already_exists(lmdb, recipe):
+    if already_exists(lmdb, recipe, sources):
         return False
     _check_keys(path.stem.removesuffix(settings.suffix) for path in sources)
     sources = usable_images(sources, jobs, only_8_bit=encoding == 'bmp', **settings.needs)
     keeps_png = settings.size is None and settings.multiple == 1 and encoding == 'png'
 
-    def values(path: Path) -> list[Value]:
+    def values(path: Path) -> tuple[str, list[Value]]:
+        """The checksum of a file, and what is stored of it."""
         content = path.read_bytes()
         try:
             image = decode(content)  # also if the bytes are stored as they are: a damaged image must not get in
@@ -66,7 +69,9 @@ def make_lmdb(
             raise UserError(f'{path} {error}') from error
         stored = content if keeps_png and content.startswith(PNG_SIGNATURE) else None
         parts = settings.cut(path.stem, image)
-        return [(key, stored or encode(part, f'.{encoding}'), part.shape) for key, part in parts]
+        if encoding == 'bmp':
+            return sha256(content), [(key, with_checksum(encode(part, '.bmp')), part.shape) for key, part in parts]
+        return sha256(content), [(key, stored or encode(part), part.shape) for key, part in parts]
 
     with resumable_folder(lmdb, recipe) as work:
         remaining = [path for path in sources if path.name not in work.done]
@@ -75,10 +80,10 @@ def make_lmdb(
         try:
             with lmdb_library.open(str(work.path), map_size=MAP_SIZE) as environment:
                 for batch in _batches(results):
-                    _put(environment, [value for _, of_image in batch for value in of_image])
-                    for path, of_image in batch:
+                    _put(environment, [value for _, (_, of_image) in batch for value in of_image])
+                    for path, (checksum, of_image) in batch:
                         files = {key: [len(c), sha256(c), (*shape, 1)[:3]] for key, c, shape in of_image}
-                        work.record(path.name, files)
+                        work.record(path.name, files, checksum)
         except lmdb_library.Error as error:
             free = shutil.disk_usage(work.path).free  # LMDB reports a full disk as an input/output error
             raise OSError(f'{error}, with {free / 2**20:,.0f} MiB of disk space left') from error

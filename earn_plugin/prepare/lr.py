@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
-from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.prepare.png_folder import NamedImage, check_positive, make_png_folder
 
@@ -37,8 +38,8 @@ def make_lr(
     if '/' in suffix or os.sep in suffix or not suffix.isprintable():
         raise UsageError(f'suffix is the end of a file name: no folder, no control characters, got {suffix!r}')
 
-    def shrink(path: Path) -> Iterator[NamedImage]:
-        image = crop_to_multiple(read_image(path), scale)
+    def shrink(path: Path, image: np.ndarray) -> Iterator[NamedImage]:
+        image = crop_to_multiple(image, scale)
         try:
             yield f'{path.stem}{suffix}', imresize(image, Fraction(1, scale), border)
         except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from earn_plugin.data.folder_or_lmdb import first_few
-from earn_plugin.data.image_files import encode, images_in
+from earn_plugin.data.image_files import decode, encode, images_in
 from earn_plugin.data.pair_checks import header_or_problem
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.prepare.resumable_folder import Files, already_exists, in_threads, recipe_of, resumable_folder, sha256
@@ -18,12 +18,12 @@ NamedImage = tuple[str, np.ndarray]  # a name without ending, and an image
 def make_png_folder(
     folder: Path,
     target: Path,
-    convert: Callable[[Path], Iterable[NamedImage]],
+    convert: Callable[[Path, np.ndarray], Iterable[NamedImage]],
     settings: dict[str, Any],
     jobs: int | None,
     **needs: Any,
 ) -> bool:
-    """A PNG for each image that ``convert`` makes of each file of a folder. False if the target exists already.
+    """A PNG for each image that ``convert`` makes of each file and its image. False if the target exists already.
 
     Args:
         settings: identify what is made; ``what`` is its name on the progress bar.
@@ -34,24 +34,28 @@ def make_png_folder(
     """
     sources = images_in(folder)
     recipe = recipe_of(sources, **settings)
-    if already_exists(target, recipe):
+    if already_exists(target, recipe, sources):
         return False
     sources = usable_images(sources, jobs, **needs)
     with resumable_folder(target, recipe) as work:
 
-        def write(path: Path) -> Files:
-            files = {}
-            for name, image in convert(path):
+        def write(path: Path) -> tuple[str, Files]:
+            files, original = {}, path.read_bytes()
+            try:
+                decoded = decode(original)
+            except ValueError as error:
+                raise UserError(f'{path} {error}') from error
+            for name, image in convert(path, decoded):
                 content = encode(image)
                 (work.path / f'{name}.png').write_bytes(content)
                 files[f'{name}.png'] = [len(content), sha256(content)]
-            return files
+            return sha256(original), files
 
         work.forget_lost_files()
         remaining = [path for path in sources if path.name not in work.done]
         counts = {'total': len(sources), 'done': len(work.done)}
-        for path, files in in_threads(remaining, write, label=settings['what'], jobs=jobs, **counts):
-            work.record(path.name, files)
+        for path, (checksum, files) in in_threads(remaining, write, label=settings['what'], jobs=jobs, **counts):
+            work.record(path.name, files, checksum)
     return True
 
 

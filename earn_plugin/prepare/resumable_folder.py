@@ -1,7 +1,9 @@
 """A folder made image by image by many threads, which can be resumed after a kill and gets its name when complete.
 
 The work is done in ``.NAME.partial`` next to the target. A journal there has a line for each source that is done, with
-the files made of it; what is not in the journal is made again. The finished folder holds ``.manifest.json``.
+the files made of it; what is not in the journal is made again. The finished folder holds ``.manifest.json`` with the
+checksums of the sources and of the files. A file that the system has changed since the manifest was written (its ctime,
+which nobody can set back) is read and compared; for 30,000 unchanged images that is a look at their times.
 
 Threads are enough: decoding, encoding, resizing and hashing release Python's lock; and they end with the process.
 """
@@ -10,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +25,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from earn_plugin.atomic_files import atomic_file, remove_leftovers, sync_folder
-from earn_plugin.data.folder_or_lmdb import check_length
+from earn_plugin.data.folder_or_lmdb import LMDB
+from earn_plugin.data.lmdb_damage import check_pages
 from earn_plugin.errors import UserError
 from earn_plugin.signals import Stopped, signal_number
 
@@ -52,6 +56,33 @@ def recipe_of(sources: Sequence[Path], **settings: Any) -> dict[str, Any]:
 def _without_times(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe as a manifest has it: copied sources have other times, which matter only for resuming."""
     return {key: value for key, value in recipe.items() if key != 'modified'}
+
+
+def _changed(paths: dict[str, Path], checksums: dict[str, str], since: int) -> list[str]:
+    """The names whose files have another checksum, of those that have changed since a time in ns."""
+    known = ((name, path, path.stat()) for name, path in paths.items() if name in checksums)
+    newer = {name: path for name, path, state in known if max(state.st_ctime_ns, state.st_mtime_ns) >= since}
+    if not newer:
+        return []
+    read = in_threads(newer, lambda name: sha256(newer[name].read_bytes()), label='verify', total=len(newer))
+    return [name for name, checksum in read if checksum != checksums[name]]
+
+
+def _changed_values(lmdb: Path, files: Files) -> list[str]:
+    """The keys of an LMDB that are missing or whose values have another checksum."""
+    opened = LMDB(lmdb)
+
+    def checksum(key: str) -> str | None:
+        try:
+            return sha256(opened.read(key))
+        except OSError:  # missing, or different from its own checksum
+            return None
+
+    try:
+        read = in_threads(files, checksum, label='verify', total=len(files))
+        return [key for key, found in read if found != files[key][1]] + sorted(set(opened.names).difference(files))
+    finally:
+        opened.close()
 
 
 def _lost_files(folder: Path, files: Files) -> list[str]:
@@ -89,13 +120,16 @@ class PartialFolder:
             for old in path.iterdir():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         self.done: dict[str, Files] = {line['source']: line['files'] for line in lines[1:]}
+        self.sources: dict[str, str] = {line['source']: line['sha256'] for line in lines[1:] if line.get('sha256')}
         (path / JOURNAL).write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
         self._journal = (path / JOURNAL).open('a', encoding='utf-8')
 
-    def record(self, source: str, files: Files) -> None:
-        """Record that a source is done and that all files made of it are in the folder."""
+    def record(self, source: str, files: Files, checksum: str | None = None) -> None:
+        """Record that a source with this SHA-256 is done and that all files made of it are in the folder."""
         self.done[source] = files
-        self._journal.write(json.dumps({'source': source, 'files': files}) + '\n')
+        if checksum:
+            self.sources[source] = checksum
+        self._journal.write(json.dumps({'source': source, 'files': files, 'sha256': checksum}) + '\n')
         self._journal.flush()
 
     def forget_lost_files(self) -> None:
@@ -112,6 +146,7 @@ class PartialFolder:
             'count': len(files),
             'bytes': sum(size for size, _ in files.values()),
             'files': dict(sorted(files.items())),
+            'sources': dict(sorted(self.sources.items())),
         }
         with atomic_file(self.path / MANIFEST) as file:
             file.write(json.dumps(manifest).encode())
@@ -120,11 +155,11 @@ class PartialFolder:
         self._journal.close()
 
 
-def already_exists(target: Path, recipe: dict[str, Any]) -> bool:
-    """Whether the target exists, made by the same recipe.
+def already_exists(target: Path, recipe: dict[str, Any], sources: Sequence[Path] = ()) -> bool:
+    """Whether the target exists, made by the same recipe from the same sources.
 
     Raises:
-        UserError: something else has its name, or some of its files are missing.
+        UserError: something else has its name, a source has changed, or some of its files are missing or changed.
     """
     if not os.path.lexists(target):  # true for a broken link
         return False
@@ -137,16 +172,43 @@ def already_exists(target: Path, recipe: dict[str, Any]) -> bool:
             ', '.join(f'{key} {one[key]}' for key in one if one[key] != other.get(key)) for one, other in pairs
         )
         raise UserError(f'{target} exists, made from other images or settings ({then}; now {now}): remove it first')
-    if recipe.get('what') == 'LMDB':  # which keeps all images in one file
-        lost = [name for name in ('data.mdb', 'meta_info.txt') if not (target / name).is_file()]
+    now, file = time.time_ns(), target / MANIFEST
+    written = file.stat().st_mtime_ns
+    changed = _changed({path.name: path for path in sources}, manifest.get('sources', {}), written)
+    if changed:
+        more = ', …' if len(changed) > 1 else ''
+        raise UserError(f'{target} exists, but {changed[0]}{more} has changed since it was created: remove it first')
+    check_complete(target)
+    with suppress(OSError):  # what was compared now need not be compared again
+        os.utime(file, ns=(now, now))
+    return True
+
+
+def check_complete(target: Path) -> None:
+    """Check that the files of a finished folder are unchanged; one without a manifest is not checked.
+
+    Raises:
+        UserError: some are missing or changed.
+    """
+    manifest = read_manifest(target)
+    if manifest is None:
+        return
+    written, files = (target / MANIFEST).stat().st_mtime_ns, manifest['files']
+    if manifest['recipe'].get('what') == 'LMDB':  # which keeps all images in one file
+        paths = [target / name for name in ('data.mdb', 'meta_info.txt')]
+        lost = [path.name for path in paths if not path.is_file()]
         if not lost:
-            check_length(target)
+            check_pages(target)
+        if not lost and any(path.stat().st_ctime_ns >= written for path in paths):
+            lost = _changed_values(target, files)
     else:
-        lost = _lost_files(target, manifest['files'])
+        lost = _lost_files(target, files)
+        if not lost:
+            checksums = {name: checksum for name, (_, checksum) in files.items()}
+            lost = _changed({name: target / name for name in files}, checksums, written)
     if lost:
         more = ', …' if len(lost) > 1 else ''
         raise UserError(f'{target} is no longer complete, {lost[0]}{more} is missing or changed: remove it first')
-    return True
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from earn_plugin.data.bicubic import crop_to_multiple
-from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError
 from earn_plugin.prepare.png_folder import NamedImage, check_positive, make_png_folder
 
@@ -70,7 +69,7 @@ def make_subimages(folder: Path, sub_folder: Path, settings: SubImages, jobs: in
     check_positive(jobs=jobs)
     recipe = {'what': 'sub-images', **asdict(settings)}
 
-    def convert(path: Path) -> Iterator[NamedImage]:
-        return settings.cut(path.stem, read_image(path))
+    def convert(path: Path, image: np.ndarray) -> Iterator[NamedImage]:
+        return settings.cut(path.stem, image)
 
     return make_png_folder(folder, sub_folder, convert, recipe, jobs, **settings.needs)

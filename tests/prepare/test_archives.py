@@ -4,10 +4,12 @@ import io
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -168,6 +170,48 @@ def test_not_enough_disk_space(downloads, capsys, monkeypatch):
     monkeypatch.setattr(archives.shutil, 'disk_usage', lambda path: SimpleNamespace(free=10))
     printed = prepare('div2k', downloads, '--scales', 2, capsys=capsys, expect=1)
     assert 'not enough disk space in datasets/DIV2K: 0.0 GiB more' in printed
+
+
+def png_of(height: int, width: int) -> bytes:
+    """A valid PNG of one colour, a thousandth of the size of its pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    row = zlib.compress(bytes(height * (3 * width + 1)), 9)
+    header = struct.pack('>IIBBBBB', height, width, 8, 2, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', row) + chunk(b'IEND', b'')
+
+
+@pytest.mark.parametrize('bomb', ['zip', 'tar.gz', 'sparse.tar', 'files', 'image'])
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, capsys, monkeypatch, bomb):
+    monkeypatch.chdir(tmp_path)
+    folder, zeros = tmp_path / 'DIV2K_train_HR', bytes(2**20)
+    folder.mkdir()
+    path = folder / f'DIV2K_train_HR.{bomb if "tar" in bomb else "zip"}'
+    if bomb in ('zip', 'files', 'image'):
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+            if bomb == 'zip':
+                archive.writestr('DIV2K_train_HR/0001.png', zeros * 80)
+            elif bomb == 'image':
+                archive.writestr('DIV2K_train_HR/0001.png', png_of(9000, 9000))
+            else:
+                monkeypatch.setattr(archives, 'MOST_FILES', 3)
+                for number in range(4):
+                    archive.writestr(f'DIV2K_train_HR/{number}.txt', b'')
+    elif bomb == 'tar.gz':
+        with tarfile.open(path, 'w:gz') as archive:
+            info = tarfile.TarInfo('DIV2K_train_HR/large.bin')
+            info.size = 200 * 2**20
+            archive.addfile(info, io.BytesIO(zeros * 200))
+    else:
+        info = tarfile.TarInfo('DIV2K_train_HR/0001.png')
+        info.size = 2**40
+        path.write_bytes(info.tobuf() + bytes(1024))
+    printed = prepare('div2k', folder, '--scales', 2, '--allow-missing', capsys=capsys, expect=1)
+    words = {'zip': '83,886,080 bytes', 'tar.gz': 'would become', 'files': 'more than 3 files', 'image': '9000×9000'}
+    assert words.get(bomb, '1,099,511,627,776 bytes') in printed
+    assert not Path('datasets/DIV2K/DIV2K_train_HR').exists()
 
 
 def test_unreadable_folder_and_archive_are_reported(downloads, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -232,3 +233,59 @@ def test_threads_keep_the_order_and_raise_the_failure():
     ]
     with pytest.raises(ZeroDivisionError):
         list(in_threads(paths, lambda p: 1 // (int(p.name) - 20), label='', total=50, jobs=4))
+
+
+@pytest.fixture(params=['lr', 'subimages', 'lmdb', 'bmp'])
+def made(request, tmp_path):
+    """A folder of images, what a command made of it, and a function that runs the command again."""
+    images = tmp_path / 'HR'
+    for index in range(4):
+        write_image(images / f'im{index}.png', photograph(64, 64, index))
+    name = 'made.lmdb' if request.param in ('lmdb', 'bmp') else 'made'
+    commands = {
+        'lr': lambda root: make_lr(root / 'HR', root / name, 2),
+        'subimages': lambda root: make_subimages(root / 'HR', root / name, SubImages(32, 32)),
+        'lmdb': lambda root: make_lmdb(root / 'HR', root / name),
+        'bmp': lambda root: make_lmdb(root / 'HR', root / name, encoding='bmp'),
+    }
+    assert commands[request.param](tmp_path)
+    return images, tmp_path / name, commands[request.param]
+
+
+def change(path: Path, place: int) -> None:
+    """Change one byte and set the time of the last change back."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_a_changed_source_is_not_the_same(made):
+    images, _, run = made
+    assert not run(images.parent)
+    (images / 'im1.png').touch()
+    assert not run(images.parent)
+    content = (images / 'im1.png').read_bytes()
+    change(images / 'im1.png', len(content) - 2)
+    with pytest.raises(UserError, match=r'im1\.png has changed since it was created'):
+        run(images.parent)
+    (images / 'im1.png').write_bytes(content)
+    assert not run(images.parent)
+
+
+def test_changed_output_is_not_the_same(made):
+    images, target, run = made
+    file = target / 'data.mdb' if target.suffix else sorted(target.glob('im1*'))[0]
+    place = file.read_bytes().index(lmdb_values(target)['im1']) + 100 if target.suffix else 100
+    change(file, place)
+    with pytest.raises(UserError, match=r'im1.* is missing or changed'):
+        run(images.parent)
+
+
+def test_copies_are_compared_by_content_and_only_once(made, tmp_path, monkeypatch):
+    images, target, run = made
+    for folder in (images, target):
+        shutil.copytree(folder, tmp_path / 'copy' / folder.name)
+    assert not run(tmp_path / 'copy')
+    monkeypatch.setattr(Path, 'read_bytes', None)
+    assert not run(tmp_path / 'copy')
