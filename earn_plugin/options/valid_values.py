@@ -61,7 +61,7 @@ OPTIONS = {
     'manual_seed': Valid(int, 0, 2**32 - 1),
     'num_gpu': Valid(int | str, 0, 1024, choices=('auto',)),
     'num_worker_per_gpu': Valid(int, 0, 256),
-    'port': Valid(int | str, 1, 65535),
+    'port': Valid(int, 1, 65535),
     'prefetch_mode': Valid(str, choices=('cpu', 'cuda')),
     'color': Valid(str, choices=('y', 'rgb')),
     'scale': Valid(high=64, is_whole=True),
