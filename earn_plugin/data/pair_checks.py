@@ -167,8 +167,6 @@ def explain_failure(dataset: Any, index: int, error: Exception) -> str:
     name = opt.get('name', type(dataset).__name__)
     if isinstance(error, KeyError) and opt and error.args and error.args[0] not in opt:
         return f'data set {name} needs the option {error}'
-    if isinstance(error, UserError):
-        return f'data set {name}: {error}'
     paths = getattr(dataset, 'paths', None)
     path = paths[index] if isinstance(paths, list) and index < len(paths) else None
     images = [str(image) for image in (path.values() if isinstance(path, dict) else [path]) if image]
@@ -181,7 +179,7 @@ def explain_failure(dataset: Any, index: int, error: Exception) -> str:
     where = ', '.join(dict.fromkeys(images)) or 'no path known'
     if images and images[0] not in files:
         where += f' of {" or ".join(str(opt[key]) for key in ("dataroot_gt", "dataroot_lq") if opt.get(key))}'
-    what = f'{type(error).__name__}: {error}'
+    what = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
     if 'NoneType' in str(error) and files != images:
         what = 'the image is missing or damaged'
     return f'data set {name}: cannot read sample {index} ({where}): {what}'

@@ -73,7 +73,7 @@ OPTIONS = {
 ITERATIONS = Valid(list[float], 0, is_whole=True)
 ARGUMENTS = {  # of what has a type
     'optimizer': {
-        'lr': NUMBER,
+        'lr': Valid(high=1e38),  # float32 has no larger one
         'betas': Valid(list[float], 0, BELOW_1),
         'eps': NOT_NEGATIVE,
         'weight_decay': NOT_NEGATIVE,
