@@ -1,11 +1,19 @@
-"""A user's own networks, data sets, losses and models: ``--import`` and ``--arch-file`` import what registers them."""
+"""A user's own networks, data sets, losses and models: imported by ``--import`` and ``--arch-file``; why they fail."""
 
 import importlib
+import re
 import sys
+import sysconfig
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from earn_plugin.errors import UsageError, UserError
+import torch
+
+from earn_plugin.errors import UsageError, UserError, reason_of
+
+PACKAGE = Path(__file__).parent
+STANDARD_LIBRARY = sysconfig.get_path('stdlib')
 
 
 def import_module(name: str) -> None:
@@ -56,6 +64,36 @@ def import_arch_file(path: Path) -> None:
         raise _failure(flag, error) from error
 
 
+def failure_of(error: Exception, remedy: str = '') -> str:
+    """Why a network's own code failed, and in which line; if for lack of CUDA or of a name, with what to do about that.
+
+    Args:
+        remedy: of other failures.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own_code(Path(frame.filename))]
+    place = f' ({frames[-1].filename}, line {frames[-1].lineno}: {frames[-1].line})' if frames else ''
+    if lacks_cuda(error):
+        return (
+            f'its code uses CUDA, which is not available here{place}: {reason_of(error)}; use a machine with CUDA, or '
+            'remove the call: networks are moved to the device from outside'
+        )
+    if isinstance(error, NameError):
+        return f'{reason_of(error)}{place}; define or import that name there'
+    return '; '.join(filter(None, (reason_of(error), remedy)))
+
+
+def lacks_cuda(error: BaseException | None) -> bool:
+    """Whether torch has raised an error because this machine has no CUDA."""
+    is_of_torch = isinstance(error, AssertionError | RuntimeError) and not torch.cuda.is_available()
+    return is_of_torch and bool(re.search('cuda|nvidia', str(error), re.IGNORECASE))
+
+
+def _is_own_code(path: Path) -> bool:
+    """Whether a file is neither this package's nor installed."""
+    installed = {'site-packages', 'dist-packages'} & set(path.parts)
+    return path.is_file() and not installed and not any(map(path.is_relative_to, (PACKAGE, STANDARD_LIBRARY)))
+
+
 def _search_first(folder: Path) -> None:
     importlib.import_module('basicsr')  # some projects contain an old one
     if str(folder) not in sys.path:
@@ -63,4 +101,5 @@ def _search_first(folder: Path) -> None:
 
 
 def _failure(flag: str, error: BaseException) -> UserError:
-    return UserError(f'{flag} cannot be imported: {type(error).__name__}: {error}')
+    reason = failure_of(error) if isinstance(error, NameError) else f'{type(error).__name__}: {error}'
+    return UserError(f'{flag} cannot be imported: {reason}')

@@ -109,3 +109,10 @@ def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch):
     for name, missing in {'none_of_test.archs': 'none_of_test', 'file_of_test.py': r'file_of_test\.py'}.items():
         with pytest.raises(UsageError, match=rf'there is no module {missing}, .*--arch-file FILE'):
             import_module(name)
+
+
+def test_a_name_that_is_not_defined_has_its_line(tmp_path, monkeypatch):
+    (tmp_path / 'own_arch.py').write_text('import torch\n\nx = nn.Module\n')
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    with pytest.raises(UserError, match=r"name 'nn' is not defined \(.*own_arch\.py, line 3: x = nn\.Module\)"):
+        import_arch_file(tmp_path / 'own_arch.py')

@@ -34,6 +34,7 @@ def add_validate(what) -> None:
     add('--hybrid-test', '--hybrid_test', action='store_true', help="2023's hybrid test set instead of both")
     add('--ssim', action='store_true', help='also SSIM')
     add('--limit', type=int, metavar='N', help='only the first N images of each set')
+    add('--runs', type=int, default=1, metavar='N', help="the mean of N runs; the organisers' is that of 5")
     add('--device', help='cpu, cuda, cuda:1, …; the GPU by default, where there is one')
     add('--name', help='in the results; by default the network, after the ID')
     add('--model-id', '--model_id', type=int, metavar='ID', help='of the team: 7 gives 07_LGVAN')

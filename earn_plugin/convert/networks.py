@@ -1,5 +1,6 @@
 """Networks as commands name them: found, read from any checkpoint, recognised, built and loaded strictly."""
 
+import difflib
 import inspect
 import logging
 import re
@@ -19,6 +20,7 @@ from earn_plugin.convert.weight_files import (
     registered_name,
 )
 from earn_plugin.errors import UsageError, UserError, reason_of
+from earn_plugin.own_code import failure_of
 from earn_plugin.protocols import Fusible
 
 ENDINGS = ('.pth', '.pt', '.safetensors')
@@ -80,16 +82,16 @@ def find_network(choice: NetworkChoice) -> FoundNetwork:
     elif registered_name(choice.model) not in ARCH_REGISTRY:
         raise UsageError(
             f'{choice.model} is neither a registered network (`basicsr list` shows them) nor a checkpoint '
-            f'({", ".join(ENDINGS)})'
+            f'({", ".join(ENDINGS)}){near_names(choice.model)}'
         )
     else:
         try:
             network = ARCH_REGISTRY.get(registered_name(choice.model))(**choice.arguments)
         except Exception as error:  # networks may raise anything for arguments that do not fit
             raise UsageError(
-                f'{choice.model} cannot be built: {reason_of(error)}; set its arguments with --set NAME=VALUE'
+                f'{choice.model} cannot be built: {failure_of(error, "set its arguments with --set NAME=VALUE")}'
             ) from error
-        found = FoundNetwork(network.eval(), choice.model, dict(choice.arguments))
+        found = FoundNetwork(network.cpu().eval(), choice.model, dict(choice.arguments))
     return fuse_network(found) if choice.fused else found
 
 
@@ -107,6 +109,13 @@ def fuse_network(found: FoundNetwork) -> FoundNetwork:
     return FoundNetwork(found.network.fuse().eval(), found.arch, {**found.arguments, 'fused': True})
 
 
+def near_names(arch: str) -> str:
+    """The registered names nearest to an unknown one, for a message; empty if none is near."""
+    names = {name.removesuffix('_basicsr').lower(): name.removesuffix('_basicsr') for name, _ in ARCH_REGISTRY}
+    near = [names[name] for name in difflib.get_close_matches(arch.lower(), names, n=MOST_NAMED)]
+    return f' (did you mean {" or ".join(near)}?)' if near else ''
+
+
 def output_of(network: nn.Module, x: Tensor) -> Tensor:
     """The network's output for an input.
 
@@ -116,7 +125,7 @@ def output_of(network: nn.Module, x: Tensor) -> Tensor:
     try:
         output = network(x)
     except Exception as error:  # networks may raise anything for an input that does not fit
-        raise UserError(reason_of(error)) from error
+        raise UserError(failure_of(error)) from error
     if not isinstance(output, Tensor):
         raise UserError(f'the network returns {type(output).__name__}, not a tensor')
     return output
@@ -157,7 +166,10 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
     """
     weights, description, within = read_weights(path)
     if arch is not None and registered_name(arch) not in ARCH_REGISTRY:
-        raise UsageError(f'{arch} is not registered; `basicsr list` shows what is')
+        raise UsageError(
+            f'--arch {arch} is not registered{near_names(arch)}; `basicsr list` shows what is, --import MODULE or '
+            '--arch-file FILE registers your own; give the arguments that differ from its defaults by --set NAME=VALUE'
+        )
     kind, warnings = CheckpointFormat(), []
     if description:
         title = kind.title = description['arch']
@@ -189,14 +201,22 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
     if arguments.get('fused') and not description['arguments'].get('fused'):
         raise UserError(f'{path} holds the training form; write the fused form with `basicsr convert IN OUT --fused`')
     arguments = description['arguments']
-    arch, network = build(path, description, weights)
+    asked, (arch, network) = arch, build(path, description, weights)
     if forms := swapped_forms(network, arguments, weights):
         raise UserError(
             f'{path} holds the weights of the {forms[0]} form, but is read as the {forms[1]} form; unless the file '
             f'records it, pass --set fused={str(forms[0] == "fused").lower()}'
         )
     warnings += kind.warnings(arguments, weights)
-    load_strictly(path, network, weights, kind, arguments)
+    try:
+        load_strictly(path, network, weights, kind, arguments)
+    except UserError as error:
+        if asked is None:
+            raise
+        remedy = (
+            f'set the arguments that differ from the defaults of {asked} with --set NAME=VALUE, or try another --arch'
+        )
+        raise UserError(f'{error}; {remedy}') from error
     found = FoundNetwork(network.eval(), arch, arguments)
     source = f' (weights from {within})' if within else ''
     return ReadNetwork(found, description.get('scale'), f'{title} checkpoint{source}', warnings)
@@ -278,7 +298,7 @@ def build(path: Path, description: dict[str, Any], weights: Weights) -> tuple[st
     errors, networks = [], {}
     for name in [arch, suffixed] if suffixed in ARCH_REGISTRY else [arch]:
         try:
-            network = ARCH_REGISTRY.get(registered_name(name))(**description['arguments'])
+            network = ARCH_REGISTRY.get(registered_name(name))(**description['arguments']).cpu()
         except Exception as error:  # networks may raise anything for arguments that do not fit
             errors.append(error)
             continue
@@ -286,7 +306,7 @@ def build(path: Path, description: dict[str, Any], weights: Weights) -> tuple[st
             return name, network
         networks[name] = network
     if not networks:
-        raise UserError(f'{path}: {arch} cannot be built: {reason_of(errors[0])}') from errors[0]
+        raise UserError(f'{path}: {arch} cannot be built: {failure_of(errors[0])}') from errors[0]
     return next(iter(networks.items()))
 
 

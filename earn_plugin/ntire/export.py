@@ -1,9 +1,12 @@
 """From a checkpoint to a submission: one Python file, flat weights, and a branch in the organisers' script."""
 
+import contextlib
 import re
 import shutil
 import tempfile
 from pathlib import Path
+
+from tqdm import tqdm
 
 import earn_plugin
 from earn_plugin.atomic_files import write_file
@@ -20,6 +23,7 @@ from earn_plugin.ntire.years import find_year
 from earn_plugin.protocols import Fusible
 
 BRANCH = 'select_model.txt'
+STEPS = 7  # of the progress bar: the network is checked and written, four checks of the files, the factsheet
 MAIN = '''
 
 DATA_RANGE = {data_range}
@@ -76,32 +80,39 @@ def export(
     found = find_network(choice)
     network = found.network.float()
     submission = Submission(year, team, name, type(network).__name__, found.arguments, data_range, track)
-    check_network(network, data_range, choice.is_checkpoint)
     out = out or Path(f'ntire{year}_{submission.module}' + ('_quality' if track == 'quality' else ''))
     check_targets(out, repo, submission)
 
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as temporary:
-            folder = Path(temporary)
+        with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(tqdm(desc='export', total=STEPS, unit='step', disable=None))
+            check_network(network, data_range, choice.is_checkpoint)
+            bar.update()
+            out.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent)))
             write_network(folder, submission, found)
-            checked = check_submission(folder, submission, network)
+            bar.update()
+            checked = check_submission(folder, submission, network, bar.update)
             for path, text in {BRANCH: branch(submission), **factsheet_files(submission, found, size)}.items():
                 (folder / path).write_bytes(text.encode())
+            bar.update()
+            earlier = earlier_files(out, submission)
             written = [path.relative_to(folder) for path in sorted(folder.rglob('*')) if path.is_file()]
             for path in sorted(written, key=lambda path: path.suffix != '.pth'):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(folder / path, out / path)
+            removed = remove_earlier(out, earlier, submission)
     except OSError as error:
         raise UserError(f'cannot write into {out}: {error}; choose another --out') from error
+    is_fusible = isinstance(type(network), Fusible) and found.form == 'training form'
     report = [
         f'{choice.model}: {submission.arch}, {found.form}{describe_weights(choice)}',
+        *([f'{found.arch} has a fused form with other figures; --fused exports it'] if is_fusible else []),
         *(f'checked: {line}' for line in checked),
         f'written to {out}: {", ".join(map(str, written))}',
+        *removed,
         *(write_into_repo(repo, out, submission) if repo else []),
     ]
-    if isinstance(type(network), Fusible) and found.form == 'training form':
-        report.append(f'{found.arch} has a fused form with other figures; --fused exports it')
     return '\n'.join([*report, f'left for you to do: {out / CHECKLIST}'])
 
 
@@ -133,6 +144,29 @@ def check_targets(out: Path, repo: Path | None, submission: Submission) -> None:
         patch_script(find_script(repo, submission.track), submission)
 
 
+def earlier_files(place: Path, submission: Submission) -> list[Path]:
+    """The files of the team's earlier exports: their code, which is marked, and its weights."""
+    codes = place.glob(submission.code.replace(submission.module, f'team{submission.team:02}_*'))
+    found = [code for code in codes if MARK in code.read_text(encoding='utf-8', errors='replace')]
+    for code in found[:]:
+        module = code.relative_to(place).with_suffix('').parts[1]
+        weights = [place / submission.weights.replace(submission.module, stem) for stem in (module, module.lower())]
+        found += [path for path in weights if path.exists()][:1]  # the lower-case names are of version 0.1.0
+    return found
+
+
+def remove_earlier(place: Path, earlier: list[Path], submission: Submission) -> list[str]:
+    """Remove the earlier files that the submission has not replaced; says which."""
+    current = [place / submission.code, place / submission.weights]
+    removed = [path for path in earlier if not any(map(path.samefile, current))]
+    for path in removed:
+        path.unlink()
+        with contextlib.suppress(OSError):  # not empty, or not of the quality track
+            path.parent.rmdir()
+    listed = ', '.join(str(path.relative_to(place)) for path in removed)
+    return [f'removed from {place}, as your earlier export: {listed}'] if removed else []
+
+
 def write_network(folder: Path, submission: Submission, found: FoundNetwork) -> None:
     """Write the two files that the organisers run: the weights and the Python file."""
     write_weights(folder / submission.weights, found.network.state_dict(), {})
@@ -141,7 +175,9 @@ def write_network(folder: Path, submission: Submission, found: FoundNetwork) -> 
         f'"""{submission.name}, team {submission.team} of the NTIRE {submission.year} challenge, ×{SCALE}.\n\n'
         f'N×3×H×W, RGB in [0, {submission.data_range:g}] → N×3×{SCALE}H×{SCALE}W. {submission.arch}, {found.form}; '
         f'{MARK} (earn_plugin {earn_plugin.__version__}).\n"""\n\n'
-    ) + single_file(type(found.network), *(['upscale_folder'] if is_quality else []))
+    )
+    helpers = ['upscale_folder'] if is_quality else []
+    text += single_file(type(found.network), *helpers, packages=submission.protocol.packages)
     if is_quality:
         text += MAIN.format(
             data_range=submission.data_range,
@@ -164,11 +200,13 @@ def write_into_repo(repo: Path, out: Path, submission: Submission) -> list[str]:
     path = find_script(repo, submission.track)
     new = patch_script(path, submission)
     difference = script_diff(path, new)
+    earlier = earlier_files(repo, submission)
     for name in (submission.weights, submission.code):
         write_file(repo / name, (out / name).read_bytes())
+    removed = remove_earlier(repo, earlier, submission)
     if difference:
         mode = path.stat().st_mode
         write_file(path, new.encode())
         path.chmod(mode)
     written = f'written to {repo}: {submission.code}, {submission.weights}'
-    return [written, difference or f'{path} already has the branch']
+    return [written, *removed, difference or f'{path} already has the branch']

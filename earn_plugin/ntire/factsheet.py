@@ -3,6 +3,7 @@
 from earn_plugin.convert.networks import FoundNetwork
 from earn_plugin.measure.complexity import count_complexity
 from earn_plugin.ntire.organisers_script import MARK, SCRIPTS, Submission
+from earn_plugin.ntire.years import RANKINGS
 
 CHECKLIST = 'CHECKLIST.md'
 
@@ -13,7 +14,7 @@ def factsheet_files(submission: Submission, found: FoundNetwork, size: tuple[int
     return {
         'factsheet.txt': as_text(submission, found.form, figures, size),
         'factsheet.tex': as_latex(submission, figures, size),
-        CHECKLIST: checklist(submission),
+        CHECKLIST: checklist(submission, figures),
     }
 
 
@@ -61,21 +62,47 @@ def as_latex(submission: Submission, figures: dict[str, str], size: tuple[int, i
     return '\n'.join(lines) + '\n'
 
 
-def checklist(submission: Submission) -> str:
+def rankings(submission: Submission, figures: dict[str, str]) -> list[str]:
+    """What each ranking of the year needs, and what the network has; nothing for a year without a gate."""
+    year, found = submission.protocol, dict(zip(('parameters', 'FLOPs'), figures.values(), strict=False))
+    psnr = ' and '.join(f'{gate:.2f} dB on {split}' for split, gate in year.gate.items())
+    lines = []
+    for ranking, needed in RANKINGS.items() if year.gate else ():
+        limits = [f', {name} at most {year.limits()[name][0]:g} {year.limits()[name][1]}' for name in needed]
+        here = [f' (here {found[name]})' if name in found else '' for name in needed]
+        lines.append(f'eligible, {ranking}: PSNR at least {psnr}' + ''.join(map(str.__add__, limits, here)))
+    return lines
+
+
+def checklist(submission: Submission, figures: dict[str, str] | None = None) -> str:
+    """What people have to write and send, as the factsheet templates of 2023 and 2026 and the repositories ask."""
     run = f'python {SCRIPTS[submission.track]} … --model_id {submission.team}'
+    challenge = 'Efficient SR' if submission.track == 'efficient' else 'Image Super-Resolution (×4)'
     items = [
-        'team name, members, affiliations, the contact person with an e-mail address',
+        *rankings(submission, figures or {}),
+        'team name, team leader with address, telephone number and e-mail address, the other members, affiliations, '
+        'website; whether any of you is affiliated with a sponsor of the workshop',
+        "user names on the challenge server, the team's entries in both phases and the best of them",
         'title and description of the method in your own words; what is new, and which works it builds on',
         'a figure of the network',
         'training data (every set, and whether any of it is extra data), patch size, augmentation',
+        'which pre-trained or external networks were used, at any stage',
         'losses, optimiser, learning rates, iterations of every stage; pretraining and fine-tuning',
         'hardware and hours of training',
         f"PSNR, runtime and memory of the organisers' own run: `{run}` in their checkout, on a GPU like theirs",
         'whether a self-ensemble or several models are used (here: neither)',
-        'links to the code and to the weights that stay available; a licence',
+        'comparisons with other networks, results on other benchmarks, references; whether it was published before',
+        'whether you plan a paper at the workshop; remarks on the challenge',
         f'`{submission.code}` and `{submission.weights}` are in your fork or pull request, with the branch of '
         '`select_model.txt` in the script',
         'the upload: `basicsr ntire zip`, with the test images of this year',
+        'the factsheet as a PDF, and its LaTeX sources as a zip',
+        'two separate links that stay available, as commands (`git clone …`, `wget …`): one to the code, the weights '
+        'and the factsheet, the other to the results; no LR and SR images in the repository; a licence',
+        f'the e-mail: to all organisers, cc your team, subject “NTIRE {submission.year} {challenge} Challenge - '
+        f'TEAM_NAME - TEAM_ID” (TEAM_ID {submission.team:02}); in it: a) team name, b) leader with e-mail address, '
+        'c) other members, d) user names on the challenge server, e) the link to the code, the weights and the '
+        'factsheet, f) the link to the results',
         'the rules of this year, which may have changed since this was written',
     ]
     head = f'# {submission.label}, NTIRE {submission.year}: what is left for you to do\n\n'

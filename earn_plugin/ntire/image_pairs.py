@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from earn_plugin.data.folder_or_lmdb import first_few
 from earn_plugin.data.image_files import images_in
 from earn_plugin.errors import UserError
 from earn_plugin.ntire.years import Layout, Year
+
+NAMED = 3  # file names that a message lists
 
 
 class PairPaths(NamedTuple):
@@ -27,7 +30,8 @@ def find_pairs(
     for folder in (hr, lr):
         if not folder.is_dir():
             raise UserError(f'{folder} does not exist; {expected}')
-    found = [path for path in images_in(hr) if path.suffix == '.png'] if any(hr.iterdir()) else []
+    listed = images_in(hr) if any(hr.iterdir()) else []
+    found = [path for path in listed if path.suffix == '.png']
     images = [path for path in found if layout.belongs(path.stem)]
     if not images:
         numbers = layout.numbers
@@ -35,6 +39,9 @@ def find_pairs(
         raise UserError(f'{hr} has no PNG images{named}; {expected}')
     pairs = [PairPaths(lr / f'{path.stem}{layout.suffix}.png', path) for path in images]
     warnings = []
+    if others := [path.name for path in listed if path not in images]:
+        named = ', '.join(first_few(others, NAMED))
+        warnings.append(f'{hr}: not measured, as by the official script: {named}; it takes the official names, in .png')
     if layout.images and len(pairs) != layout.images:
         warnings.append(f'{hr} has {len(pairs)} of the official {layout.images} images')
     if limit is not None and limit < len(pairs):

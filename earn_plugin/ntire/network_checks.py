@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from earn_plugin.convert.networks import output_of
+from earn_plugin.convert.networks import lacks_cuda, output_of
 from earn_plugin.errors import UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
 from earn_plugin.ntire.official_run import as_official_input
@@ -27,6 +27,8 @@ def check_scale(network: nn.Module, data_range: float) -> None:
             with torch.no_grad():
                 shape = tuple(output_of(network, as_official_input(torch.rand(height, width, 3)) * data_range).shape)
         except UserError as error:
+            if isinstance(error.__cause__, NameError) or lacks_cuda(error.__cause__):  # whatever the image
+                raise
             raise UserError(
                 f"the network does not take an RGB image of {height}×{width} in the organisers' memory layout, H×W×3 "
                 f'({error}); test images have any size: pad the input and crop the output in the network, and use '

@@ -23,6 +23,7 @@ from earn_plugin.ntire.results import Entry, split_entry
 
 RANGES = (1.0, 255.0)
 SMALLEST = 2 * BORDER + 11  # pixels: SSIM's window within the border
+WRONG_RANGE = 'the data range looks wrong'
 BETTER = 0.3  # dB by which the other data range must be better for a warning
 
 
@@ -36,6 +37,7 @@ class RunSettings:
     ssim: bool  # whether SSIM is measured as well
     trained: bool  # whether the weights are, so that a wrong data range can be seen in the output
     save_dir: Path | None = None  # where the results are saved
+    compares_ranges: bool = True  # whether the first image is also run with the other data range
 
 
 @torch.no_grad()
@@ -57,7 +59,9 @@ def run_split(network: nn.Module, pairs: list[PairPaths], split: str, settings: 
         psnrs.append(calculate_ntire_psnr(image, hr, settings.track))
         if settings.ssim:
             ssims.append(calculate_ntire_ssim(image, hr, settings.track))
-        if len(runtimes) == 1 and split != 'test':  # not before the first image, which has to be cold
+        if (
+            len(runtimes) == 1 and split != 'test' and settings.compares_ranges
+        ):  # not before the first image, which has to be cold
             warnings.append(compare_data_ranges(network, pair, settings, psnrs[0]))
         if settings.save_dir is not None:
             write_file(settings.save_dir / split / pair.hr.name, encode(image))
@@ -148,7 +152,7 @@ def compare_data_ranges(network: nn.Module, pair: PairPaths, settings: RunSettin
     given = f'{psnr:.2f} dB with data range {settings.data_range:g}'
     both = f'{pair.hr.name}: {given}, {psnr_of_other:.2f} dB with {other:g}'
     if settings.trained and psnr_of_other > psnr + BETTER:
-        both = f'the data range looks wrong. {both}; try --data-range {other:g}'
+        both = f'{WRONG_RANGE}. {both}; try --data-range {other:g}'
         tqdm.write(f'warning: {both}', file=sys.stderr)
     return both
 

@@ -1,10 +1,10 @@
-"""What an exported file must not use: the organisers run Python 3.9 and torch 1.13."""
+"""What an exported file must not use: the organisers run Python 3.9, torch 1.13 and, if they have it, timm 0.6."""
 
 import ast
 import re
 
 PYTHON = (3, 9)
-NEWER = {  # module → its names that Python 3.9 and torch 1.13 do not have; empty for a module that they do not have
+NEWER = {  # module → its names that those versions do not have; empty for a module that they do not have
     'builtins': 'BaseExceptionGroup ExceptionGroup aiter anext',
     'collections.abc': 'Buffer',
     'contextlib': 'AsyncContextDecorator aclosing chdir',
@@ -20,6 +20,8 @@ NEWER = {  # module → its names that Python 3.9 and torch 1.13 do not have; em
     'random': 'binomialvariate',
     'statistics': 'correlation covariance kde kde_random linear_regression',
     'sys': 'exception orig_argv stdlib_module_names',
+    'timm': 'layers',
+    'timm.layers': '',
     'tomllib': '',
     'types': 'EllipsisType NoneType NotImplementedType UnionType get_original_bases',
     'typing': 'Concatenate LiteralString Never NotRequired ParamSpec ReadOnly Required Self TypeAlias TypeAliasType '
@@ -69,7 +71,8 @@ def find_newer(text: str) -> list[str]:
         what = '' if id(node) in unevaluated else _newer(node, origins)
         if what:
             line = text.split('\n')[node.lineno - 1].strip()
-            found.setdefault(node.lineno, f'{what}, which Python 3.9 and torch 1.13 do not have, in `{line}`')
+            versions = 'timm 0.6 does' if what.startswith('timm') else 'Python 3.9 and torch 1.13 do'
+            found.setdefault(node.lineno, f'{what}, which {versions} not have, in `{line}`')
     return list(found.values())
 
 

@@ -5,6 +5,7 @@ import difflib
 import io
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ class Submission:
 
     @property
     def weights(self) -> str:
-        stem = self.module.lower()
-        return f'model_zoo/{stem}.pth' if self.track == 'efficient' else f'model_zoo/{stem}/{stem}.pth'
+        """The file with the weights, in the organisers' checkout."""
+        folder = 'model_zoo' if self.track == 'efficient' else f'model_zoo/{self.module}'
+        return f'{folder}/{self.module}.pth'
 
 
 def branch(submission: Submission, keyword: str = 'elif', indent: str = '    ') -> str:
@@ -117,7 +119,8 @@ def patch_script(path: Path, submission: Submission) -> str:
         if not is_reserved and MARK not in ''.join(lines[start:end]):
             raise UserError(
                 f'{path}, line {start + 1}: model_id {submission.team} is taken: {lines[start].strip()}; remove that '
-                'branch, or use the team id that the organisers gave you'
+                'branch if it is yours, else use the team id that the organisers gave you or, to try the script, one '
+                f'that is free: {free_ids(chain)}'
             )
         indent, keyword = re.match(r'(\s*)((?:el)?if)', lines[start]).groups()
     else:
@@ -174,6 +177,14 @@ def chain_of(path: Path, function: ast.FunctionDef) -> list[ast.If]:
         f'{path}: the branches of select_model do not end with `else: raise NotImplementedError(…)`, before which the '
         'new one would go; use the script as the organisers publish it'
     )
+
+
+def free_ids(chain: list[ast.If]) -> str:
+    """The team ids of up to two digits that no branch has, such as 2, 3, 7, 23 to 99."""
+    taken = set().union(*(numbers_in(node.test) for node in chain))
+    free = [number for number in range(1, 100) if number not in taken]
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(free), lambda pair: pair[1] - pair[0])]
+    return ', '.join(f'{run[0]} to {run[-1]}' if len(run) > 2 else ', '.join(map(str, run)) for run in runs)
 
 
 def numbers_in(test: ast.expr) -> set[int]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from earn_plugin.atomic_files import write_file
@@ -21,6 +22,19 @@ def split_entry(split: str, runtime: list[float], psnr: list[float], ssim: list[
         if values := entry.get(f'{split}_{what}'):
             entry[f'{split}_ave_{what}'] = sum(values) / len(values)
     return entry
+
+
+def mean_of_runs(runs: list[Entry]) -> Entry:
+    """One entry of several runs on the same images: the mean runtimes, the largest memory, the PSNR of the first."""
+    mean = dict(runs[0])
+    for key in mean:
+        if key.endswith('_memory'):
+            mean[key] = max(run[key] for run in runs)
+        elif key.endswith('_ave_runtime'):
+            mean[key] = fmean(run[key] for run in runs)
+        elif key.endswith('_runtime'):
+            mean[key] = [fmean(times) for times in zip(*(run[key] for run in runs), strict=True)]
+    return mean
 
 
 def splits_in(entry: Entry) -> tuple[str, ...]:

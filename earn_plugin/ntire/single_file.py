@@ -6,18 +6,19 @@ import re
 import symtable
 import sys
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 from earn_plugin.errors import UserError
+from earn_plugin.ntire.years import SCRIPTS_IMPORT
 
-ALLOWED = ('torch', 'numpy', 'cv2')  # what the organisers' own scripts import, in addition to the standard library
 OURS = ('earn_plugin', 'basicsr')
 HELPERS = 'earn_plugin.ntire.exported_helpers'
 FUSED_ATTENTION = 'scaled_dot_product_attention'  # which torch 1.13 lacks: the plain one of HELPERS takes its place
 Import = ast.Import | ast.ImportFrom
 
 
-def single_file(cls: type, *helpers: str) -> str:
+def single_file(cls: type, *helpers: str, packages: tuple[str, ...] = SCRIPTS_IMPORT) -> str:
     """The source of a class and of all that it uses, which runs without BasicSR and without this package.
 
     Definitions keep their text, with their comments. Registration is dropped, and torch's fused attention becomes the
@@ -25,11 +26,12 @@ def single_file(cls: type, *helpers: str) -> str:
 
     Args:
         helpers: functions of ``exported_helpers`` to include.
+        packages: that it may import in addition to the standard library.
 
     Raises:
         UserError: it uses something that cannot be included; names the line.
     """
-    file = _SingleFile(cls.__module__)
+    file = _SingleFile(cls.__module__, packages)
     for name in helpers:
         file.add_from(file.home, HELPERS, name)
     file.add(file.home, cls.__name__)
@@ -46,7 +48,6 @@ class _Module:
         text = self.path.read_text(encoding='utf-8')
         self.lines = text.split('\n')
         self.definitions: dict[str, list[ast.stmt]] = defaultdict(list)
-        self.stars: list[ast.ImportFrom] = []  # from … import *
         self.kept: set[ast.stmt] = set()
         self.aliases: dict[str, str] = {}  # new name → name
         self.needs: list[str] = []  # modules that must stand before this one
@@ -55,10 +56,12 @@ class _Module:
         origins = {a.asname or a.name.partition('.')[0]: getattr(node, 'module', a.name) or '' for node, a in imports}
         self.of_torch = {name for name, origin in origins.items() if origin.partition('.')[0] == 'torch'}
         self.registries = {name for name, origin in origins.items() if origin.endswith('registry')}
+        stars = [node for node, alias in imports if alias.name == '*']  # also those in a try or an if
+        self.stars = sorted(stars, key=lambda star: star.lineno)
         for statement in tree.body:
-            if isinstance(statement, ast.ImportFrom) and statement.names[0].name == '*':
-                self.stars.append(statement)
-            elif not (isinstance(statement, ast.If) and ast.unparse(statement.test).startswith('__name__ ==')):
+            if statement not in stars and not (
+                isinstance(statement, ast.If) and ast.unparse(statement.test).startswith('__name__ ==')
+            ):
                 own = {name for name, before in self.definitions.items() if not isinstance(before[0], Import)}
                 for defined in names_in(self.source(statement))[0] | (names_changed(statement) & own):
                     self.definitions[defined].append(statement)
@@ -82,6 +85,21 @@ class _Module:
                     text = text.replace(dotted, FUSED_ATTENTION)
         return text
 
+    def statements(self, name: str) -> list[ast.stmt]:
+        """Those that give a name its meaning: its definitions, or the last star import with that name.
+
+        A name that no statement has is a builtin, or belongs to code that never runs.
+        """
+        stars = ([star] for star in reversed(self.stars) if name in self.exported_by(star))
+        return self.definitions.get(name) or next(stars, [])
+
+    def exported_by(self, star: ast.ImportFrom) -> Collection[str]:
+        try:
+            names = vars(sys.modules[self.origin(star)])
+        except (ImportError, KeyError):  # of a branch that does not run
+            return ()
+        return names.get('__all__') or [name for name in names if not name.startswith('_')]
+
     def origin(self, statement: ast.ImportFrom) -> str:
         """The absolute name of the module that a statement imports from."""
         package = self.name if self.path.name == '__init__.py' else self.name.rpartition('.')[0]
@@ -94,9 +112,11 @@ class _Module:
 class _SingleFile:
     """Collects statements, starting from what is asked for, and joins them in an order that works."""
 
-    def __init__(self, home: str):
+    def __init__(self, home: str, packages: tuple[str, ...]):
+        self.packages = packages
         self.modules: dict[str, _Module] = {}
         self.home = self.module(home)
+        self.added: set[tuple[str, str]] = set()  # module, name
         self.imports: dict[str, set[str]] = defaultdict(set)  # 'from X import' → names; 'import X' → nothing
         self.meanings: dict[str, str] = {}  # name in the file → what it stands for
 
@@ -107,9 +127,12 @@ class _SingleFile:
 
     def add(self, module: _Module, name: str) -> None:
         """Include what a module calls ``name``, and all that this uses."""
+        if (module.name, name) in self.added:
+            return
+        self.added.add((module.name, name))
         if name == FUSED_ATTENTION and name not in module.definitions:
             self.add_from(module, HELPERS, name)
-        for statement in module.definitions.get(name, module.stars):
+        for statement in module.statements(name):
             if isinstance(statement, ast.Import):
                 self.add_import(module, statement, name)
             elif isinstance(statement, ast.ImportFrom):
@@ -130,7 +153,7 @@ class _SingleFile:
     def add_import(self, module: _Module, statement: ast.Import, name: str) -> None:
         for alias in statement.names:
             if name == (alias.asname or alias.name.partition('.')[0]):
-                if not is_allowed(alias.name):
+                if not is_allowed(alias.name, self.packages):
                     raise self.refusal(module, statement, alias.name, 'as a whole')
                 self.claim(module, statement, name, alias.name if alias.asname else name)
                 self.imports[ast.unparse(ast.Import([alias]))]
@@ -141,11 +164,9 @@ class _SingleFile:
         origin = module.origin(statement)
         if (origin, alias.name) == ('torch.nn.functional', FUSED_ATTENTION):
             origin = HELPERS
-        if is_allowed(origin):
-            if not is_star:
-                self.claim(module, statement, name, f'{origin}.{alias.name}')
-            imported = alias.name if name == alias.name else ast.unparse(alias)
-            self.imports[f'from {origin} import'].add('*' if is_star else imported)
+        if is_allowed(origin, self.packages):
+            self.claim(module, statement, name, f'{origin}.{alias.name}')
+            self.imports[f'from {origin} import'].add(alias.name if name == alias.name else ast.unparse(alias))
             return
         if not self.is_own(origin):
             raise self.refusal(module, statement, origin)
@@ -167,7 +188,7 @@ class _SingleFile:
             if isinstance(node, Import):
                 from_ = [module.origin(node)] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
                 for origin in from_:
-                    if not is_allowed(origin):
+                    if not is_allowed(origin, self.packages):
                         raise self.refusal(module, node, origin, 'inside other code')
 
     def claim(self, module: _Module, statement: ast.stmt, name: str, meaning: str) -> None:
@@ -186,8 +207,8 @@ class _SingleFile:
             )
         return UserError(
             f"{module.line(node)}: {imported} is imported, which the organisers' machines may not have: a submission "
-            f'is one file that uses the standard library, {", ".join(ALLOWED[:-1])} and {ALLOWED[-1]}. Write what the '
-            f'network uses of {imported} into {module.path.name} or into a file next to it'
+            f'is one file that uses the standard library, {", ".join(self.packages[:-1])} and {self.packages[-1]}. '
+            f'Write what the network uses of {imported} into {module.path.name} or into a file next to it'
         )
 
     def is_own(self, name: str) -> bool:
@@ -207,7 +228,9 @@ class _SingleFile:
 
     def text(self) -> str:
         imports = [' '.join(filter(None, (line, ', '.join(sorted(names))))) for line, names in self.imports.items()]
-        imports.sort(key=lambda line: (line.split()[1].partition('.')[0] in ALLOWED, line.startswith('from'), line))
+        imports.sort(
+            key=lambda line: (line.split()[1].partition('.')[0] in self.packages, line.startswith('from'), line)
+        )
         parts = ['from __future__ import annotations\n' + ''.join(f'\n{line}' for line in imports)]
         for module in self.ordered(self.home, set()):
             parts.append('\n'.join(f'{new} = {old}' for new, old in module.aliases.items()))
@@ -236,9 +259,9 @@ def names_changed(statement: ast.stmt) -> set[str]:
     return {re.match(r'\w*', ast.unparse(change))[0] for change in changes}
 
 
-def is_allowed(module: str) -> bool:
+def is_allowed(module: str, packages: tuple[str, ...]) -> bool:
     top = module.partition('.')[0]
-    return top in ALLOWED or top in sys.stdlib_module_names
+    return top in packages or top in sys.stdlib_module_names
 
 
 def source_path(name: str) -> Path | None:

@@ -1,9 +1,12 @@
 """The upload: the upscaled test images and readme.txt, flat in a zip, read back before it gets its name."""
 
 import math
+import re
 import shutil
+import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -16,11 +19,16 @@ from tqdm import tqdm
 
 from earn_plugin.atomic_files import atomic_file
 from earn_plugin.convert.networks import FoundNetwork
+from earn_plugin.data.folder_or_lmdb import first_few
+from earn_plugin.data.image_headers import Header, read_header
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
+from earn_plugin.ntire.image_pairs import NAMED
 from earn_plugin.ntire.network_checks import check_network
 from earn_plugin.ntire.official_run import read_bgr, time_pass, to_image, to_tensor
 
+HR_NAME = re.compile(r'(HR|GT|(^|[^a-zA-Z])(hr|gt))$|^(HR|GT|hr|gt)[^a-zA-Z]')  # of a folder
+LARGE = 1000  # pixels: the official LR images are smaller, the HR images larger
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -69,6 +77,8 @@ def write_upload(found: FoundNetwork, upload: Upload) -> str:
     network = found.network.float()
     check_network(network, upload.data_range, upload.trained)
     images = names_in_zip(upload.lr_dir, upload.names)
+    for warning in check_lr(upload.lr_dir, images):
+        print(f'warning: {warning}', file=sys.stderr)  # now, as upscaling takes its time
     sizes, times = {}, []
     network.to(upload.device)
     try:
@@ -114,6 +124,44 @@ def names_in_zip(lr_dir: Path, names: str) -> dict[Path, str]:
     if not found:
         raise UserError(f'{lr_dir} has no images ({", ".join(ENDINGS)}); --lr-dir must contain the images themselves')
     return found
+
+
+def check_lr(lr_dir: Path, images: Iterable[Path]) -> list[str]:
+    """Warnings of files that are left out, and of images that are so large that they may be the HR images.
+
+    Raises:
+        UsageError: by the name of the folder, or by the images of a folder next to it, these are the HR images.
+    """
+    paths, warnings = list(images), []
+    first, folder = paths[0], lr_dir.resolve()
+    if not any(path.stem.endswith(f'x{SCALE}') for path in paths):
+        height, width, _ = size_of(first)
+        others = [other / f'{first.stem}x{SCALE}{first.suffix}' for other in sorted(folder.parent.iterdir())]
+        lr = [path for path in others if path.is_file() and is_quarter(size_of(path), height, width)]
+        if lr or HR_NAME.search(folder.name):
+            hint = f'such as {lr_dir.parent / lr[0].parent.name}' if lr else 'whose names end in x4'
+            raise UsageError(f'--lr-dir {lr_dir} seems to have the HR images; give the folder of the LR images, {hint}')
+        if max(height, width) > LARGE:
+            warnings.append(
+                f'{first} is {height}×{width}, large for an LR image, and its output will be {SCALE * height}×'
+                f'{SCALE * width}: does --lr-dir have the HR images?'
+            )
+    others = [path.name for path in sorted(lr_dir.iterdir()) if path not in paths and not path.name.startswith('.')]
+    if others:
+        listed = ', '.join(first_few(others, NAMED))
+        warnings.append(f'left out of the upload: {listed} in {lr_dir}; it has only {", ".join(ENDINGS)} there')
+    return warnings
+
+
+def size_of(path: Path) -> Header:
+    try:
+        return read_header(path)
+    except ValueError as error:
+        raise UserError(f'{path} {error}') from error
+
+
+def is_quarter(lr: Header, height: int, width: int) -> bool:
+    return abs(SCALE * lr.height - height) < SCALE and abs(SCALE * lr.width - width) < SCALE
 
 
 def verify(packed: BinaryIO, sizes: dict[str, tuple[int, int]], readme: str) -> None:

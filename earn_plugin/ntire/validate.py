@@ -1,6 +1,6 @@
 """A network put through a year's NTIRE protocol, image by image, as the organisers' script does it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from earn_plugin.errors import UsageError
 from earn_plugin.measure.complexity import count_complexity, list_calls
 from earn_plugin.ntire.image_pairs import check_path, find_pairs
 from earn_plugin.ntire.official_run import RANGES, RunSettings, run_split
-from earn_plugin.ntire.results import Entry, read_results, write_results
+from earn_plugin.ntire.results import Entry, mean_of_runs, read_results, write_results
 from earn_plugin.ntire.validation_report import ValidationReport
 from earn_plugin.ntire.years import Year, find_year
 from earn_plugin.protocols import Fusible
@@ -36,6 +36,7 @@ class Validation:
     hybrid_test: bool = False  # the hybrid test set of 2023, instead of the validation set
     ssim: bool = False  # also SSIM
     limit: int | None = None  # only the first images of each split
+    runs: int = 1  # of which the mean is reported; the organisers' is that of five
     device: str | None = None  # 'cpu', 'cuda', …; the GPU by default, where there is one
     name: str | None = None  # in the results; by default the network's, after the model_id
     model_id: int | None = None  # of the team: 7 gives 07_LGVAN, as in the official script
@@ -47,6 +48,8 @@ class Validation:
             raise UsageError(f'the data range must be 1 or 255, got {self.data_range:g}')
         if self.limit is not None and self.limit < 1:
             raise UsageError(f'the limit must be at least 1, got {self.limit}')
+        if self.runs < 1:
+            raise UsageError(f'the number of runs must be at least 1, got {self.runs}')
         if self.hybrid_test and 'hybrid_test' not in self.protocol.splits:
             raise UsageError(f'NTIRE {self.year} has no hybrid test set (2023 has); omit --hybrid-test')
         if self.hybrid_test and self.include_test:
@@ -66,8 +69,9 @@ class Validation:
 def validate(network: NetworkChoice | FoundNetwork, validation: Validation) -> ValidationReport:
     """Measure a ×4 network as NTIRE's organisers do, and add it to results.json and results.txt.
 
-    Images are processed one by one in float32, the first one cold; the output is clamped and rounded to uint8; PSNR
-    excludes a border of 4 pixels, on RGB or, for the quality track, Y. Complexity is counted at 3×256×256.
+    Images are processed one by one in float32, the first one cold (in later runs warm); the output is clamped and
+    rounded to uint8; PSNR excludes a border of 4 pixels, on RGB or, for the quality track, Y. Complexity is counted at
+    3×256×256.
 
     Raises:
         UserError: what is wrong with the data, the network, or earlier results, before the run wherever possible. A
@@ -83,7 +87,7 @@ def validate(network: NetworkChoice | FoundNetwork, validation: Validation) -> V
     if device.type == 'meta':
         raise UsageError('the meta device computes nothing, so there is nothing to validate; choose another --device')
     found = network if isinstance(network, FoundNetwork) else find_network(network)
-    warnings += network_warnings(network, found)
+    warnings = network_warnings(network, found) + warnings  # what matters most first
     number = '' if validation.model_id is None else f'{validation.model_id:02}_'
     name = validation.name or number + found.arch + ('_fused' if found.form == 'fused form' else '')
     earlier = read_results(validation.results_dir / 'results.json', name, validation.splits)
@@ -100,11 +104,18 @@ def validate(network: NetworkChoice | FoundNetwork, validation: Validation) -> V
         trained=isinstance(network, FoundNetwork) or network.is_checkpoint,
         save_dir=None if validation.save_dir is None else validation.save_dir / name,
     )
-    entry: Entry = {}
-    for split in validation.splits:
-        of_split, found_warnings = run_split(found.network.to(device).eval(), pairs[split], split, settings)
-        entry |= of_split
-        warnings += found_warnings
+    of_runs: list[Entry] = []
+    for run in range(validation.runs):
+        if run == 1:
+            settings = replace(settings, compares_ranges=False, save_dir=None)  # as the first run has done
+        of_runs.append({})
+        for split in validation.splits:
+            of_split, found_warnings = run_split(found.network.to(device).eval(), pairs[split], split, settings)
+            of_runs[run] |= of_split
+            warnings += found_warnings
+    entry = mean_of_runs(of_runs)
+    if found.form == 'training form' and isinstance(type(found.network), Fusible):
+        warnings.append(f'{found.arch} has a fused form, the same function with other counts: --fused')
     by_fvcore = year.counter == 'fvcore'
     counted = count_complexity(found, OFFICIAL_SIZE, device, fvcore=by_fvcore)
     uncounted = counted.uncounted_by_fvcore if by_fvcore else counted.uncounted_by_hooks
@@ -113,9 +124,9 @@ def validate(network: NetworkChoice | FoundNetwork, validation: Validation) -> V
         plain = f'{counted.fused_attention / 1e9:.4f} G'
         warnings.append(f'the FLOPs include {plain} of attention, which is fused here and plain in an export')
     if device.type != 'cuda':
-        warnings.append('without CUDA, memory is the peak resident memory of the process, and runtime that of the CPU')
-        if year.weights:
-            warnings.append("so the score's term of runtime cannot be compared with the organisers' GPU")
+        left_out = ', which is not part of the score' if year.weights else ''
+        what = f'memory is the peak resident memory of the process, and runtime that of the CPU{left_out}'
+        warnings.append(f'without CUDA, {what}')
     entry |= {
         'activations': counted.activations / 1e6,
         'num_conv': counted.convs,
@@ -124,7 +135,17 @@ def validate(network: NetworkChoice | FoundNetwork, validation: Validation) -> V
     }
     write_results(validation.results_dir, {**earlier, name: entry})
     images = {split: len(found_pairs) for split, found_pairs in pairs.items()}
-    return ValidationReport(name, found.form, year, describe_device(device), images, entry, warnings)
+    return ValidationReport(
+        name,
+        found.form,
+        year,
+        describe_device(device),
+        images,
+        entry,
+        list(dict.fromkeys(warnings)),
+        on_gpu=device.type == 'cuda',
+        of_runs=[{split: run[f'{split}_ave_runtime'] for split in validation.splits} for run in of_runs],
+    )
 
 
 def network_warnings(network: NetworkChoice | FoundNetwork, found: FoundNetwork) -> list[str]:
@@ -136,6 +157,4 @@ def network_warnings(network: NetworkChoice | FoundNetwork, found: FoundNetwork)
             f'{network.model} has its weights nested in {nested}, where load_state_dict of a submission would not find '
             'them; `basicsr ntire export` writes them flat'
         )
-    if found.form == 'training form' and isinstance(type(found.network), Fusible):
-        warnings.append(f'{found.arch} has a fused form, the same function with other counts: --fused')
     return warnings

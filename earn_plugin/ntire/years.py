@@ -1,4 +1,4 @@
-"""What each year of the NTIRE challenge on efficient super-resolution (×4) requires: data, counter, gate, score.
+"""What each year of the NTIRE challenge on efficient super-resolution (×4) requires: data, counter, gate, packages.
 
 Source: the official repositories and reports of the years. The quality track is the ×4 image SR challenge.
 """
@@ -33,6 +33,25 @@ class Baseline(NamedTuple):
     convs: int | None = None
 
 
+# What a submission may import in addition to the standard library: what the organisers' own scripts import, and from
+# 2024 on also what a network may need of the packages in their requirements.txt.
+SCRIPTS_IMPORT = ('torch', 'torchvision', 'numpy', 'cv2', 'matplotlib')
+REQUIRED = (
+    *('PIL', 'einops', 'fvcore', 'h5py', 'huggingface_hub', 'imageio', 'lpips', 'networkx', 'pandas', 'pywt', 'scipy'),
+    *('skimage', 'sympy', 'timm', 'torchmetrics', 'torchsummary', 'tqdm', 'triton', 'typing_extensions', 'yaml'),
+)
+REQUIRED_FOR_QUALITY = ('PIL', 'einops', 'lmdb', 'scipy', 'sklearn', 'timm', 'tqdm', 'yaml')
+
+
+# Of a year with a gate. Ranking → what must be no worse than the baseline's, in addition to the gate's PSNR.
+RANKINGS = {
+    'overall': (),
+    'runtime sub-track': ('FLOPs', 'parameters'),
+    'FLOPs sub-track': ('runtime', 'parameters'),
+    'parameters sub-track': ('runtime', 'FLOPs'),
+}
+
+
 class Year(NamedTuple):
     year: int
     track: str
@@ -41,6 +60,7 @@ class Year(NamedTuple):
     counter: str  # 'hooks' or 'fvcore'
     gate: dict[str, float] = {}  # split → required PSNR in dB
     weights: tuple[float, float, float] | None = None  # of runtime, FLOPs and parameters in the score
+    packages: tuple[str, ...] = SCRIPTS_IMPORT  # that a submission may import
 
     def score(self, runtime: float, flops: float, params: float) -> list[float] | None:
         """The terms of the score: w·exp(2·m/m_base); lower is better. None for a year without a score.
@@ -53,6 +73,20 @@ class Year(NamedTuple):
         base = self.baseline.runtime, self.baseline.flops, self.baseline.params
         figures = (runtime, flops, params)
         return [w * math.exp(min(2 * m / b, 700)) for w, m, b in zip(self.weights, figures, base, strict=True)]
+
+    def limits(self) -> dict[str, tuple[float | None, str, int]]:
+        """The baseline's figures: name → value, unit, decimals in the official table."""
+        base = self.baseline
+        return {
+            'runtime': (base.runtime, 'ms', 2),
+            'FLOPs': (base.flops, 'G', 2),
+            'parameters': (base.params, 'M', 3),
+        }
+
+    def equal_runtime(self, flops: float, params: float) -> float | None:
+        """The runtime in ms with which the score equals the baseline's; None if the other two terms exceed that."""
+        left = math.e**2 - sum(self.score(0, flops, params)[1:])
+        return self.baseline.runtime / 2 * math.log(left / self.weights[0]) if left > self.weights[0] else None
 
 
 DIV2K_VALID = Layout('DIV2K_valid_HR', 'DIV2K_valid_LR', 'x4', range(801, 901), 100)
@@ -76,11 +110,11 @@ SPAN = Baseline('SPAN', 7.74, 9.83, 0.151)
 YEARS = [
     Year(2022, 'efficient', RFDN, DIV2K, 'hooks'),
     Year(2023, 'efficient', RFDN, {**DIV2K, 'hybrid_test': (HYBRID_TEST,)}, 'hooks'),
-    Year(2024, 'efficient', RLFN, EITHER, 'fvcore', gate=GATE, weights=(0.7, 0.15, 0.15)),
-    Year(2025, 'efficient', EFDN, MIXED, 'fvcore', gate=GATE, weights=(0.7, 0.15, 0.15)),
-    Year(2026, 'efficient', SPAN, MIXED, 'fvcore', gate=GATE, weights=(0.8, 0.1, 0.1)),
-    Year(2025, 'quality', Baseline('DAT'), QUALITY, 'hooks'),
-    Year(2026, 'quality', Baseline('DAT'), QUALITY, 'hooks'),
+    Year(2024, 'efficient', RLFN, EITHER, 'fvcore', GATE, (0.7, 0.15, 0.15), SCRIPTS_IMPORT + REQUIRED),
+    Year(2025, 'efficient', EFDN, MIXED, 'fvcore', GATE, (0.7, 0.15, 0.15), SCRIPTS_IMPORT + REQUIRED),
+    Year(2026, 'efficient', SPAN, MIXED, 'fvcore', GATE, (0.8, 0.1, 0.1), SCRIPTS_IMPORT + REQUIRED),
+    Year(2025, 'quality', Baseline('DAT'), QUALITY, 'hooks', packages=SCRIPTS_IMPORT + REQUIRED_FOR_QUALITY),
+    Year(2026, 'quality', Baseline('DAT'), QUALITY, 'hooks', packages=SCRIPTS_IMPORT + REQUIRED_FOR_QUALITY),
 ]
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import earn_plugin
 from earn_plugin.convert import convert
-from earn_plugin.convert.networks import NetworkChoice, find_network, read_network
+from earn_plugin.convert.networks import NetworkChoice, find_network, output_of, read_network
 from earn_plugin.errors import UsageError, UserError
 from tests.helpers.command import command_here
 
@@ -216,3 +216,81 @@ def test_the_fused_form():
     assert found.arguments == {**SMALL, 'fused': True}
     again = find_network(NetworkChoice('LGVAN', found.arguments, fused=True))
     assert again.network.state_dict().keys() == found.network.state_dict().keys()
+
+
+class CallsCuda(nn.Module):
+    """As SPAN, in its constructor or in its forward."""
+
+    def __init__(self, when_built: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        if when_built:
+            self.cuda()(torch.rand(1, 3, 8, 8).cuda())
+
+    def forward(self, x):
+        return self.conv(x.cuda())
+
+
+@pytest.fixture
+def calls_cuda(monkeypatch, tmp_path):
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'CallsCuda', CallsCuda)
+    torch.save(nn.Sequential(nn.Conv2d(3, 3, 1)).state_dict(), tmp_path / 'net.pth')
+    return str(tmp_path / 'net.pth')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is CUDA here')
+def test_without_cuda_a_network_that_calls_it(calls_cuda):
+    reason = r'its code uses CUDA, which is not available here \(.*test_networks\.py, line \d+: self\.cuda\(\)'
+    with pytest.raises(UserError, match=rf'CallsCuda cannot be built: {reason}') as error:
+        find_network(NetworkChoice('CallsCuda'))
+    assert '--set' not in str(error.value)
+    with pytest.raises(UserError, match=reason):
+        find_network(NetworkChoice(calls_cuda, arch='CallsCuda'))
+    network = find_network(NetworkChoice('CallsCuda', {'when_built': False})).network
+    with pytest.raises(UserError, match=r'uses CUDA, .*line \d+: return self\.conv\(x\.cuda\(\)\)'):
+        output_of(network, torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no CUDA here')
+def test_with_cuda_it_is_found_on_the_cpu(calls_cuda):
+    assert find_network(NetworkChoice('CallsCuda')).network.conv.weight.device.type == 'cpu'
+
+
+class Undefined(nn.Module):
+    def __init__(self, when_built: bool):
+        super().__init__()
+        if when_built:
+            self.norm = LayerNorm2d(3)  # noqa: F821
+
+    def forward(self, x):
+        return missing(x)  # noqa: F821
+
+
+def test_a_name_that_is_not_defined_has_its_line(monkeypatch):
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Undefined', Undefined)
+    with pytest.raises(
+        UsageError, match=r"'LayerNorm2d' is not defined \(.*test_networks\.py, line \d+: .*define or im"
+    ):
+        find_network(NetworkChoice('Undefined', {'when_built': True}))
+    network = find_network(NetworkChoice('Undefined', {'when_built': False})).network
+    with pytest.raises(
+        UserError, match=r"name 'missing' is not defined \(.*test_networks\.py, line \d+: return missing"
+    ):
+        output_of(network, torch.rand(1))
+
+
+@pytest.mark.parametrize(('given', 'near'), [('LGVN', 'LGVAN'), ('rnan', 'RNAN'), ('SRVGGNet', 'SRVGGNetCompact')])
+def test_near_names(tmp_path, given, near):
+    torch.save({'x': torch.zeros(1)}, tmp_path / 'net.pth')
+    with pytest.raises(UsageError, match=rf'--arch {given} is not registered \(did you mean {near}.*--set NAME=VALUE'):
+        find_network(NetworkChoice(str(tmp_path / 'net.pth'), arch=given))
+    with pytest.raises(UsageError, match=rf'did you mean {near}'):
+        find_network(NetworkChoice(given))
+
+
+def test_an_arch_whose_arguments_are_missing(tmp_path):
+    torch.save(find_network(NetworkChoice('LGVAN', SMALL)).network.state_dict(), tmp_path / 'net.pth')
+    with pytest.raises(
+        UserError, match=r'do not fit: .*the defaults of LGVAN with --set NAME=VALUE, or try another --arch'
+    ):
+        find_network(NetworkChoice(str(tmp_path / 'net.pth'), arch='LGVAN'))

@@ -51,7 +51,7 @@ def test_every_command(home):
                 line.replace('python ', f'{shlex.quote(sys.executable)} -B '), shell=True, check=True, env=env
             )
     new = {path.name for path in (home / 'NTIRE2026_ESR').rglob('*')} - before
-    assert new == {'team18_LGVAN.py', 'team18_lgvan.pth', 'results.json'}
+    assert new == {'team60_LGVAN.py', 'team60_LGVAN.pth', 'results.json'}
     assert (home / 'quality/models/team18_LGVAN/__init__.py').exists()
     assert len(list((home / 'results').rglob('*.png'))) == 2
     shutil.unpack_archive('submission.zip', 'unpacked')

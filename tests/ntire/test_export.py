@@ -136,7 +136,7 @@ def test_quality_track(tmp_path, checkpoints):
     export(choice, year=2025, team=4, name='Net', track='quality', out=out, repo=repo, size=SIZE)
     assert sorted(str(path.relative_to(repo)) for path in repo.rglob('*') if path.is_file()) == [
         'README.md',
-        'model_zoo/team04_net/team04_net.pth',
+        'model_zoo/team04_Net/team04_Net.pth',
         'models/team04_Net/__init__.py',
         'test.py',
     ]
@@ -162,9 +162,67 @@ def test_into_a_checkout_twice(tmp_path, checkpoints):
     assert '+    elif model_id == 18:' in run()
     script = (repo / 'test_demo.py').read_bytes()
     new = {path for path in repo.rglob('*') if path.is_file()} - before
-    assert {path.name for path in new} == {'team18_Net.py', 'team18_net.pth'}
+    assert {path.name for path in new} == {'team18_Net.py', 'team18_Net.pth'}
     assert 'already has the branch' in run()
     assert (repo / 'test_demo.py').read_bytes() == script
+
+
+def test_another_name_replaces_the_earlier_export(tmp_path, checkpoints):
+    """Of this team alone; also the lower-case weights of version 0.1.0."""
+    repo, out = make_repo(tmp_path / 'repo', 2024), tmp_path / 'out'
+    for place in (repo, out):
+        (place / 'models').mkdir(parents=True, exist_ok=True)
+        (place / 'models/team18_Mine.py').write_text('by hand\n')
+    kept = {path for place in (repo, out) for path in place.rglob('*') if path.is_file()}
+    other = export_18(checkpoints['A2N'], team=19, name='Other', out=out, repo=repo, size=SIZE)
+    export_18(checkpoints['LGVAN'], name='Old', out=out, repo=repo, size=SIZE)
+    for place in (repo, out):
+        (place / 'model_zoo/team18_Old.pth').rename(place / 'model_zoo/team18_old.pth')
+    report = export_18(checkpoints['LGVAN'], name='New', out=out, repo=repo, size=SIZE)
+    for place in (repo, out):
+        removed = 'models/team18_Old.py, model_zoo/team18_old.pth'
+        assert f'removed from {place}, as your earlier export: {removed}' in report
+        names = {path.stem for path in place.rglob('team*')}
+        assert names == {'team18_Mine', 'team18_New', 'team19_Other'}
+    assert kept <= {path for place in (repo, out) for path in place.rglob('*')}
+    assert 'removed' not in other + export_18(checkpoints['LGVAN'], name='New', out=out, repo=repo, size=SIZE)
+
+
+def test_another_name_in_the_quality_track(tmp_path, checkpoints, capsys):
+    settings = {'year': 2025, 'track': 'quality', 'out': tmp_path, 'size': SIZE}
+    export_18(checkpoints['LGVAN'], name='Old', **settings)
+    export_18(checkpoints['LGVAN'], name='New', **settings)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob('team*')) == [
+        'model_zoo/team18_New',
+        'model_zoo/team18_New/team18_New.pth',
+        'models/team18_New',
+    ]
+    assert capsys.readouterr().err == ''  # no progress bar where there is no terminal
+
+
+def test_progress_is_shown_on_a_terminal(tmp_path, checkpoints, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    export_18(checkpoints['LGVAN'], out=tmp_path / 'out', size=SIZE)
+    assert '7/7' in capsys.readouterr().err
+
+
+def test_a_library_of_the_years_requirements(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    (tmp_path / 'filters_arch.py').write_text(
+        'from basicsr.utils.registry import ARCH_REGISTRY\nfrom scipy.special import binom\nfrom torch import nn\n\n\n'
+        '@ARCH_REGISTRY.register()\nclass FilterNet(nn.Upsample):\n    def __init__(self):\n'
+        '        super().__init__(scale_factor=4 * binom(2, 2))\n'
+    )
+    words = ['--team-id', '18', '--name', 'X', '--model', 'FilterNet', '--arch-file', f'{tmp_path}/filters_arch.py']
+    codes = []
+    try:
+        for year in ('2023', '2024'):
+            codes.append(cli.main(['ntire', 'export', '--year', year, '--out', f'{tmp_path}/{year}', *words]))
+    finally:
+        ARCH_REGISTRY._obj_map.pop('FilterNet', None)
+    assert codes == [1, 0]
+    assert 'filters_arch.py, line 2: scipy.special is imported' in capsys.readouterr().err
+    assert 'from scipy.special import binom' in (tmp_path / '2024/models/team18_X.py').read_text()
 
 
 def test_files_of_others_are_not_overwritten(tmp_path, checkpoints):
@@ -173,8 +231,8 @@ def test_files_of_others_are_not_overwritten(tmp_path, checkpoints):
     with pytest.raises(UserError, match=r'team18_Mine\.py exists and was not written by an export'):
         export_18(checkpoints['LGVAN'], name='Mine', out=tmp_path / 'out', repo=repo)
     (repo / 'models/team18_Mine.py').unlink()
-    (repo / 'model_zoo/team18_mine.pth').write_bytes(b'by hand')
-    with pytest.raises(UserError, match=r'team18_mine\.pth exists and was not written by an export'):
+    (repo / 'model_zoo/team18_Mine.pth').write_bytes(b'by hand')
+    with pytest.raises(UserError, match=r'team18_Mine\.pth exists and was not written by an export'):
         export_18(checkpoints['LGVAN'], name='Mine', out=tmp_path / 'out', repo=repo)
     assert not (tmp_path / 'out').exists()
 
@@ -256,16 +314,16 @@ def test_a_wrong_data_range_of_official_weights(shared_data):
 def test_an_arch_file_that_imports_something_of_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'path', sys.path[:])
     (tmp_path / 'teams_arch.py').write_text(
-        'import skimage.util\nfrom basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n'
+        'import addict.addict\nfrom basicsr.utils.registry import ARCH_REGISTRY\nfrom torch import nn\n\n\n'
         '@ARCH_REGISTRY.register()\nclass TeamsNet(nn.Upsample):\n    def __init__(self):\n'
-        '        super().__init__(scale_factor=4)\n        self.crop = skimage.util.crop\n'
+        '        super().__init__(scale_factor=4)\n        self.crop = addict.addict.Dict\n'
     )
     words = ['ntire', 'export', '--year', '2024', '--team-id', '18', '--name', 'X', '--model', 'TeamsNet']
     try:
         assert cli.main([*words, '--arch-file', f'{tmp_path}/teams_arch.py', '--out', f'{tmp_path}/out']) == 1
     finally:
         ARCH_REGISTRY._obj_map.pop('TeamsNet', None)
-    assert 'teams_arch.py, line 1: skimage.util is imported' in capsys.readouterr().err
+    assert 'teams_arch.py, line 1: addict.addict is imported' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
@@ -291,5 +349,5 @@ def test_a_checkpoint_of_basicsr(tmp_path):
         find_network(NetworkChoice(str(tmp_path / 'net_g.pth')))
     report = export_18(tmp_path / 'net_g.pth', arguments, 'MSRResNet', out=tmp_path / 'out', size=SIZE)
     assert 'MSRResNet, training form, weights from params' in report
-    flat = torch.load(tmp_path / 'out/model_zoo/team18_x.pth', weights_only=True)
+    flat = torch.load(tmp_path / 'out/model_zoo/team18_X.pth', weights_only=True)
     assert all(torch.equal(flat[name], tensor) for name, tensor in network.state_dict().items())

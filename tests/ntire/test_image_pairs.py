@@ -39,6 +39,17 @@ def test_a_limit(tmp_path):
     assert warnings == ['--limit: 2 of the 3 images of test']
 
 
+@pytest.mark.parametrize(('year', 'layout', 'stem'), [(2022, 'DIV2K_valid', '0804'), (2026, 'mixed_valid', '000004')])
+def test_images_that_the_official_script_does_not_find(tmp_path, year, layout, stem):
+    root = write_tree(tmp_path, layout)
+    (hr,) = root.glob('*_HR')
+    for name in (f'{stem}.PNG', 'a.jpg'):
+        (hr / name).write_bytes(next(hr.glob('*.png')).read_bytes())
+    pairs, warnings = pairs_of(root, year, 'valid')
+    assert len(pairs) == 3
+    assert f'{hr}: not measured, as by the official script: {stem}.PNG, a.jpg' in warnings[0]
+
+
 def test_quality_uses_the_layout_that_exists(tmp_path):
     for layout in ('DIV2K_valid', 'mixed_valid'):
         pairs, _ = pairs_of(write_tree(tmp_path / layout, layout), 2025, 'valid', track='quality')

@@ -40,6 +40,13 @@ def test_newer_names_are_reported(text, what):
     assert 'Python 3.9' in problem
 
 
+def test_timm_of_the_organisers():
+    assert find_newer('from timm.layers import DropPath') == [
+        'timm.layers.DropPath, which timm 0.6 does not have, in `from timm.layers import DropPath`'
+    ]
+    assert find_newer('from timm.models.layers import DropPath') == []
+
+
 def test_old_names_are_not():
     text = """
     from __future__ import annotations

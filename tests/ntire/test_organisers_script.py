@@ -35,7 +35,7 @@ def test_the_branch_in_full():
         '        # 18_LGVAN, written by basicsr ntire export\n'
         '        from models.team18_LGVAN import LGVAN\n'
         '        name, data_range = f"{model_id:02}_LGVAN", 1.0\n'
-        "        model_path = os.path.join('model_zoo', 'team18_lgvan.pth')\n"
+        "        model_path = os.path.join('model_zoo', 'team18_LGVAN.pth')\n"
         '        model = LGVAN(num_feat=8, upscale=4)\n'
         '        model.load_state_dict(torch.load(model_path), strict=True)\n'
     )
@@ -99,6 +99,8 @@ def test_only_a_branch_of_its_own_is_replaced(tmp_path):
     path.write_text(path.read_text().replace('written by basicsr', 'by hand, without basicsr'))
     with pytest.raises(UserError, match=r'test_demo\.py, line \d+: model_id 18 is taken: elif model_id == 18:'):
         patch_script(path, new)
+    with pytest.raises(UserError, match=r'one that is free: 1 to 17, 20 to 99$'):
+        patch_script(path, new)
     with pytest.raises(UserError, match='model_id 0 is taken'):  # by the baseline
         patch_script(path, replace(SUBMISSION, team=0))
 
@@ -152,7 +154,7 @@ def test_quality(tmp_path):
     path = find_script(make_repo(tmp_path / 'repo', 2025, 'quality'), 'quality')
     text = patch(path, submission)
     assert 'from models.team18_LGVAN import main' in text
-    assert "os.path.join('model_zoo', 'team18_lgvan', 'team18_lgvan.pth')" in text
+    assert "os.path.join('model_zoo', 'team18_LGVAN', 'team18_LGVAN.pth')" in text
     assert patch_script(path, submission) == text
 
 

@@ -14,7 +14,13 @@ from earn_plugin.errors import UserError
 from earn_plugin.ntire import export as exporting
 from earn_plugin.ntire.export import export, write_network
 from earn_plugin.ntire.organisers_script import Submission
-from earn_plugin.ntire.self_check import check_figures, check_outputs, check_submission, check_weights
+from earn_plugin.ntire.self_check import (
+    check_figures,
+    check_outputs,
+    check_submission,
+    check_weights,
+    describe_times,
+)
 from tests.helpers.ntire_scripts import make_repo
 
 ARGUMENTS = {'num_feat': 8, 'num_block': 1}
@@ -77,9 +83,27 @@ def test_a_hidden_import(exported, network):
         check_outputs(exported, SUBMISSION, network)
 
 
+def test_a_name_that_is_missing_has_its_line(exported, network):
+    spoil(exported, 'shallow = self.conv_first(x)', 'shallow = self.conv_first(missing)')
+    with pytest.raises(UserError, match=r'team18_Net\.py, line \d+, does not run on its own: NameError: name .missing'):
+        check_outputs(exported, SUBMISSION, network)
+
+
+@pytest.mark.parametrize(('year', 'images'), [(2022, 100), (2023, 100), (2024, 200), (2025, 200), (2026, 200)])
+def test_the_share_of_the_first_image(year, images):
+    submission = replace(SUBMISSION, year=year)
+    said = describe_times(submission, {'device': 'cpu', 'seconds': [0.3, 0.1, 0.1, 0.1]})
+    assert said.endswith(f"the first is part of the organisers' mean of {images} images, +{200 / images:.2f} ms")
+    assert said.startswith('the first image of 64×64 takes 300.0 ms on this cpu, later ones 100.0 ms')
+    said = describe_times(submission, {'device': 'cpu', 'seconds': [0.1, 0.3, 0.3, 0.3]})
+    assert said.endswith('images, +0.00 ms')
+    quality = replace(submission, year=2025, track='quality')
+    assert 'mean' not in describe_times(quality, {'device': 'cpu', 'seconds': [0.1, 0.1]})
+
+
 def test_nested_weights(exported, network):
     torch.save({'params': network.state_dict()}, exported / SUBMISSION.weights)
-    with pytest.raises(UserError, match=r'team18_net\.pth is nested: it has params'):
+    with pytest.raises(UserError, match=r'team18_Net\.pth is nested: it has params'):
         check_submission(exported, SUBMISSION, network)
 
 
@@ -139,7 +163,7 @@ def test_the_fused_form_is_exported_on_request(two_forms, tmp_path):
     settings = {'year': 2024, 'team': 7, 'name': 'Net', 'size': (16, 16)}
     report = export(NetworkChoice(str(tmp_path / 'net.pth'), fused=True), out=tmp_path / 'fused', **settings)
     assert 'TwoForms, fused form' in report
-    weights = torch.load(tmp_path / 'fused/model_zoo/team07_net.pth', weights_only=True)
+    weights = torch.load(tmp_path / 'fused/model_zoo/team07_Net.pth', weights_only=True)
     assert list(weights) == ['conv.weight']
     assert 'TwoForms(fused=True)' in (tmp_path / 'fused/select_model.txt').read_text()
     report = export(NetworkChoice(str(tmp_path / 'net.pth')), out=tmp_path / 'trained', **settings)

@@ -9,6 +9,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from earn_plugin.errors import UserError
 from earn_plugin.ntire.single_file import single_file
+from earn_plugin.ntire.years import find_year
 
 TORCH = 'import torch\nfrom torch import nn\n'
 
@@ -202,6 +203,56 @@ def test_star_imports(project):
         net_arch=TORCH + 'from helpers import *\n' + NET.format('f(g(x))'),
     )
     assert run(single_file(network()))['Net']().forward(3) == 18
+
+
+def test_star_imports_of_libraries_become_imports_by_name(project):
+    """A star that has none of the names is dropped, even of what the organisers lack, and of the registry."""
+    project(
+        sibling='from skimage.util import *\nfrom math import *\ndef f(x):\n    return sqrt(x)\n',
+        net_arch='from torch import *\nfrom torch.nn import *\nfrom sibling import *\n'
+        'from basicsr.utils.registry import *\n@ARCH_REGISTRY.register()\nclass Net(Module):\n'
+        '    def forward(self, x):\n        return f(x) + len([sqrt(x)])\n',
+    )
+    text = single_file(network())
+    assert '*' not in text
+    assert 'from math import sqrt\n' in text
+    assert run(text)['Net']().forward(9) == 4
+
+
+def test_star_imports_in_a_try(project):
+    project(
+        sibling=TORCH + "__all__ = ['f', 'nn', '_g']\ndef f(x):\n    return _g(x)\ndef _g(x):\n    return 2 * x\n",
+        net_arch='try:\n    from .sibling import *\nexcept ImportError:\n    from sibling import *\n'
+        + NET.format('f(_g(x))'),
+    )
+    assert run(single_file(network()))['Net']().forward(3) == 12
+
+
+def test_undefined_names_in_code_that_never_runs(project):
+    project(
+        sibling=TORCH + 'def f(x):\n    if x is None:\n        return OrderedDict()\n    return 2 * x\n',
+        net_arch='from basicsr.utils.registry import *\nfrom sibling import *\n'
+        + NET.format('f(x) if x else unknown(x)'),
+    )
+    assert run(single_file(network()))['Net']().forward(3) == 6
+
+
+@pytest.mark.parametrize('name', ['einops.rearrange', 'timm.models.layers.DropPath', 'scipy.ndimage.zoom'])
+def test_libraries_depend_on_the_year(project, name, tmp_path):
+    """SciPy is installed here; the others are made up."""
+    library, _, function = name.rpartition('.')
+    above = {f'site-packages/{package}/__init__': '' for package in ('timm', 'timm/models')}
+    layers = {'site-packages/timm/models/layers': 'DropPath = None'}
+    project({**above, **layers, 'site-packages/einops': 'rearrange = None'})
+    sys.path.insert(0, f'{tmp_path}/site-packages')
+    lines = f'from {library} import {function}\nimport {library} as lib\n'
+    project(net_arch=TORCH + lines + NET.format(f'{function}, lib'))
+    for year in (2022, 2023):
+        with pytest.raises(UserError, match=f"{library} is imported, which the organisers' machines may not have"):
+            single_file(network(), packages=find_year(year).packages)
+    for asked in (*map(find_year, (2024, 2025, 2026)), find_year(2025, 'quality'), find_year(2026, 'quality')):
+        text = single_file(network(), packages=asked.packages)
+        assert all(line in text for line in lines.splitlines())
 
 
 def test_decorators_other_than_registration_are_kept(project):

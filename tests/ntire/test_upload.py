@@ -13,7 +13,7 @@ from earn_plugin.convert.networks import NetworkChoice, find_network
 from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.ntire.official_run import to_image, to_tensor
-from earn_plugin.ntire.upload import Upload, names_in_zip, verify, write_upload
+from earn_plugin.ntire.upload import Upload, check_lr, names_in_zip, verify, write_upload
 from tests.helpers.images import photograph
 
 CPU = torch.device('cpu')
@@ -69,6 +69,52 @@ def test_from_the_command_line(tmp_path, lr_dir, capsys):
     assert f'{runtime:.4f} s per image on cpu' in printed
     assert cli.main([*words, '--out', 'x.tar']) == 2
     assert capsys.readouterr().err.startswith('basicsr ntire zip: --out x.tar: the upload is a zip')
+
+
+def test_files_that_are_left_out(tmp_path, lr_dir, capsys):
+    (lr_dir / '0903x4.png').rename(lr_dir / '0903x4.PNG')  # included
+    (lr_dir / '0904x4.gif').write_bytes(b'GIF89a')
+    (lr_dir / 'more').mkdir()
+    report = write_upload(network(), Upload(lr_dir, tmp_path / 'x.zip', CPU, trained=False))
+    assert '3 PNGs' in report
+    printed = capsys.readouterr().err
+    assert printed.count('\n') == 1
+    assert 'warning: left out of the upload: 0904x4.gif, more, notes.txt in' in printed
+
+
+@pytest.mark.parametrize('hr', ['DIV2K_LSDIR_test_HR', 'hr_images', 'testHR', 'GT', 'photos'])
+def test_a_folder_of_hr_images(tmp_path, lr_dir, hr):
+    """By its name, or by the LR images next to it."""
+    folder = tmp_path / hr / '..' / hr
+    (tmp_path / hr).mkdir()
+    for path in lr_dir.glob('*.png'):
+        height, width = cv2.imread(str(path)).shape[:2]
+        cv2.imwrite(str(folder / path.name.replace('x4', '')), photograph(4 * height + 1, 4 * width + 2))
+    with pytest.raises(UsageError, match=rf'--lr-dir .*{hr} seems to have the HR images; .* such as .*lr$'):
+        write_upload(network(), Upload(folder, tmp_path / 'x.zip', CPU, trained=False))
+    for path in lr_dir.iterdir():
+        path.unlink()
+    images = names_in_zip(folder, 'lr')
+    if hr == 'photos':
+        assert check_lr(folder, images) == []
+    else:
+        with pytest.raises(UsageError, match='seems to have the HR images'):
+            check_lr(folder, images)
+
+
+def test_images_as_large_as_hr_images(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    cv2.imwrite(str(tmp_path / 'photos/0901.png'), np.zeros((20, 1020, 3), np.uint8))
+    (warning,) = check_lr(tmp_path / 'photos', names_in_zip(tmp_path / 'photos', 'lr'))
+    assert '0901.png is 20×1020, large for an LR image, and its output will be 80×4080' in warning
+
+
+def test_lr_images_without_x4(tmp_path, lr_dir):
+    """As in the test sets of 2022 and 2023, which may be next to those of later years."""
+    folder = tmp_path / 'DIV2K_test_LR'
+    folder.mkdir()
+    (folder / '0901.png').write_bytes((lr_dir / '0901x4.png').read_bytes())
+    assert check_lr(folder, names_in_zip(folder, 'lr')) == []
 
 
 def test_two_images_of_one_name(lr_dir):

@@ -2,6 +2,7 @@ import json
 import math
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from earn_plugin.ntire import official_run as running
 from earn_plugin.ntire.image_pairs import find_pairs
 from earn_plugin.ntire.official_run import RunSettings
 from earn_plugin.ntire.validate import Validation, validate
+from earn_plugin.ntire.validation_report import ValidationReport
 from earn_plugin.ntire.years import find_year
 from tests.helpers import ntire_formulas as formulas
 from tests.helpers.command import command
@@ -129,6 +131,70 @@ def test_the_report(here, found, data):
     score = 0.8 * math.exp(2 * report.runtime / 7.74) + 0.1 * math.exp(2 * flops / 9.83)
     assert sum(report.score) == pytest.approx(score + 0.1 * math.exp(2 * params / 0.151), rel=1e-12)
     assert rows['score, lower is better'][1] == '7.3891'
+
+
+def test_the_score_without_a_gpu(here, found, data):
+    report = run(found, 2026, data, limit=2)
+    rows = {line[:36].strip(): line[36:].split() for line in str(report).splitlines()[2:]}
+    flops, params = report.entry['flops'], report.entry['num_parameters']
+    assert [rows[title][0] for title in ('score, lower is better', 'of runtime')] == ['–', '–']
+    assert rows['of FLOPs'] == [f'{0.1 * math.exp(2 * flops / 9.83):.4f}', '0.7389']
+    runtime = float(rows['equal at a runtime of [ms]'][0])
+    assert sum(find_year(2026).score(runtime, flops, params)) == pytest.approx(math.e**2, rel=5e-3)
+    assert str(report).count('not part of the score') == 1
+    on_gpu = {line[:36].strip(): line[36:].split() for line in str(replace(report, on_gpu=True)).splitlines()[2:]}
+    assert on_gpu['score, lower is better'] == [f'{sum(report.score):.4f}', '7.3891']
+    assert on_gpu['of runtime'][0] == f'{report.score[0]:.4f}'
+
+
+@pytest.mark.parametrize(
+    ('figures', 'answers'),
+    [
+        ((26.95, 7.0, 9.0, 0.15), ['yes', 'yes', 'yes', 'yes']),
+        ((26.95, 7.744, 9.834, 0.1514), ['yes', 'yes', 'yes', 'yes']),  # as the table rounds them
+        ((26.95, 7.0, 12.0, 0.15), ['yes', 'no, FLOPs 12.00 G > 9.83 G', 'yes', 'no, FLOPs 12.00 G > 9.83 G']),
+        (
+            (26.95, 9.0, 9.0, 0.2),
+            ['yes', 'no, parameters 0.200 M > 0.151 M', 'no, runtime 9.00 ms > 7.74 ms; para', 'no, '],
+        ),
+        ((26.8, 7.0, 9.0, 0.15), ['no, the PSNR misses the gate'] * 4),
+    ],
+)
+def test_eligibility(figures, answers):
+    psnr, runtime, flops, params = figures
+    entry = {'valid_ave_psnr': psnr, 'valid_ave_runtime': runtime, 'flops': flops, 'num_parameters': params}
+    report = ValidationReport('X', 'training form', find_year(2026), 'GPU', {'valid': 1}, entry, [])
+    assert list(report.eligibility) == ['overall', 'runtime sub-track', 'FLOPs sub-track', 'parameters sub-track']
+    assert all(found.startswith(answer) for found, answer in zip(report.eligibility.values(), answers, strict=True))
+    assert replace(report, year=find_year(2023)).eligibility == {}
+    if psnr > 26.9:
+        without = list(replace(report, on_gpu=False).eligibility.values())
+        assert without[0] == 'yes'
+        assert all(answer.startswith(('if the runtime on', 'no, FLOPs', 'no, para')) for answer in without[2:])
+
+
+def test_several_runs(here, found, data, monkeypatch, capsys):
+    times = iter(range(1, 100))
+    timed = running.time_pass
+    monkeypatch.setattr(running, 'time_pass', lambda *given: (timed(*given)[0], float(next(times))))
+    report = run(found, 2026, data, runs=3)
+    assert report.entry['valid_runtime'] == [4, 5, 6]  # the means of 1, 4, 7 and so on
+    assert report.entry['valid_ave_runtime'] == 5
+    assert len(report.entry['valid_psnr']) == 3
+    assert len([line for line in report.warnings if 'with data range' in line]) == 1
+    (row,) = (line.split() for line in str(report).splitlines() if 'of 3 runs' in line)
+    assert row[-1] == '2.00–8.00'
+    assert 'of 1 runs' not in str(run(found, 2026, data))
+
+
+def test_a_note_is_printed_once_and_what_matters_most_comes_first(data, capsys):
+    words = ['ntire', 'validate', '--year', '2024', '--model', 'LGVAN', '--set', 'num_feat=8', '--data-dir', str(data)]
+    assert cli.main(words) == 0
+    first, *_ = (line for line in capsys.readouterr().out.splitlines() if line.startswith('warning: '))
+    assert 'initial weights' in first
+    report = run(FoundNetwork(Nearest(255.0), 'Nearest', {}), 2024, data)
+    printed = str(report) + capsys.readouterr().err
+    assert printed.count('the data range looks wrong') == 1
 
 
 def test_the_quality_track_measures_y(here, found, data):
@@ -263,6 +329,7 @@ def test_runs_with_and_without_the_test_set_do_not_mix(here, found, data, monkey
         (2023, {'hybrid_test': True, 'include_test': True}, 'omit --include-test'),
         (2024, {'data_range': 2}, '1 or 255, got 2'),
         (2024, {'limit': 0}, 'at least 1'),
+        (2024, {'runs': 0}, 'at least 1'),
         (2024, {'device': 'meta'}, 'computes nothing'),
     ],
 )

@@ -19,6 +19,14 @@ def test_a_score_by_hand():
     assert find_year(2023).score(1, 1, 1) is None
 
 
+def test_the_runtime_of_an_equal_score():
+    asked = find_year(2026)
+    runtime = asked.equal_runtime(5.0, 0.118)
+    assert sum(asked.score(runtime, 5.0, 0.118)) == pytest.approx(math.e**2, rel=1e-12)
+    assert asked.equal_runtime(9.83, 0.151) == pytest.approx(7.74, rel=1e-12)
+    assert asked.equal_runtime(40.0, 0.151) is None
+
+
 def test_a_very_long_runtime_does_not_overflow():
     assert find_year(2026).score(1e6, 1, 1)[0] > 1e300
 
