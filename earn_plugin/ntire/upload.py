@@ -1,5 +1,6 @@
 """The upload: the upscaled test images and readme.txt, flat in a zip, read back before it gets its name."""
 
+import glob
 import math
 import re
 import shutil
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from earn_plugin.atomic_files import atomic_file
 from earn_plugin.convert.networks import FoundNetwork
 from earn_plugin.data.folder_or_lmdb import first_few
-from earn_plugin.data.image_headers import Header, read_header
+from earn_plugin.data.image_headers import read_header
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
 from earn_plugin.ntire.image_pairs import NAMED
@@ -77,7 +78,8 @@ def write_upload(found: FoundNetwork, upload: Upload) -> str:
     network = found.network.float()
     check_network(network, upload.data_range, upload.trained)
     images = names_in_zip(upload.lr_dir, upload.names)
-    for warning in check_lr(upload.lr_dir, images):
+    untrained = [] if upload.trained else ['not a checkpoint: these are initial weights; choose a checkpoint to submit']
+    for warning in untrained + check_lr(upload.lr_dir, images):
         print(f'warning: {warning}', file=sys.stderr)  # now, as upscaling takes its time
     sizes, times = {}, []
     network.to(upload.device)
@@ -135,17 +137,17 @@ def check_lr(lr_dir: Path, images: Iterable[Path]) -> list[str]:
     paths, warnings = list(images), []
     first, folder = paths[0], lr_dir.resolve()
     if not any(path.stem.endswith(f'x{SCALE}') for path in paths):
-        height, width, _ = size_of(first)
-        others = [other / f'{first.stem}x{SCALE}{first.suffix}' for other in sorted(folder.parent.iterdir())]
-        lr = [path for path in others if path.is_file() and is_quarter(size_of(path), height, width)]
+        size = size_of(first)
+        same = sorted(folder.parent.glob(f'*/{glob.escape(first.stem)}*'))  # 0901.png or 0901x4.png next to it
+        lr = [path for path in same if np.abs(np.subtract(size, np.multiply(SCALE, size_of(path)))).max() < SCALE]
         if lr or HR_NAME.search(folder.name):
             hint = f'such as {lr_dir.parent / lr[0].parent.name}' if lr else 'whose names end in x4'
             raise UsageError(f'--lr-dir {lr_dir} seems to have the HR images; give the folder of the LR images, {hint}')
-        if max(height, width) > LARGE:
-            warnings.append(
-                f'{first} is {height}×{width}, large for an LR image, and its output will be {SCALE * height}×'
-                f'{SCALE * width}: does --lr-dir have the HR images?'
+        if max(size) > LARGE:
+            large = (
+                f'{first} is {size[0]}×{size[1]}, large for an LR image, and its output will be {SCALE} times as large'
             )
+            warnings.append(f'{large}: does --lr-dir have the HR images?')
     others = [path.name for path in sorted(lr_dir.iterdir()) if path not in paths and not path.name.startswith('.')]
     if others:
         listed = ', '.join(first_few(others, NAMED))
@@ -153,15 +155,12 @@ def check_lr(lr_dir: Path, images: Iterable[Path]) -> list[str]:
     return warnings
 
 
-def size_of(path: Path) -> Header:
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width; 0×0 if the file cannot be read, which reports when it is upscaled."""
     try:
-        return read_header(path)
-    except ValueError as error:
-        raise UserError(f'{path} {error}') from error
-
-
-def is_quarter(lr: Header, height: int, width: int) -> bool:
-    return abs(SCALE * lr.height - height) < SCALE and abs(SCALE * lr.width - width) < SCALE
+        return read_header(path)[:2]
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def verify(packed: BinaryIO, sizes: dict[str, tuple[int, int]], readme: str) -> None:
