@@ -160,7 +160,12 @@ def remove_earlier(place: Path, earlier: list[Path], submission: Submission) -> 
     current = [place / submission.code, place / submission.weights]
     removed = [path for path in earlier if not any(map(path.samefile, current))]
     for path in removed:
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError as error:
+            raise UserError(
+                f'{path}, of your earlier export, cannot be removed: {error}; remove it yourself'
+            ) from error
         with contextlib.suppress(OSError):  # not empty, or not of the quality track
             path.parent.rmdir()
     listed = ', '.join(str(path.relative_to(place)) for path in removed)

@@ -66,12 +66,13 @@ def rankings(submission: Submission, figures: dict[str, str]) -> list[str]:
     """What each ranking of the year needs, and what the network has; nothing for a year without a gate."""
     year, found = submission.protocol, dict(zip(('parameters', 'FLOPs'), figures.values(), strict=False))
     psnr = ' and '.join(f'{gate:.2f} dB on {split}' for split, gate in year.gate.items())
-    lines = []
-    for ranking, needed in RANKINGS.items() if year.gate else ():
-        limits = [f', {name} at most {year.limits()[name][0]:g} {year.limits()[name][1]}' for name in needed]
-        here = [f' (here {found[name]})' if name in found else '' for name in needed]
-        lines.append(f'eligible, {ranking}: PSNR at least {psnr}' + ''.join(map(str.__add__, limits, here)))
-    return lines
+
+    def at_most(name: str) -> str:
+        limit, unit, _ = year.limits()[name]
+        return f', {name} at most {limit:g} {unit}' + (f' (here {found[name]})' if name in found else '')
+
+    needs = {ranking: ''.join(map(at_most, names)) for ranking, names in RANKINGS.items()} if year.gate else {}
+    return [f'eligible, {ranking}: PSNR at least {psnr}{limits}' for ranking, limits in needs.items()]
 
 
 def checklist(submission: Submission, figures: dict[str, str] | None = None) -> str:
