@@ -112,7 +112,7 @@ def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_not_defined_has_its_line(tmp_path, monkeypatch):
-    (tmp_path / 'own_arch.py').write_text('import torch\n\nx = nn.Module\n')
+    (tmp_path / 'undefined_arch.py').write_text('import torch\n\nx = nn.Module\n')
     monkeypatch.setattr(sys, 'path', sys.path[:])
-    with pytest.raises(UserError, match=r"name 'nn' is not defined \(.*own_arch\.py, line 3: x = nn\.Module\)"):
-        import_arch_file(tmp_path / 'own_arch.py')
+    with pytest.raises(UserError, match=r"name 'nn' is not defined \(.*undefined_arch\.py, line 3: x = nn\.Module\)"):
+        import_arch_file(tmp_path / 'undefined_arch.py')

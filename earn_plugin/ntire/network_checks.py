@@ -4,10 +4,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from earn_plugin.convert.networks import lacks_cuda, output_of
+from earn_plugin.convert.networks import output_of
 from earn_plugin.errors import UserError
 from earn_plugin.metrics.ntire_metrics import SCALE
 from earn_plugin.ntire.official_run import as_official_input
+from earn_plugin.own_code import lacks_cuda
 
 SIZES = ((24, 20), (17, 33))
 CREDIBLE, FAR_BETTER = 40, 6  # dB: what trained weights reach with the right range, and by how much it is better
