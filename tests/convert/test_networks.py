@@ -289,8 +289,8 @@ def test_near_names(tmp_path, given, near):
 
 
 def test_an_arch_whose_arguments_are_missing(tmp_path):
-    torch.save(find_network(NetworkChoice('LGVAN', SMALL)).network.state_dict(), tmp_path / 'net.pth')
+    torch.save(build_network({'type': 'SRVGGNetCompact', 'num_feat': 8}).state_dict(), tmp_path / 'net.pth')
     with pytest.raises(
-        UserError, match=r'do not fit: .*the defaults of LGVAN with --set NAME=VALUE, or try another --arch'
+        UserError, match=r'shape .*the defaults of SRVGGNetCompact by --set NAME=VALUE, or another --arch'
     ):
-        find_network(NetworkChoice(str(tmp_path / 'net.pth'), arch='LGVAN'))
+        find_network(NetworkChoice(str(tmp_path / 'net.pth'), arch='SRVGGNetCompact'))

@@ -43,6 +43,7 @@ def test_a_second_run_is_refused_until_the_first_has_ended(options, tmp_path):
     assert [path.name for path in (tmp_path / 'experiments').iterdir() if path.is_dir()] == ['tiny']
     first.kill()
     first.wait()
+    first.stdout.close()
     force = ('--force_yml', 'train:total_iter=6')  # at once, although a worker of the first may still live
     stale = command('train', '-opt', options, '--auto_resume', *force, cwd=tmp_path)
     assert 'resuming from' in stale
