@@ -1,6 +1,7 @@
 import pytest
 import torch
 from basicsr.archs import build_network
+from basicsr.archs.srvgg_arch import SRVGGNetCompact
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
@@ -289,8 +290,8 @@ def test_near_names(tmp_path, given, near):
 
 
 def test_an_arch_whose_arguments_are_missing(tmp_path):
-    torch.save(build_network({'type': 'SRVGGNetCompact', 'num_feat': 8}).state_dict(), tmp_path / 'net.pth')
+    torch.save(SRVGGNetCompact(num_feat=8).state_dict(), tmp_path / 'net.pth')
     with pytest.raises(
-        UserError, match=r'shape .*the defaults of SRVGGNetCompact by --set NAME=VALUE, or another --arch'
+        UserError, match=r'shape .*the defaults of SRVGGNetCompact with --set NAME=VALUE, or try another --arch'
     ):
         find_network(NetworkChoice(str(tmp_path / 'net.pth'), arch='SRVGGNetCompact'))
