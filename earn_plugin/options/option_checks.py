@@ -146,8 +146,6 @@ class _Checker:
                 self.check_network((key,))
         self.check_datasets()
         self.check_training(model)
-        if (on_error := self.section(('val',)).get('on_error', 'stop')) not in ('stop', 'skip'):
-            self.report(('val', 'on_error'), f'must be stop or skip, got {on_error!r}')
         for name in self.section(('val', 'metrics')):
             place = ('val', 'metrics', name)
             self.report_if(place, OPTIONS['name'].problem(name))
@@ -228,8 +226,10 @@ class _Checker:
         parameters, hints = arguments_of(found, skip)
         if not takes_any_key(found):
             self.check_keys(place, given, {*parameters, 'type', *extra})
-        limits = ARGUMENTS.get(what, {})
-        for name in limits.keys() & given.keys() & {*parameters, *extra}:
+        limits = {name: valid for name, valid in ARGUMENTS.get(what, {}).items() if name in {*parameters, *extra}}
+        if what == 'network':  # a user's may take a list
+            limits = {name: valid for name, valid in limits.items() if not isinstance(given.get(name), list)}
+        for name in limits.keys() & given.keys():
             self.report_if((*place, name), limits[name].problem(given[name]))
         for name, parameter in parameters.items():
             if name in given and name not in limits:

@@ -63,6 +63,7 @@ OPTIONS = {
     'num_worker_per_gpu': Valid(int, 0, 256),
     'port': Valid(int, 1, 65535),
     'prefetch_mode': Valid(str, choices=('cpu', 'cuda')),
+    'on_error': Valid(str, choices=('stop', 'skip')),
     'color': Valid(str, choices=('y', 'rgb')),
     'scale': Valid(high=64, is_whole=True),
     'suffix': NAME,

@@ -155,15 +155,11 @@ def test_sigterm_to_all_processes_just_after_the_workers_start(tiny, tmp_path):
     assert 'Traceback' not in done.stderr
 
 
-def test_a_disk_without_space_for_anything_ends_with_one_message(tiny, tmp_path):
-    """The log and TensorBoard are reported once each and do not end the run; the state is attempted."""
-    tiny['train']['total_iter'] = 60
-    tiny['val']['val_freq'] = 20
-    tiny['logger'].update(use_tb_logger=True, save_checkpoint_freq=100)
-    limit = 4096
+def fail_on_a_full_disk(*arguments, cwd: Path, limit: int) -> str:
+    """Train with a limit on the size of files, which simulates a full disk; returns what was printed."""
     process = start(
-        *('train', '-opt', write_options(tmp_path, tiny)),
-        cwd=tmp_path,
+        *('train', *arguments),
+        cwd=cwd,
         preexec_fn=lambda: (
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
@@ -172,6 +168,15 @@ def test_a_disk_without_space_for_anything_ends_with_one_message(tiny, tmp_path)
     printed = process.communicate(timeout=120)[0]
     assert process.returncode == 1, printed
     assert 'Traceback' not in printed
+    return printed
+
+
+def test_a_disk_without_space_for_anything_ends_with_one_message(tiny, tmp_path):
+    """The log and TensorBoard are reported once each and do not end the run; the state is attempted."""
+    tiny['train']['total_iter'] = 60
+    tiny['val']['val_freq'] = 20
+    tiny['logger'].update(use_tb_logger=True, save_checkpoint_freq=100)
+    printed = fail_on_a_full_disk('-opt', write_options(tmp_path, tiny), cwd=tmp_path, limit=4096)
     assert len(re.findall(r'cannot write \S+/train_tiny_\w+\.log: ', printed)) == 1
     assert len(re.findall(r'cannot write \S+/tb_logger/tiny: ', printed)) == 1
     assert 'held_out at iteration 60' in printed
@@ -179,25 +184,13 @@ def test_a_disk_without_space_for_anything_ends_with_one_message(tiny, tmp_path)
 
 
 def test_a_full_disk_is_reported_and_earlier_checkpoints_stay(tiny, tmp_path, run_here):
-    """A limit on the size of files simulates a full disk: writing fails in the middle."""
     tiny['train']['total_iter'] = 4
     tiny['logger']['save_checkpoint_freq'] = 2
     del tiny['val']
     options = write_options(tmp_path, tiny)
     run_here('train', '-opt', options, '--force_yml', 'train:total_iter=2', cwd=tmp_path)
     before = state_of(tmp_path, 2)
-    limit = 100_000
-    process = start(
-        *('train', '-opt', options, '--auto_resume'),
-        cwd=tmp_path,
-        preexec_fn=lambda: (
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        ),
-    )
-    printed = process.communicate(timeout=120)[0]
-    assert process.returncode == 1, printed
-    assert 'Traceback' not in printed
+    printed = fail_on_a_full_disk('-opt', options, '--auto_resume', cwd=tmp_path, limit=100_000)
     assert 'cannot write' in printed
     assert '--auto_resume' in printed
     assert same(state_of(tmp_path, 2), before)
