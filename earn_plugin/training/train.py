@@ -127,13 +127,7 @@ class Training:
         hidden = None if self.opt['rank'] == 0 else True  # None: hidden unless on a terminal
         bar = tqdm(total=total, initial=self.iteration, unit='it', dynamic_ncols=True, disable=hidden)
         batches = self.data.batches(self.position, max(0, total - self.iteration))
-        with (
-            StopRequest() as request,
-            logging_redirect_tqdm([self.logger]),
-            bar,
-            closing(batches),
-            lost_worker_reported(),
-        ):
+        with StopRequest() as request, logging_redirect_tqdm([self.logger]), bar, closing(batches):
             self.validate_if_due()  # if the run ended during a validation
             for batch in batches:
                 times[1].record()

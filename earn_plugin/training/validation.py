@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from logging import Logger
 from numbers import Number
 from pathlib import Path
@@ -90,41 +91,38 @@ def changed_options(model: BaseModel, metrics: dict[str, Any], subfolder: str) -
 
 @contextmanager
 def modes_kept(model: BaseModel) -> Iterator[None]:
-    """Put networks back into the modes, of training or evaluation, that they have now."""
+    """Put networks and their layers back into the modes, of training or evaluation, that they have now."""
     networks = [value for value in vars(model).values() if isinstance(value, nn.Module)]
-    modes = [network.training for network in networks]
+    modes = [(module, module.training) for network in networks for module in network.modules()]
     try:
         yield
     finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
+        for module, is_training in modes:
+            module.training = is_training
 
 
 @contextmanager
 def reported_pictures(model: BaseModel, logger: Logger) -> Iterator[None]:
     """Report the first picture that cannot be written, rather than raise an error, wherever the model writes them."""
-    modules = [module for cls in type(model).__mro__ if hasattr(module := sys.modules[cls.__module__], 'imwrite')]
-    originals = [module.imwrite for module in modules]
+    modules = {sys.modules[cls.__module__] for cls in type(model).__mro__}
+    originals = {module: module.imwrite for module in modules if hasattr(module, 'imwrite')}
     reported = []
 
-    def reporting(imwrite):
-        def write(image, path, *arguments, **settings):
-            try:
-                return imwrite(image, path, *arguments, **settings)
-            except Exception as error:  # cv2 has errors of its own
-                if not reported:
-                    reported.append(path)
-                    logger.warning(f'cannot write {path}: {reason_of(error)} Training continues without pictures')
-                return False
+    def imwrite(original, image, path, *arguments, **settings) -> bool:
+        try:
+            return original(image, path, *arguments, **settings)
+        except Exception as error:  # cv2 has errors of its own
+            if not reported:
+                reported.append(path)
+                logger.warning(f'cannot write {path}, training continues: {reason_of(error)}')
+            return False
 
-        return write
-
-    for module, original in zip(modules, originals, strict=True):
-        module.imwrite = reporting(original)
+    for module, original in originals.items():
+        module.imwrite = partial(imwrite, original)
     try:
         yield
     finally:
-        for module, original in zip(modules, originals, strict=True):
+        for module, original in originals.items():
             module.imwrite = original
 
 
@@ -135,7 +133,5 @@ def explain(error: Exception) -> str:
     found = {}
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found |= {name: frame.f_locals[name] for name in FRAME_NAMES if name in frame.f_locals}
-    where = [
-        f'{what} {found[name]}' for what, name in (('image', 'img_name'), ('metric', 'metric_type')) if name in found
-    ]
-    return f'{", ".join([*where, reason_of(error)])}'
+    where = [f'{what} {found[name]}, ' for name, what in FRAME_NAMES.items() if name in found]
+    return f'{"".join(where)}{reason_of(error)}'
