@@ -59,9 +59,8 @@ def run_split(network: nn.Module, pairs: list[PairPaths], split: str, settings: 
         psnrs.append(calculate_ntire_psnr(image, hr, settings.track))
         if settings.ssim:
             ssims.append(calculate_ntire_ssim(image, hr, settings.track))
-        if (
-            len(runtimes) == 1 and split != 'test' and settings.compares_ranges
-        ):  # not before the first image, which has to be cold
+        # not before the first image, which has to be cold
+        if len(runtimes) == 1 and split != 'test' and settings.compares_ranges:
             warnings.append(compare_data_ranges(network, pair, settings, psnrs[0]))
         if settings.save_dir is not None:
             write_file(settings.save_dir / split / pair.hr.name, encode(image))
