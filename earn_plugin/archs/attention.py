@@ -256,8 +256,8 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        # with gradients all is kept, so bands save no memory; a trace would fix their number
-        if torch.is_grad_enabled() or torch.jit.is_tracing():
+        # with gradients all is kept, so bands save no memory; a trace or an export would fix their number
+        if torch.is_grad_enabled() or torch.jit.is_tracing() or not isinstance(h, int):
             return self._band(x, 0, h)
         values = self.band_values['cpu' if x.device.type == 'cpu' else 'other']
         rows = max(1, values // (n * c * w))

@@ -85,6 +85,16 @@ def test_a_trace_of_local_attention_has_no_bands_and_works_for_other_sizes():
         assert torch.allclose(traced(x), module(x), atol=1e-6)
 
 
+def test_an_export_of_local_attention_works_for_other_sizes():
+    module = attention.LocalAttention(4).eval()
+    module.band_values = {'cpu': 1}
+    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with torch.no_grad():
+        exported = torch.export.export(module, (torch.rand(1, 4, 9, 6),), dynamic_shapes={'x': free}).module()
+        x = torch.rand(1, 4, 5, 11)
+        assert torch.allclose(exported(x), module(x), atol=1e-6)
+
+
 def test_local_attention_has_correct_gradients():
     module = attention.LocalAttention(4).double()
     x = torch.randn(1, 4, 3, 5, dtype=torch.float64, requires_grad=True)
