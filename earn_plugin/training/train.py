@@ -129,7 +129,7 @@ class Training:
         batches = self.data.batches(self.position, max(0, total - self.iteration))
         with StopRequest() as request, logging_redirect_tqdm([self.logger]), bar, closing(batches):
             self.validate_if_due()  # if the run ended during a validation
-            for batch in batches:
+            for batch in self.saved_on_failure(batches):
                 times[1].record()
                 self.step(batch)
                 times[0].record()
@@ -144,6 +144,16 @@ class Training:
                 for timer in times:
                     timer.start()
         self.finish()
+
+    def saved_on_failure(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches; if one cannot be read, the iterations before it are saved first, unless other processes wait."""
+        try:
+            yield from batches
+        except Exception:  # a damaged image, a worker that was killed
+            if self.opt['world_size'] == 1 and self.saved_at != self.iteration > 0:
+                self.save_checkpoint()
+                self.logger.info(f'the checkpoint of iteration {self.iteration:,} is saved')
+            raise
 
     def validate_if_due(self) -> None:
         is_new = self.validated_at != self.iteration > 0

@@ -92,17 +92,25 @@ def test_a_mistake_in_a_demo_recipe_is_reported_before_its_data_are_made(tmp_pat
 
 @pytest.mark.parametrize('prefetch_mode', [None, 'cpu'])
 def test_a_damaged_image_stops_training_and_is_named(tiny, tmp_path, run_here, prefetch_mode):
-    """Damage in the middle, which only a worker finds; no worker stays behind."""
-    root = write_pairs(tmp_path / 'pairs', 4)
-    content = bytearray((root / 'HR/im02.png').read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (root / 'HR/im02.png').write_bytes(content)
+    """Damage in the middle, which only a worker finds; no worker stays behind, and no iteration is lost."""
+    root = write_pairs(tmp_path / 'pairs', 8)
+    image = root / 'HR/im02.png'
+    content = image.read_bytes()
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 0xFF
+    image.write_bytes(damaged)
     dataset = tiny['datasets']['train']
     dataset.update(dataroot_gt=str(root / 'HR'), dataroot_lq=str(root / 'LR'), io_backend={'type': 'disk'})
     dataset.update(num_worker_per_gpu=1, prefetch_mode=prefetch_mode)
-    printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1)
-    assert f'data set train: {root}/HR/im02.png cannot be decoded: it is damaged' in printed
+    tiny['manual_seed'] = 5  # has the image in the fourth batch
+    tiny['logger']['save_checkpoint_freq'] = 100
+    options = write_options(tmp_path, tiny)
+    printed = run_here('train', '-opt', options, cwd=tmp_path, expect=1)
+    assert f'data set train: {image} cannot be decoded: it is damaged' in printed
     assert multiprocessing.active_children() == []
+    image.write_bytes(content)
+    printed = run_here('train', '-opt', options, '--auto_resume', cwd=tmp_path)
+    assert re.search(r'resuming from \S+/3\.state', printed)
 
 
 @pytest.mark.parametrize('prefetch_mode', [None, 'cpu'])
