@@ -15,6 +15,7 @@ from earn_plugin.convert.authors import FORMATS, CheckpointFormat, DualAttention
 from earn_plugin.convert.weight_files import (
     Weights,
     describe_network,
+    possible_names,
     published_name,
     read_weights,
     registered_name,
@@ -164,7 +165,9 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
     Raises:
         UserError: as ``load``; the checkpoint belongs to a different network than ``arch``.
     """
-    weights, description, within = read_weights(path)
+    stored, description, within = read_weights(path)
+    named = possible_names(stored)
+    weights = next((names for names in named if recognise(names, arch) or recognise_own(names, arch)), named[0])
     if arch is not None and registered_name(arch) not in ARCH_REGISTRY:
         raise UsageError(
             f'--arch {arch} is not registered{near_names(arch)}; `basicsr list` shows what is, --import MODULE or '
@@ -201,7 +204,9 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
     if arguments.get('fused') and not description['arguments'].get('fused'):
         raise UserError(f'{path} holds the training form; write the fused form with `basicsr convert IN OUT --fused`')
     arguments = description['arguments']
-    asked, (arch, network) = arch, build(path, description, weights)
+    asked, (arch, network) = arch, build(path, description, named)
+    own = {kind.authors_name(name, arguments) for name in network.state_dict()}
+    weights = max([weights, *named], key=lambda names: len(names.keys() & own))
     if forms := swapped_forms(network, arguments, weights):
         raise UserError(
             f'{path} holds the weights of the {forms[0]} form, but is read as the {forms[1]} form; unless the file '
@@ -282,7 +287,7 @@ def infer_arguments(
     return description, [f'{n}={v}' for n, v in description['arguments'].items() if n not in network_opt]
 
 
-def build(path: Path, description: dict[str, Any], weights: Weights) -> tuple[str, nn.Module]:
+def build(path: Path, description: dict[str, Any], named: list[Weights]) -> tuple[str, nn.Module]:
     """The network of a description, and its registered name.
 
     Where a project has its own network of that name, the description may mean that of this package or of BasicSR, which
@@ -302,7 +307,7 @@ def build(path: Path, description: dict[str, Any], weights: Weights) -> tuple[st
         except Exception as error:  # networks may raise anything for arguments that do not fit
             errors.append(error)
             continue
-        if network.state_dict().keys() == weights.keys():
+        if any(network.state_dict().keys() == weights.keys() for weights in named):
             return name, network
         networks[name] = network
     if not networks:

@@ -18,7 +18,16 @@ from earn_plugin.convert.seals import damage_of_archive, digest_of, seal_archive
 from earn_plugin.errors import UserError
 
 Weights = dict[str, Tensor]
-NESTED = ('params_ema', 'params', 'state_dict', 'model')  # the moving average first
+NESTED = (
+    'params_ema',
+    'state_dict_ema',
+    'model_ema',
+    'ema',
+    'params',
+    'state_dict',
+    'model',
+    'net_g',
+)  # averages first
 DESCRIPTION = ('arch', 'arguments', 'scale')
 MOST_KEYS = 6  # of a file that an error lists
 DATA = (bool, int, float, str, type(None), list, tuple, dict)
@@ -27,12 +36,14 @@ DATA = (bool, int, float, str, type(None), list, tuple, dict)
 def read_weights(path: Path) -> tuple[Weights, dict[str, Any], str]:
     """The weights of a file on the CPU, its description (empty if it has none), and the keys that they are nested in.
 
+    Their names are those of the file; see ``possible_names``.
+
     Raises:
         UserError: missing, damaged, not a file of weights, or one that would run code.
     """
     content, description = read_file(path)
     weights, within = find_weights(path, content)
-    return bare_names(weights), description, within
+    return weights, description, within
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -67,18 +78,23 @@ def find_weights(path: Path, content: dict[str, Any], remedy: str = 'save the we
         )
     for key in within:
         content = content[key]
-    return content, '.'.join(map(str, within))
+    weights = {name: value for name, value in content.items() if _is_weight(name, value)}
+    return weights, '.'.join(map(str, within))
 
 
 def _keys_of_weights(content: dict[str, Any]) -> list[Any] | None:
-    """Where the weights are: under the first usual key, or else under the only key that has any."""
+    """Where the weights are: under the first usual key, else under the only key with any, else next to other data."""
     if is_weights(content):
         return []
     for key in NESTED:
         if isinstance(content.get(key), dict) and (within := _keys_of_weights(content[key])) is not None:
             return [key, *within]
-    others = [key for key, value in content.items() if is_weights(value)]
-    return others if len(others) == 1 else None
+    if others := [key for key, value in content.items() if is_weights(value)]:
+        return others if len(others) == 1 else None
+    below = {key: _keys_of_weights(value) for key, value in content.items() if isinstance(value, dict)}
+    if others := [[key, *within] for key, within in below.items() if within is not None]:
+        return others[0] if len(others) == 1 else None
+    return [] if any(_is_weight(*item) for item in content.items()) else None
 
 
 def _is_weight(name: Any, value: Any) -> bool:
@@ -87,6 +103,19 @@ def _is_weight(name: Any, value: Any) -> bool:
 
 def is_weights(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(_is_weight(*item) for item in value.items())
+
+
+def possible_names(weights: Weights) -> list[Weights]:
+    """The weights by the names that they may have in their network.
+
+    These are without what wrappers add; their own; and without the attribute of the module that the network is in, as
+    in Lightning's checkpoints, if that is the first part of all names or net_g.
+    """
+    bare = bare_names(weights)
+    parts = {name.partition('.')[0] for name in bare}
+    part = f'{parts.pop() if len(parts) == 1 else "net_g"}.'
+    inner = {name.removeprefix(part): tensor for name, tensor in bare.items() if name.startswith(part)}
+    return [bare, weights, *([bare_names(inner)] if inner else [])]
 
 
 def bare_names(weights: Weights) -> Weights:

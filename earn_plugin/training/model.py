@@ -13,10 +13,10 @@ from earn_plugin.convert.authors import CheckpointFormat
 from earn_plugin.convert.networks import MOST_NAMED, load_strictly, recognise
 from earn_plugin.convert.weight_files import (
     Weights,
-    bare_names,
     describe_network,
     find_weights,
     is_weights,
+    possible_names,
     read_file,
     registered_name,
 )
@@ -56,7 +56,7 @@ def load_network(
         compare_descriptions(path, label, description, describe_network(label, model.opt))
     weights, within = choose_weights(path, content, param_key, label, model.opt['path'])
     own = bare.state_dict()
-    weights = max(weights, bare_names(weights), key=lambda named: len(named.keys() & own.keys()))
+    weights = max(possible_names(weights), key=lambda named: len(named.keys() & own.keys()))
     logger.info(f'loading {type(bare).__name__} from {path}' + (f' ({within})' if within else ''))
     fitting = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
     official = recognise(weights)
@@ -88,7 +88,7 @@ def choose_weights(
     given = options.get(option, 'params')
     is_usual = given in ('params', 'params_ema')  # then any other form is taken, as BasicSR takes params for params_ema
     remedy = f'set path: {option}: KEY'
-    for key in (param_key, given, 'params' if is_usual else given):
+    for key in (param_key, given, *(('params', label) if is_usual else ())):
         if key is not None and isinstance(content.get(key), dict):
             weights, within = find_weights(path, content[key], remedy)
             return weights, '.'.join(filter(None, (key, within)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
 from safetensors.torch import save_file
 
 import earn_plugin
@@ -125,6 +126,11 @@ def lgvan(golden):
         ((), '_orig_mod.'),
         (('params',), 'module._orig_mod.'),
         (('weights_of_generator',), '_orig_mod.module.'),
+        (('run', 'checkpoint', 'weights'), ''),
+        (('net_g', 'params'), ''),
+        (('state_dict',), 'model.'),
+        (('state_dict',), 'model._orig_mod.module.'),
+        (('state_dict',), '_orig_mod.generator.'),
     ],
 )
 def test_nested_and_prefixed_weights_are_found(tmp_path, lgvan, nested, prefix):
@@ -138,6 +144,32 @@ def test_nested_and_prefixed_weights_are_found(tmp_path, lgvan, nested, prefix):
     assert not network.training
 
 
+def test_a_generator_next_to_other_networks_and_weights_next_to_other_data_are_found(tmp_path, lgvan):
+    other = {'net_d.fc.weight': torch.zeros(2)}
+    torch.save({'state_dict': {f'net_g.{name}': tensor for name, tensor in lgvan.items()} | other}, tmp_path / 'a.pth')
+    torch.save({'net_g': lgvan, 'net_d': other}, tmp_path / 'b.pth')
+    torch.save({**lgvan, 'epoch': 3, 'optimizer': {'state': {}, 'param_groups': []}}, tmp_path / 'c.pth')
+    for name in ('a.pth', 'b.pth', 'c.pth'):
+        assert torch.equal(load(tmp_path / name).conv_first.weight, lgvan['conv_first.weight'])
+
+
+@pytest.mark.parametrize('attribute', ['module', 'net'])
+def test_a_network_whose_names_all_begin_alike(tmp_path, monkeypatch, attribute):
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            setattr(self, attribute, torch.nn.Conv2d(3, 3, 1))
+
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Whole', Whole)
+    weights = Whole().state_dict()
+    described = {'params': weights, 'arch': 'Whole', 'arguments': {}}
+    for content in (described, weights):
+        torch.save(content, tmp_path / 'x.pth')
+        assert torch.equal(
+            load(tmp_path / 'x.pth', arch='Whole').state_dict()[f'{attribute}.bias'], weights[f'{attribute}.bias']
+        )
+
+
 def test_several_unusual_keys_are_reported(tmp_path, lgvan):
     message = message_of(tmp_path, {'g': lgvan, 'd': lgvan, 'epoch': 3})
     assert 'holds weights under g, d; save the weights alone' in message
@@ -149,10 +181,11 @@ def test_compiled_layers_are_found(tmp_path, lgvan):
     assert torch.equal(load(write(tmp_path / 'x.pth', compiled)).conv_first.weight, lgvan['conv_first.weight'])
 
 
-def test_the_moving_average_is_preferred_and_reported(tmp_path, lgvan):
+@pytest.mark.parametrize(('key', 'averages'), [('params', 'params_ema'), ('model', 'model_ema'), ('state_dict', 'ema')])
+def test_the_moving_average_is_preferred_and_reported(tmp_path, lgvan, key, averages):
     average = {name: tensor + 1 for name, tensor in lgvan.items()}
-    torch.save({'params': lgvan, 'params_ema': average}, tmp_path / 'x.pth')
-    assert 'weights from params_ema' in convert(tmp_path / 'x.pth', tmp_path / 'y.pth', {})
+    torch.save({key: lgvan, averages: average}, tmp_path / 'x.pth')
+    assert f'weights from {averages}' in convert(tmp_path / 'x.pth', tmp_path / 'y.pth', {})
     assert torch.equal(load(tmp_path / 'y.pth').conv_last.bias, average['conv_last.bias'])
 
 

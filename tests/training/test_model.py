@@ -47,6 +47,8 @@ WRAPPED = {  # how others save weights → what is logged of it
     'compiled': (lambda w: {'params': renamed(w, '_orig_mod.')}, r' \(params\)'),
     'parts': (lambda w: {n.replace('body.0.', 'body.0._orig_mod.'): v for n, v in w.items()}, ''),
     'both': (lambda w: renamed(w, 'module._orig_mod.'), ''),
+    'attribute': (lambda w: {'state_dict': {**renamed(w, 'net_g.'), 'net_d.bias': torch.zeros(1)}}, r' \(state_dict\)'),
+    'data': (lambda w: {**w, 'epoch': 3}, ''),
     'swa': (lambda w: {**renamed(w, 'module.'), 'n_averaged': torch.tensor(3)}, ''),
 }
 
