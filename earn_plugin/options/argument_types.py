@@ -65,10 +65,13 @@ def arguments_of(function: Callable, skip: Iterable[str] = ()) -> tuple[dict[str
 
 
 def takes_any_key(function: Callable) -> bool:
-    """Whether a function uses its **kwargs; many of BasicSR's have one only to ignore unknown keys."""
+    """Whether a function uses its **kwargs, or may; many of BasicSR's have one only to ignore unknown keys."""
     kwargs = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_KEYWORD]
     if not kwargs:
         return False
     code = function.__init__ if inspect.isclass(function) else function
-    body = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(code)))).body[0].body
-    return any(isinstance(n, ast.Name) and n.id == kwargs[0] for part in body for n in ast.walk(part))
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(code))))
+    except (OSError, TypeError, SyntaxError):  # compiled, or made by exec()
+        return True
+    return any(isinstance(node, ast.Name) and node.id == kwargs[0] for node in ast.walk(tree))

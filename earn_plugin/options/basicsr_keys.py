@@ -17,15 +17,30 @@ Path = tuple[str, ...]
 @functools.cache
 def keys_read(thing: Any) -> frozenset[Path]:
     """Paths of the option keys that a class (with its bases), function or module reads: ('train', 'ema_decay')."""
+    return frozenset().union(*map(_keys_in_source, _parts(thing)))
+
+
+def has_source(thing: Any) -> bool:
+    """Whether all of its source can be read; that of a compiled class, or of one made by ``type()``, cannot."""
+    return all(_source_of(part) for part in _parts(thing))
+
+
+def _parts(thing: Any) -> list[Any]:
     parts = inspect.getmro(thing) if inspect.isclass(thing) else (thing,)
     skipped = ('builtins', 'torch', 'typing')
-    own = [part for part in parts if getattr(part, '__module__', '').partition('.')[0] not in skipped]
-    return frozenset().union(*map(_keys_in_source, own))
+    return [part for part in parts if getattr(part, '__module__', '').partition('.')[0] not in skipped]
+
+
+def _source_of(thing: Any) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
+        return ''
 
 
 @functools.cache
 def _keys_in_source(thing: Any) -> frozenset[Path]:
-    nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(thing)))))
+    nodes = list(ast.walk(ast.parse(_source_of(thing))))
     sections: dict[str, Path] = {'opt': (), 'self.opt': (), 'dataset_opt': ()}  # expression → its path in the options
 
     def path(node: ast.AST) -> Path | None:

@@ -15,7 +15,7 @@ from earn_plugin.errors import UsageError
 from earn_plugin.losses.vgg_loss import LAYOUTS, VGGLoss, how_to_get, weights_file
 from earn_plugin.models.earn_model import OPTIMIZERS, EARNModel
 from earn_plugin.options.argument_types import arguments_of, fits, kind_of, takes_any_key
-from earn_plugin.options.basicsr_keys import keys_read
+from earn_plugin.options.basicsr_keys import has_source, keys_read
 from earn_plugin.options.defaults import distinct_names
 from earn_plugin.options.options_file import DATASETS_README, Options, Place, nearest
 from earn_plugin.options.valid_values import ARGUMENTS, OPTIONS, shown, value_problem, wrong_kind
@@ -157,6 +157,8 @@ class _Checker:
             self.check_channels()
 
     def check_model_keys(self, model: type) -> None:
+        if not has_source(model):  # then any key may be one that it reads
+            return
         known = OURS.union(keys_read(model), *(keys_read(sys.modules[f'basicsr.{name}']) for name in READERS))
         others = read_by_any(MODEL_REGISTRY)
         self.check_keys((), self.data, below((), known), below((), others) | UNUSED)
@@ -297,6 +299,7 @@ class _Checker:
             self.report(place, f'{dataset["type"]} needs {key}')
         known = reads | below((), keys_read(sys.modules['basicsr.data']))
         known |= {'dataset_enlarge_ratio', 'gt_size'}  # which the training loop and the model read
+        known |= set() if has_source(found) else set(dataset)
         self.check_keys(place, dataset, known, below((), read_by_any(DATASET_REGISTRY)) | UNUSED)
         self.check_values(place)
         self.check_normalisation(place)

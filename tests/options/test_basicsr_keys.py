@@ -1,7 +1,7 @@
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.models.sr_model import SRModel
 
-from earn_plugin.options.basicsr_keys import keys_read
+from earn_plugin.options.basicsr_keys import has_source, keys_read
 
 
 class Base:
@@ -38,3 +38,10 @@ def test_finds_exactly_the_keys_that_are_read():
 def test_reads_basicsr():
     assert {('train', 'ema_decay'), ('path', 'strict_load_g'), ('val', 'metrics')} <= keys_read(SRModel)
     assert {('gt_size',), ('filename_tmpl',), ('io_backend', 'type')} <= keys_read(PairedImageDataset)
+
+
+def test_a_class_without_source_reads_what_its_bases_do():
+    made = type('Made', (Derived,), {})
+    assert not has_source(made)
+    assert keys_read(made) == keys_read(Derived)
+    assert has_source(Derived)
