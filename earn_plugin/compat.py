@@ -161,6 +161,14 @@ def _allow_ddp_on_cpu() -> None:
     BaseModel.model_to_device = model_to_device
 
 
+@_fixes('on a CPU, RealESRGAN models cannot blur what DiffJPEG returns, as it is not contiguous', AFTER)
+def _return_contiguous_jpeg() -> None:
+    from basicsr.utils import DiffJPEG
+
+    forward = DiffJPEG.forward
+    DiffJPEG.forward = functools.wraps(forward)(lambda self, x, quality: forward(self, x, quality).contiguous())
+
+
 @_fixes('basicsr 1.4 moved functions and losses from where older projects import them, as HAT does', AFTER)
 def _alias_moved_names() -> None:
     import basicsr.losses

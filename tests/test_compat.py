@@ -9,9 +9,11 @@ import textwrap
 import cv2
 import numpy as np
 import pytest
+import torch
 from basicsr.data import data_util
 from basicsr.metrics import calculate_niqe, calculate_psnr
-from basicsr.utils import FileClient
+from basicsr.utils import DiffJPEG, FileClient
+from basicsr.utils.img_process_util import filter2D
 from skimage.data import chelsea
 
 from tests.helpers.places import ROOT
@@ -126,6 +128,12 @@ def test_folders_are_paired_in_linear_time(monkeypatch):
 
 
 @pytest.mark.filterwarnings('ignore')
+def test_a_jpeg_can_be_blurred_on_a_cpu():
+    x, kernels = torch.rand(2, 3, 24, 40), torch.rand(2, 7, 7)
+    compressed = DiffJPEG(differentiable=False)(x, quality=x.new_tensor([50.0, 90.0]))
+    assert filter2D(compressed, kernels).shape == x.shape  # as RealESRGAN models do
+
+
 def test_metrics_run():
     image = chelsea()
     assert 0 < calculate_niqe(image, 0) < 20
