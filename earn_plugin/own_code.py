@@ -39,7 +39,7 @@ def import_module(name: str) -> None:
 
 
 def import_arch_file(path: Path) -> None:
-    """Import a file; one inside a package is imported as a module of that package.
+    """Import a file; one inside a package is imported as a module of that package, unless that is another basicsr.
 
     Raises:
         UsageError: not a Python file.
@@ -55,6 +55,8 @@ def import_arch_file(path: Path) -> None:
     while (folder / '__init__.py').exists():
         parts.insert(0, folder.name)
         folder = folder.parent
+    if parts[0] == 'basicsr' and folder / 'basicsr' != Path(importlib.import_module('basicsr').__file__).parent:
+        parts, folder = [path.stem], path.parent
     _search_first(folder)
     try:
         module = importlib.import_module('.'.join(parts))

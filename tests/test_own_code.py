@@ -84,6 +84,17 @@ def test_a_file_inside_a_package_is_imported_as_its_module(tmp_path, monkeypatch
     assert ARCH_REGISTRY._obj_map.pop('TeamNetOfTest').size == 7
 
 
+def test_a_file_inside_an_old_basicsr(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    archs = tmp_path / 'basicsr' / 'archs'
+    archs.mkdir(parents=True)
+    for folder in (archs.parent, archs):
+        (folder / '__init__.py').write_text('raise RuntimeError')
+    (archs / 'from_old_arch.py').write_text('from basicsr.archs.arch_util import trunc_normal_')
+    import_arch_file(archs / 'from_old_arch.py')
+    assert sys.modules.pop('from_old_arch').trunc_normal_
+
+
 def test_a_file_that_cannot_be_imported(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'net_arch_of_test.py').write_text('import nothing_of_that_name\n')
