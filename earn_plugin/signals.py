@@ -66,7 +66,7 @@ class StopRequest:
 
     def _record(self, number, frame) -> None:
         if self.number:
-            raise KeyboardInterrupt
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self.number = number
         # not print or logging, which the signal may have interrupted
         os.write(sys.__stderr__.fileno(), b'\nstopping after this iteration; repeat to stop at once\n')

@@ -15,8 +15,9 @@ def test_the_first_signal_is_a_request_the_second_interrupts(number, capfd):
         os.kill(os.getpid(), number)
         assert request.number == number
         assert 'repeat' in capfd.readouterr().err
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as raised:
             os.kill(os.getpid(), number)
+        assert signal_number(raised.value) == number
     assert signal.getsignal(number) is before
 
 

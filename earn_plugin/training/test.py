@@ -73,7 +73,7 @@ def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
                 print(results_table(name, results))
             else:  # models of videos and others test themselves
                 model.validation(loader, opt['name'], None, opt['val']['save_img'])
-        except Exception as error:  # networks, metrics and data sets may raise anything
+        except (Exception, SystemExit) as error:  # networks, metrics and data sets may raise anything
             failure = f'the test on {name} failed: {explain(error)}'
             if opt['val'].get('on_error') != 'skip':
                 raise UserError(f'{failure}; to continue with other data sets set val: on_error: skip') from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.models.base_model import BaseModel
-from torch import nn
+from torch import enable_grad, nn
 from torch.utils.data import DataLoader
 
 from earn_plugin import rng
@@ -45,11 +45,12 @@ class ValidationSets:
     def run(self, model: BaseModel, iteration: int) -> str | None:
         """Validate on all data sets; returns the first failure that is to end the run, the same in all processes."""
         failures = []
-        with rng.preserved(), distributed.without_ddp(model), reported_pictures(model, self.logger):
+        # a metric that turns gradients off must not turn them off in training
+        with rng.preserved(), enable_grad(), distributed.without_ddp(model), reported_pictures(model, self.logger):
             for loader in self.loaders:
                 try:
                     self.validate(model, loader, iteration)
-                except Exception as error:  # networks, metrics and data sets may raise anything
+                except (Exception, SystemExit) as error:  # networks, metrics and data sets may raise anything
                     failures.append(f'validation on {loader.dataset.opt["name"]} failed: {explain(error)}')
         failures = distributed.broadcast(failures)
         if self.opt['val'].get('on_error') == 'skip':
@@ -126,7 +127,7 @@ def reported_pictures(model: BaseModel, logger: Logger) -> Iterator[None]:
             module.imwrite = original
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """The reason of a failure, with the image and the metric: BasicSR's frames have their names."""
     if isinstance(error, UserError):
         return str(error)

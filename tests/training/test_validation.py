@@ -24,6 +24,11 @@ def failing(img, img2):
     raise ValueError('no such value')
 
 
+def leaving(img, img2):
+    torch.set_grad_enabled(False)
+    raise SystemExit(3)
+
+
 def brightness(img, **unused):
     return img.mean()
 
@@ -43,6 +48,14 @@ def test_a_failing_metric_ends_the_run_with_its_state_or_is_skipped(tiny, tmp_pa
     printed = run_here('train', '-opt', options, *skip, cwd=tmp_path)
     assert printed.count('image im00, metric failing, no such value; continuing') == 2
     assert same(state_of(tmp_path, 6)['networks'], state_of(tmp_path / 'plain', 6)['networks'])
+
+
+def test_a_metric_that_exits_and_turns_gradients_off_does_not_end_training(tiny, tmp_path, run_here, metric):
+    metric(leaving)
+    tiny['val'].update(metrics={'left': {'type': 'leaving'}}, on_error='skip')
+    printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path)
+    assert printed.count('metric leaving, SystemExit: 3; continuing') == 2
+    assert torch.is_grad_enabled()
 
 
 def test_without_targets_only_metrics_that_need_none_are_computed(tiny, tmp_path, run_here, metric):
