@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from earn_plugin import signals
 from earn_plugin.data.pair_checks import check_dataset, check_pairing
 from earn_plugin.data.stream import Positions, Readable, Stream, collate
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 
 
 def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -50,7 +50,7 @@ class TrainingData:
         opt: the completed options.
 
     Raises:
-        UserError: an epoch has fewer samples than a batch.
+        UsageError: an epoch has fewer samples than a batch.
     """
 
     def __init__(self, dataset: Any, opt: dict[str, Any]):
@@ -62,7 +62,7 @@ class TrainingData:
         self.samples_per_iteration = self.batch_size * opt['world_size']
         if self.samples_per_iteration > self.stream.epoch_length:
             ratio = -(-self.samples_per_iteration // len(dataset))
-            raise UserError(
+            raise UsageError(
                 f'a batch of {self.samples_per_iteration} is larger than an epoch of data set {self.options["name"]}: '
                 f'{self.stream.epoch_length} samples ({len(dataset)} images); use a smaller batch_size_per_gpu or '
                 f'dataset_enlarge_ratio: {ratio}'

@@ -45,7 +45,10 @@ def check_dataset(opt: dict[str, Any], dataset: Any) -> list[str]:
     problems = [problem for pair in pairs for problem in pair_problems(pair, opt)]
     if problems:
         count = 'a problem' if len(problems) == 1 else f'{len(problems)} problems'
-        raise UserError('\n  '.join([f'data set {name} has {count}:', *first_few(problems)]))
+        needed = opt.get('gt_size' if opt['phase'] == 'train' else 'smallest') or 1
+        sides = [min(gt.header[:2]) for gt, _ in pairs if isinstance(gt.header, Header)]
+        raised = UsageError if sides and max(sides) < needed else UserError  # if no image is large enough
+        raise raised('\n  '.join([f'data set {name} has {count}:', *first_few(problems)]))
     unusual = [f'{image.name} is {image.header.kind}' for pair in pairs for image in pair if image.header.kind]
     return [f'data set {name}: {", ".join(first_few(unusual))}: read as 8-bit RGB'] if unusual else []
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from earn_plugin.options.options_file import Options
+from earn_plugin.options.valid_values import OPTIONS
 
 LOGGER = {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False, 'keep_states': 3}
 
@@ -71,10 +72,12 @@ def fill_dataset_defaults(opt: dict[str, Any]) -> list[dict[str, Any]]:
         opt['datasets'][phase]['name'] = name
     pixels = smallest_image((opt.get('val') or {}).get('metrics') or {})
     for phase, dataset in opt['datasets'].items():
+        for key in [key for key in dataset.keys() & OPTIONS if dataset[key] is None]:
+            del dataset[key]  # ~ stands for the default
         dataset['phase'] = phase.partition('_')[0]
         if dataset['phase'] != 'train' and pixels > 1:
             dataset['smallest'] = pixels
-        if 'scale' in opt:
+        if opt.get('scale') is not None:
             dataset['scale'] = opt['scale']
         for key in ('dataroot_gt', 'dataroot_lq'):
             if dataset.get(key) is not None:

@@ -297,6 +297,8 @@ class _Checker:
             needed |= reads.intersection(('gt_size', 'use_hflip', 'use_rot'))
         for key in sorted(key for key in needed if dataset.get(key) is None):
             self.report(place, f'{dataset["type"]} needs {key}')
+        if dataset['type'] in IMAGE_PAIRS and self.data.get('scale') is None:
+            self.report(('scale',), f'is missing: {dataset["type"]} needs it')
         known = reads | below((), keys_read(sys.modules['basicsr.data']))
         known |= {'dataset_enlarge_ratio', 'gt_size'}  # which the training loop and the model read
         known |= set() if has_source(found) else set(dataset)

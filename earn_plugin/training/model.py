@@ -35,7 +35,9 @@ def build_checked_model(opt: dict[str, Any]) -> BaseModel:
         return build_model(opt)
     except (ValueError, KeyError, AssertionError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
-        raise UserError(f'the model {opt["model_type"]} cannot be built: {kind}{error}') from error
+        is_usage = isinstance(error, ValueError | KeyError | AssertionError)  # what the options give; others: files
+        raised = UsageError if is_usage else UserError
+        raise raised(f'the model {opt["model_type"]} cannot be built: {kind}{error}') from error
     finally:
         BaseModel.load_network = stock
 

@@ -57,9 +57,12 @@ def test_default_values_of_what_is_missing_or_nothing(tmp_path, tiny, logger):
     tiny['logger'] = logger
     tiny['train']['ema_decay'] = tiny['val']['val_freq'] = None
     del tiny['val']['save_img']
+    tiny['datasets']['train'].update(dict.fromkeys(('dataset_enlarge_ratio', 'filename_tmpl')), dataroot_flow=None)
     opt = completed(tmp_path, tiny)
     assert opt['logger'] == {'print_freq': 100, 'save_checkpoint_freq': 5000, 'use_tb_logger': False, 'keep_states': 3}
     assert 'ema_decay' not in opt['train']
+    assert not {'dataset_enlarge_ratio', 'filename_tmpl'} & opt['datasets']['train'].keys()
+    assert 'dataroot_flow' in opt['datasets']['train']  # which BasicSR's REDSDataset needs, although it may be ~
     assert (opt['val']['val_freq'], opt['val']['save_img'], opt['val']['suffix']) == (5000, False, None)
 
 

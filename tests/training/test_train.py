@@ -136,7 +136,7 @@ def test_an_earlier_run_is_archived(tiny, tmp_path, run_here, monkeypatch):
     options = write_options(tmp_path, tiny)
     tiny_run = ('train', '-opt', options, '--force_yml', 'train:total_iter=2')
     run_here(*tiny_run, cwd=tmp_path)
-    run_here(*tiny_run, 'network_g:num_feat=30', cwd=tmp_path, expect=1)  # fails before it renames anything
+    run_here(*tiny_run, 'network_g:num_feat=30', cwd=tmp_path, expect=2)  # fails before it renames anything
     assert [p.name for p in (tmp_path / 'experiments').iterdir()] == ['tiny']
     run_here(*tiny_run, cwd=tmp_path)
     assert len(list((tmp_path / 'experiments').glob('tiny_archived_*'))) == 1

@@ -66,9 +66,12 @@ def test_a_loss_that_is_not_finite_stops_training(tiny, tmp_path, run_here, mode
 
 
 BAD = {
-    'batch': ({'datasets:train:batch_size_per_gpu': 50}, 1, 'a batch of 50 is larger than an epoch'),
+    'batch': ({'datasets:train:batch_size_per_gpu': 50}, 2, 'a batch of 50 is larger than an epoch'),
     'option': ({'train:ema_decayy': 0.9}, 2, 'did you mean ema_decay?'),
-    'network': ({'network_g:num_feat': 20}, 1, 'num_feat must be a multiple of 16 (squeeze_factor), got 20'),
+    'crop': ({'datasets:train:gt_size': 4000}, 2, 'smaller than gt_size 4000'),
+    'border': ({'val:metrics:psnr:crop_border': 99}, 2, 'the metrics and their crop_border need 199 pixels'),
+    'scale': ({'scale': '~', 'network_g': '{type: LGVAN}'}, 2, 'scale: is missing: PairedImageDataset needs it'),
+    'network': ({'network_g:num_feat': 20}, 2, 'num_feat must be a multiple of 16 (squeeze_factor), got 20'),
 }
 
 
