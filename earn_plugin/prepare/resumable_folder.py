@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -26,6 +27,7 @@ from tqdm import tqdm
 
 from earn_plugin.atomic_files import atomic_file, remove_leftovers, sync_folder
 from earn_plugin.data.folder_or_lmdb import LMDB
+from earn_plugin.data.image_headers import read_header
 from earn_plugin.data.lmdb_damage import check_pages
 from earn_plugin.errors import UserError
 from earn_plugin.signals import Stopped, signal_number
@@ -69,13 +71,15 @@ def _changed(paths: dict[str, Path], checksums: dict[str, str], since: int) -> l
 
 
 def _changed_values(lmdb: Path, files: Files) -> list[str]:
-    """The keys of an LMDB that are missing or whose values have another checksum."""
+    """The keys of an LMDB that are missing, listed with another size, or whose values have another checksum."""
     opened = LMDB(lmdb)
 
     def checksum(key: str) -> str | None:
         try:
-            return sha256(opened.read(key))
-        except OSError:  # missing, or different from its own checksum
+            content = opened.read(key)
+            header = read_header(BytesIO(content))
+            return sha256(content) if opened.shapes[key][:2] == header[:2] else None
+        except (OSError, ValueError, KeyError):  # missing, not listed, or different from its own checksum
             return None
 
     try:

@@ -282,6 +282,17 @@ def test_changed_output_is_not_the_same(made):
         run(images.parent)
 
 
+@pytest.mark.parametrize('change', [('im1.png (64,64,3) 1\n', ''), ('im1.png (64,', 'im1.png (46,')])
+def test_a_changed_list_of_an_lmdb_is_not_the_same(tmp_path, change):
+    for index in range(2):
+        write_image(tmp_path / f'HR/im{index}.png', photograph(64, 64, index))
+    make_lmdb(tmp_path / 'HR', tmp_path / 'X.lmdb')
+    meta_info = tmp_path / 'X.lmdb/meta_info.txt'
+    meta_info.write_text(meta_info.read_text().replace(*change))
+    with pytest.raises(UserError, match='no longer complete, im1 is missing or changed'):
+        make_lmdb(tmp_path / 'HR', tmp_path / 'X.lmdb')
+
+
 def test_copies_are_compared_by_content_and_only_once(made, tmp_path, monkeypatch):
     images, target, run = made
     for folder in (images, target):
