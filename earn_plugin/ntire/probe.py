@@ -10,6 +10,7 @@ import importlib.abc
 import json
 import os
 import runpy
+import site
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,9 @@ class Absent(importlib.abc.MetaPathFinder):
 def run(folder: str, place: str, team: str) -> None:
     sys.meta_path.insert(0, Absent())
     sys.path.insert(0, folder)
+    # where packages may be that -I leaves out
+    sys.path += map(os.path.abspath, filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep)))
+    sys.path.append(site.getusersitepackages())
     os.chdir(folder)
     import torch
 

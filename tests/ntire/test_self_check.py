@@ -55,6 +55,14 @@ def test_an_unchanged_submission(exported, network):
     assert [path.name for path in exported.rglob('*') if 'cache' in path.name] == []
 
 
+def test_a_package_that_is_found_by_pythonpath(exported, network, tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp('packages')
+    (folder / 'einops.py').write_text('')
+    monkeypatch.setenv('PYTHONPATH', str(folder))
+    spoil(exported, 'import torch\n', 'import einops\nimport torch\n')
+    check_outputs(exported, SUBMISSION, network)
+
+
 def test_another_function(exported, network):
     spoil(exported, 'out = self.conv_last(', 'out = 1.00001 * self.conv_last(')
     with pytest.raises(UserError, match='does not compute what the network computes: outputs differ by'):
