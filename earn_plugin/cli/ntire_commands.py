@@ -60,7 +60,9 @@ def add_export(what) -> None:
     export.add_argument('--team-id', type=int, required=True, metavar='N', help='as the organisers gave it')
     export.add_argument('--name', required=True, help='of the network: models/team18_NAME.py')
     export.add_argument('--repo', type=Path, metavar='DIR', help="a checkout of the organisers' repository, to patch")
-    export.add_argument('--out', type=Path, metavar='DIR', help='where to write; ntireY_teamN_NAME by default')
+    export.add_argument(
+        '--out', type=Path, metavar='DIR', help='where to write; ntireY_teamN_NAME[_quality] by default'
+    )
     export.add_argument('--track', choices=('efficient', 'quality'), default='efficient', help='efficient by default')
     export.set_defaults(run=run_export)
 

@@ -23,8 +23,8 @@ def add_commands(commands) -> None:
     demo.set_defaults(run=run_demo)
 
     lr = what.add_parser('lr', help="make LR images, byte for byte as MATLAB's bicubic")
-    lr.add_argument('hr_folder', type=Path, metavar='HR_DIR')
-    lr.add_argument('lr_folder', type=Path, metavar='LR_DIR')
+    lr.add_argument('hr_folder', type=Path, metavar='HR_DIR', help='a folder of HR images')
+    lr.add_argument('lr_folder', type=Path, metavar='LR_DIR', help='the folder to create')
     lr.add_argument('--scale', type=int, required=True, help='2, 3, 4, …')
     add_border(lr, 'replicate: as the LR files of RCAN (default); symmetric: as those of the EDSR benchmark')
     lr.add_argument('--suffix', default='', help='suffix to append to the file names, e.g. x4: 0001.png → 0001x4.png')
@@ -35,15 +35,15 @@ def add_commands(commands) -> None:
     lr.set_defaults(run=run_lr)
 
     sub = what.add_parser('subimages', help='cut images into square sub-images')
-    sub.add_argument('folder', type=Path, metavar='DIR')
-    sub.add_argument('sub_folder', type=Path, metavar='SUB_DIR')
+    sub.add_argument('folder', type=Path, metavar='DIR', help='a folder of images')
+    sub.add_argument('sub_folder', type=Path, metavar='SUB_DIR', help='the folder to create')
     add_sub_image_settings(sub, size=480, step=240)
     add_jobs(sub)
     sub.set_defaults(run=run_subimages)
 
     lmdb = what.add_parser('lmdb', help='make an LMDB of images, or of their sub-images')
-    lmdb.add_argument('folder', type=Path, metavar='DIR')
-    lmdb.add_argument('lmdb', type=Path, metavar='X.lmdb')
+    lmdb.add_argument('folder', type=Path, metavar='DIR', help='a folder of images')
+    lmdb.add_argument('lmdb', type=Path, metavar='X.lmdb', help='the LMDB to create')
     add_sub_image_settings(lmdb)
     lmdb.add_argument('--encoding', choices=('png', 'bmp'), default='png', help='bmp: larger, but faster to decode')
     add_jobs(lmdb)
@@ -79,7 +79,8 @@ def add_commands(commands) -> None:
 def add_sub_image_settings(command: argparse.ArgumentParser, size: int | None = None, step: int | None = None) -> None:
     default = '%(default)s' if size else 'complete images'
     command.add_argument('--size', type=int, default=size, help=f'side of the sub-images in HR (default: {default})')
-    command.add_argument('--step', type=int, default=step, help='distance between sub-images in HR')
+    default = '%(default)s by default' if step else 'given with --size'
+    command.add_argument('--step', type=int, default=step, help=f'distance between sub-images in HR, {default}')
     command.add_argument('--scale', type=int, default=1, help='DIR contains LR of this scale: divide all sizes by it')
     command.add_argument('--suffix', default='', help='suffix to strip from the file names, e.g. x4')
     command.add_argument('--multiple', type=int, default=1, help='first crop to a multiple, e.g. 12 for ×2, ×3 and ×4')

@@ -9,11 +9,13 @@ from earn_plugin.cli.network_commands import add_import_arguments
 def add_commands(commands) -> None:
     train = commands.add_parser('train', help='train from an options file')
     add_options_arguments(train)
+    train.add_argument('--debug', action='store_true', help='log every iteration, save and validate every 8')
     train.add_argument('--auto_resume', action='store_true', help='resume from the latest valid state, if there is one')
     train.set_defaults(run=run_train)
 
     test = commands.add_parser('test', help='test a network from an options file')
     add_options_arguments(test)
+    test.add_argument('--debug', action='store_true', help='put debug_ before the name')
     test.add_argument('--auto_resume', action='store_true', help=argparse.SUPPRESS)  # ignored, as in BasicSR
     test.set_defaults(run=run_test)
 
@@ -22,7 +24,6 @@ def add_options_arguments(command: argparse.ArgumentParser) -> None:
     """BasicSR's own flags, and those for a user's own code."""
     command.add_argument('-opt', required=True, metavar='FILE', help='options file or name of a recipe')
     command.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='how it was started')
-    command.add_argument('--debug', action='store_true', help='log every iteration, save and validate every 8')
     command.add_argument('--local_rank', '--local-rank', type=int, default=None, help='set by old launchers')
     command.add_argument(
         '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='override options: train:ema_decay=0.999'

@@ -138,6 +138,7 @@ class _Checker:
         for section in ((), ('train',), ('val',), ('logger',), ('path',), ('dist_params',)):
             self.check_values(section)
         if isinstance(self.value(('logger', 'wandb')), dict):
+            self.check_keys(('logger', 'wandb'), self.value(('logger', 'wandb')), {'project', 'resume_id'})
             self.check_values(('logger', 'wandb'))
             if self.value(('logger', 'wandb', 'project')) and not getattr(find_spec('wandb'), 'origin', None):
                 self.report(('logger', 'wandb'), 'wandb is not installed: pip install wandb, or remove the section')

@@ -97,6 +97,7 @@ WRONG = {  # override → place, and what the message says of it
     'val:metrics={a/b: {type: calculate_psnr, crop_border: 0}}': ('val.metrics.a/b', "'/'"),
     'train:losses={3: {type: L1Loss}}': ('train.losses.3', 'text, got 3'),
     'logger:wandb={project: x, resume_id: ../x}': ('logger.wandb.resume_id', "'/'"),
+    'logger:wandb={1: 2}': ('logger.wandb.1', 'not a known option'),
     'logger:wandb={project: x}': ('logger.wandb', 'not installed'),
     'scale=2.5': ('scale', 'whole', '2.5'),
     'manual_seed=4294967296': ('manual_seed', '4294967295', 'got 4294967296'),
