@@ -1,5 +1,7 @@
 """Validation during training: BasicSR's, of each data set on its own, without any effect on the training."""
 
+import itertools
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -104,12 +106,19 @@ def modes_kept(model: BaseModel) -> Iterator[None]:
 
 @contextmanager
 def reported_pictures(model: BaseModel, logger: Logger) -> Iterator[None]:
-    """Report the first picture that cannot be written, rather than raise an error, wherever the model writes them."""
+    """Report the first picture that cannot be written, rather than raise an error, wherever the model writes them.
+
+    A picture of a.bmp, next to a.png, gets a number: BasicSR names both pictures a.
+    """
     modules = {sys.modules[cls.__module__] for cls in type(model).__mro__}
     originals = {module: module.imwrite for module in modules if hasattr(module, 'imwrite')}
-    reported = []
+    reported, written = [], set()
 
     def imwrite(original, image, path, *arguments, **settings) -> bool:
+        start, ending = os.path.splitext(path)  # noqa: PTH122 (BasicSR passes text)
+        numbered = (f'{start}_{number}{ending}' for number in itertools.count(2))
+        path = next(name for name in itertools.chain([path], numbered) if name not in written)
+        written.add(path)
         try:
             return original(image, path, *arguments, **settings)
         except Exception as error:  # cv2 has errors of its own

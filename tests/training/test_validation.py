@@ -87,6 +87,19 @@ def test_data_sets_with_the_same_image_names_stay_apart(tiny, tmp_path, run_here
     assert len(set(bicubic)) == 2
 
 
+def test_pictures_of_one_name_in_a_data_set_stay_apart(tiny, tmp_path, run_here):
+    root = write_pairs(tmp_path / 'pairs', 2)
+    for side in ('HR', 'LR'):
+        (root / side / 'im01.png').rename(root / side / 'im00.bmp')  # decoders look at the content
+    dataset = tiny['datasets']['val']
+    dataset.update(dataroot_gt=str(root / 'HR'), dataroot_lq=str(root / 'LR'), io_backend={'type': 'disk'})
+    tiny['val'].update(save_img=True, val_freq=6)
+    run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path)
+    pictures = sorted((tmp_path / 'experiments/tiny/visualization/im00').iterdir())
+    assert [path.name for path in pictures] == ['im00_6.png', 'im00_6_2.png']
+    assert pictures[0].read_bytes() != pictures[1].read_bytes()
+
+
 def test_a_picture_that_cannot_be_written_does_not_end_the_run(tiny, tmp_path, run_here):
     tiny['val']['save_img'] = True
     options = write_options(tmp_path, tiny)
