@@ -61,7 +61,7 @@ def run_split(network: nn.Module, pairs: list[PairPaths], split: str, settings: 
             ssims.append(calculate_ntire_ssim(image, hr, settings.track))
         # not before the first image, which has to be cold
         if len(runtimes) == 1 and split != 'test' and settings.compares_ranges:
-            warnings.append(compare_data_ranges(network, pair, settings, psnrs[0]))
+            warnings += compare_data_ranges(network, pair, settings, psnrs[0])
         if settings.save_dir is not None:
             write_file(settings.save_dir / split / pair.hr.name, encode(image))
     return split_entry(split, runtimes, psnrs, ssims, peak_memory_mib(settings.device)), warnings
@@ -138,22 +138,21 @@ def check_pair(pair: PairPaths, lr: np.ndarray, output: Tensor, hr: np.ndarray) 
         raise UserError(f'{pair.hr} is {height}×{width}; the metrics need {SMALLEST}×{SMALLEST}: remove it')
 
 
-def compare_data_ranges(network: nn.Module, pair: PairPaths, settings: RunSettings, psnr: float) -> str:
-    """The PSNR of an image with the given and with the other data range, as a warning.
+def compare_data_ranges(network: nn.Module, pair: PairPaths, settings: RunSettings, psnr: float) -> list[str]:
+    """A warning if the other data range is better for an image, printed at once, not only after all other images.
 
-    With a wrong range a network that adds to an upscaled input loses tenths of a dB, others nearly everything. If the
-    range looks wrong, the warning is printed at once, not only after all other images.
+    With a wrong range a network that adds to an upscaled input loses tenths of a dB, others nearly everything.
     """
     other = RANGES[settings.data_range == RANGES[0]]
     lr, hr = read_pair(pair)
     image = to_image(network(to_tensor(lr, other, settings.device)), other)
     psnr_of_other = calculate_ntire_psnr(image, hr, settings.track)
-    given = f'{psnr:.2f} dB with data range {settings.data_range:g}'
-    both = f'{pair.hr.name}: {given}, {psnr_of_other:.2f} dB with {other:g}'
-    if settings.trained and psnr_of_other > psnr + BETTER:
-        both = f'{WRONG_RANGE}. {both}; try --data-range {other:g}'
-        tqdm.write(f'warning: {both}', file=sys.stderr)
-    return both
+    if not settings.trained or psnr_of_other <= psnr + BETTER:
+        return []
+    given = f'{pair.hr.name}: {psnr:.2f} dB with data range {settings.data_range:g}'
+    warning = f'{WRONG_RANGE}. {given}, {psnr_of_other:.2f} dB with {other:g}; try --data-range {other:g}'
+    tqdm.write(f'warning: {warning}', file=sys.stderr)
+    return [warning]
 
 
 def peak_memory_mib(device: torch.device) -> float:

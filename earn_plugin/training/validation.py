@@ -1,7 +1,6 @@
 """Validation during training: BasicSR's, of each data set on its own, without any effect on the training."""
 
 import itertools
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -115,12 +114,12 @@ def reported_pictures(model: BaseModel, logger: Logger) -> Iterator[None]:
     reported, written = [], set()
 
     def imwrite(original, image, path, *arguments, **settings) -> bool:
-        start, ending = os.path.splitext(path)  # noqa: PTH122 (BasicSR passes text)
-        numbered = (f'{start}_{number}{ending}' for number in itertools.count(2))
-        path = next(name for name in itertools.chain([path], numbered) if name not in written)
+        first = Path(path)
+        numbered = (first.with_stem(f'{first.stem}_{number}') for number in itertools.count(2))
+        path = next(path for path in itertools.chain([first], numbered) if path not in written)
         written.add(path)
         try:
-            return original(image, path, *arguments, **settings)
+            return original(image, str(path), *arguments, **settings)
         except Exception as error:  # cv2 has errors of its own
             if not reported:
                 reported.append(path)

@@ -181,7 +181,7 @@ def test_several_runs(here, found, data, monkeypatch, capsys):
     assert report.entry['valid_runtime'] == [4, 5, 6]  # the means of 1, 4, 7 and so on
     assert report.entry['valid_ave_runtime'] == 5
     assert len(report.entry['valid_psnr']) == 3
-    assert len([line for line in report.warnings if 'with data range' in line]) == 1
+    assert len(report.warnings) == len(set(report.warnings))
     (row,) = (line.split() for line in str(report).splitlines() if 'of 3 runs' in line)
     assert row[-1] == '2.00–8.00'
     assert 'of 1 runs' not in str(run(found, 2026, data))
@@ -230,10 +230,7 @@ def test_a_wrong_data_range(data, capsys, own, given):
     warning = 'the data range looks wrong. ' + both.format(*figures, own, given)
     assert warning in wrong.warnings
     assert capsys.readouterr().err.count(f'warning: {warning}\n') == 1
-    assert (
-        '000001.png: {0:.2f} dB with data range {2:g}, {1:.2f} dB with {3:g}'.format(*figures, own, given)
-        in right.warnings
-    )
+    assert not any('data range' in line for line in right.warnings)
 
 
 def test_a_network_of_another_scale(data):
