@@ -85,6 +85,15 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def leave_children_to_loaders() -> None:
+    """Undo torch's handler for the end of a worker, which raises an error wherever the main process is, even in a save.
+
+    A loader that waits for a batch also notices, within five seconds.
+    """
+    if hasattr(signal, 'SIGCHLD'):  # not on Windows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def leave_to_main_process(ending) -> None:
     """In a worker, ignore Ctrl-C, and SIGTERM until the main process is ending.
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from earn_plugin import signals
 from earn_plugin.data.pair_checks import check_dataset, check_pairing
 from earn_plugin.data.stream import Positions, Readable, Stream, collate
-from earn_plugin.errors import UsageError, UserError
+from earn_plugin.errors import UsageError, UserError, reason_of
 
 
 def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -75,7 +75,7 @@ class TrainingData:
         """``count`` batches from a position of the stream on. Close the iterator: that ends its workers.
 
         Raises:
-            UserError: names an image that cannot be read.
+            UserError: names an image that cannot be read, or a worker that ended.
         """
         sampler = Positions(position, count, self.batch_size, self.opt['rank'], self.opt['world_size'])
         on_cuda = self.options.get('prefetch_mode') == 'cuda' and self.opt['num_gpu'] > 0
@@ -91,6 +91,7 @@ class TrainingData:
         loader.generator = torch.Generator()  # else the workers' seeds are drawn from the training's generator
         with signals.blocked():
             prefetcher = CUDAPrefetcher(loader, self.opt) if on_cuda else CPUPrefetcher(loader)
+        signals.leave_children_to_loaders()
         try:
             while (batch := prefetcher.next()) is not None:
                 if 'failure' in batch:
@@ -98,6 +99,13 @@ class TrainingData:
                 if on_cuda:
                     keep_until_read(batch)
                 yield batch
+        except (RuntimeError, ConnectionError, EOFError) as error:  # by when the worker has ended
+            if isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error):
+                raise
+            raise UserError(
+                f'a process that reads the images has ended ({reason_of(error)}). Perhaps memory ran out: use a '
+                'smaller num_worker_per_gpu; resume with --auto_resume'
+            ) from error
         finally:
             ending.value = 1
             del prefetcher  # ends the workers

@@ -7,7 +7,7 @@ SIGTERM, ``check_losses`` ends it when a loss is not finite.
 import math
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def train(options: Options, launcher: str = 'none', auto_resume: bool = False, d
         distributed.rank0_first(lambda: make_missing_demo(options.data))
         settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
         opt = fill_defaults(options, is_train=True, **settings)
-        with lost_worker_reported(), cuda_is_optional(), ExitStack() as locks:
+        with cuda_is_optional(), ExitStack() as locks:
             distributed.rank0_first(lambda: locks.enter_context(run_lock(Path(opt['path']['experiments_root']))))
             Training(opt, options.file, warnings).run()
     finally:
@@ -259,17 +259,3 @@ class Training:
         self.logger.info(f'end of training; the network is {self.opt["path"]["models"]}/net_g_latest.pth')
         if self.tensorboard:
             self.tensorboard.close()
-
-
-@contextmanager
-def lost_worker_reported() -> Iterator[None]:
-    """Explain torch's error about a worker that ended, which it raises at any moment."""
-    try:
-        yield
-    except RuntimeError as error:
-        if 'DataLoader worker' not in str(error):
-            raise
-        raise UserError(
-            f'{str(error).splitlines()[0]} Perhaps memory ran out: use a smaller num_worker_per_gpu; resume with '
-            '--auto_resume'
-        ) from error
