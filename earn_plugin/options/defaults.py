@@ -106,8 +106,8 @@ def distinct_names(datasets: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def smallest_image(metrics: dict[str, dict[str, Any]]) -> int:
-    """The pixels that all metrics need on an image's shorter side: both borders, and a window of SSIM or NIQE."""
-    windows = {'calculate_ssim': 11, 'calculate_niqe': 96}
+    """The pixels that all metrics need on an image's shorter side: both borders, and a window of SSIM."""
+    windows = {'calculate_ssim': 11}
     return max(
         (2 * metric.get('crop_border', 0) + windows.get(metric['type'], 1) for metric in metrics.values()), default=1
     )

@@ -143,4 +143,4 @@ def explain(error: BaseException) -> str:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found |= {name: frame.f_locals[name] for name in FRAME_NAMES if name in frame.f_locals}
     where = [f'{what} {found[name]}, ' for name, what in FRAME_NAMES.items() if name in found]
-    return f'{"".join(where)}{reason_of(error)}'
+    return ''.join([*where, reason_of(error).rstrip('.')])
