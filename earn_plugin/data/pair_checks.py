@@ -96,8 +96,25 @@ def lq_name(gt_name: str, template: str) -> str:
     path = Path(gt_name)
     try:
         return f'{template.format(path.stem)}{path.suffix}'
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, AttributeError, MemoryError) as error:
         raise UserError(f"filename_tmpl must be like '{{}}x4', got {template!r}: {error}") from None
+
+
+def meta_info_problems(file: Path) -> Iterator[str]:
+    """What BasicSR takes for a part of a name, or for a name, in a list of images."""
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines()
+    except (OSError, ValueError) as error:
+        yield f'{file} cannot be read: {error}'
+        return
+    if lines[:1] and lines[0].startswith('\ufeff'):
+        yield f'{file}: line 1 begins with a byte order mark: save it as UTF-8 without BOM'
+    for number, line in enumerate(lines, 1):
+        if not line.strip('\ufeff \t'):
+            yield f'{file}: line {number} is blank: remove it'
+            return
+    if not lines:
+        yield f'{file} is empty: it names no image'
 
 
 def _pairs(opt: dict[str, Any], dataset: Any) -> Iterator[Pair]:

@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from earn_plugin.errors import UsageError
+from earn_plugin.data.pair_checks import lq_name, meta_info_problems
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.losses.vgg_loss import LAYOUTS, VGGLoss, how_to_get, weights_file
 from earn_plugin.models.earn_model import OPTIMIZERS, EARNModel
 from earn_plugin.options.argument_types import arguments_of, fits, kind_of, takes_any_key
@@ -310,13 +311,22 @@ class _Checker:
             self.check_backend((*place, 'io_backend'))
         template = dataset.get('filename_tmpl')
         if isinstance(template, str):
-            self.report_if((*place, 'filename_tmpl'), template_problem(template))
+            self.check_template((*place, 'filename_tmpl'), template)
         for key in dataset:
             if str(key).startswith('dataroot'):
                 self.check_exists((*place, key))
             elif str(key).startswith('meta_info') and self.check_exists((*place, key), is_file=True):
                 for problem in meta_info_problems(Path(dataset[key]).expanduser()):
                     self.report((*place, key), problem)
+
+    def check_template(self, place: Place, template: str) -> None:
+        try:
+            names = {lq_name(name, template) for name in ('a', 'b')}
+        except UserError as error:
+            self.report(place, str(error))
+            return
+        if len(names) < 2:
+            self.report(place, f"must be like '{{}}x4', got {shown(template)}")
 
     def check_normalisation(self, place: Place) -> None:
         dataset = self.value(place)
@@ -414,29 +424,3 @@ class _Checker:
             path = weights_file(vgg, weights)
             if weights not in ('hub', 'random') and not path.is_file():
                 self.report(place, f'the weights of {vgg} are not at {path}; {how_to_get(vgg, weights)}')
-
-
-def template_problem(template: str) -> str | None:
-    """Why a template gives no names of LR images."""
-    try:
-        names = {template.format(name) for name in ('a', 'b')}
-    except (ValueError, LookupError, AttributeError, MemoryError) as error:
-        return f"must be like '{{}}x4', got {shown(template)}: {error}"
-    return None if len(names) == 2 else f"must be like '{{}}x4', got {shown(template)}"
-
-
-def meta_info_problems(file: Path) -> Iterator[str]:
-    """What BasicSR takes for a part of a name, or for a name, in a list of images."""
-    try:
-        lines = file.read_text(encoding='utf-8').splitlines()
-    except (OSError, ValueError) as error:
-        yield f'{file} cannot be read: {error}'
-        return
-    if lines[:1] and lines[0].startswith('\ufeff'):
-        yield f'{file}: line 1 begins with a byte order mark: save it as UTF-8 without BOM'
-    for number, line in enumerate(lines, 1):
-        if not line.strip('\ufeff \t'):
-            yield f'{file}: line {number} is blank: remove it'
-            return
-    if not lines:
-        yield f'{file} is empty: it names no image'
