@@ -17,6 +17,7 @@ LAYERS = [  # from the ground up; a module imports from its own folder and from 
     {'models', 'data', 'doctor'},
     {'metrics', 'prepare', 'convert'},
     {'options', 'measure'},
+    {'inference'},
     {'training', 'ntire', 'catalogue'},
     {'cli'},
     {'__main__'},
