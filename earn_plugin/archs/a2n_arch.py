@@ -26,7 +26,7 @@ class AttentionBranch(nn.Module):
 
 
 class DynamicAttention(nn.Sequential):
-    """The dynamic attention module, section 3.3: N×C×H×W → weights of the two branches, N×2, which sum to 1."""
+    """The dynamic attention module, section 3.3: means N×C → weights of the two branches, N×2, which sum to 1."""
 
     temperature = 30
 
@@ -34,8 +34,8 @@ class DynamicAttention(nn.Sequential):
         squeezed = num_feat // 4
         super().__init__(nn.Linear(num_feat, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, 2, bias=False))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (super().forward(x.mean((2, 3))) / self.temperature).softmax(1)
+    def forward(self, mean: Tensor) -> Tensor:
+        return (super().forward(mean) / self.temperature).softmax(1)
 
 
 class AttentionInAttentionBlock(nn.Module):
@@ -54,17 +54,22 @@ class AttentionInAttentionBlock(nn.Module):
     def enter(self, x: Tensor) -> Tensor:
         return F.leaky_relu(self.conv_first(x), 0.2)
 
-    def weights(self, entered: Tensor) -> Tensor:
-        """Weights of the attention and the non-attention branch for each image: N×2."""
+    def weights(self, mean: Tensor) -> Tensor:
+        """Weights of the attention and the non-attention branch: means of the entered features N×C → N×2."""
         if self.dynamic_attention is None:
-            return self.fixed_weights.expand(len(entered), 2)
-        return self.dynamic_attention(entered)
+            return self.fixed_weights.expand(len(mean), 2)
+        return self.dynamic_attention(mean)
+
+    def mix(self, x: Tensor, weights: Tensor, entered: Tensor | None = None) -> Tensor:
+        """The block's result for given weights; ``entered``, if at hand, is not computed again."""
+        entered = self.enter(x) if entered is None else entered
+        attention, non_attention = weights[:, :, None, None, None].unbind(1)
+        out = self.attention(entered) * attention + self.non_attention(entered) * non_attention
+        return self.conv_last(F.leaky_relu(out, 0.2)) + x
 
     def forward(self, x: Tensor) -> Tensor:
         entered = self.enter(x)
-        attention, non_attention = self.weights(entered)[:, :, None, None, None].unbind(1)
-        out = self.attention(entered) * attention + self.non_attention(entered) * non_attention
-        return self.conv_last(F.leaky_relu(out, 0.2)) + x
+        return self.mix(x, self.weights(entered.mean((2, 3))), entered)
 
 
 class UpsampleBlock(nn.Module):
@@ -138,18 +143,28 @@ class A2N(nn.Module):
         self.upsample = nn.Sequential(*map(UpsampleBlock, widths, widths[1:], steps))
         self.conv_last = nn.Conv2d(num_upfeat, num_out_ch, 3, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x * self.img_range
-        shallow = self.conv_first(x)
-        out = self.upsample(self.conv_after_body(self.body(shallow)) + shallow)
-        skip = F.interpolate(x, size=out.shape[2:], mode='bilinear', align_corners=False)
+    def shallow(self, x: Tensor) -> Tensor:
+        """The features that enter the body."""
+        return self.conv_first(x * self.img_range)
+
+    def reconstruct(self, features: Tensor, x: Tensor, shallow: Tensor | None = None) -> Tensor:
+        """The result from the body's features; ``shallow``, if at hand, is not computed again."""
+        shallow = self.shallow(x) if shallow is None else shallow
+        out = self.upsample(self.conv_after_body(features) + shallow)
+        skip = F.interpolate(x * self.img_range, size=out.shape[2:], mode='bilinear', align_corners=False)
         return (self.conv_last(out) + skip) / self.img_range
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = shallow = self.shallow(x)
+        for block in self.body:
+            features = block(features)
+        return self.reconstruct(features, x, shallow)
 
     def weights_per_block(self, x: Tensor) -> Tensor:
         """Weights of each block's attention and non-attention branch: images N×C×H×W → N×num_block×2."""
-        features = self.conv_first(x * self.img_range)
-        weights = []
+        features, weights = self.shallow(x), []
         for block in self.body:
-            weights.append(block.weights(block.enter(features)))
-            features = block(features)
+            entered = block.enter(features)
+            weights.append(block.weights(entered.mean((2, 3))))
+            features = block.mix(features, weights[-1], entered)
         return torch.stack(weights, dim=1)
