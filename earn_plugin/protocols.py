@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -17,6 +18,30 @@ class Fusible(Protocol):
 
     def fuse(self) -> nn.Module:
         """The network in its fused form with the weights converted; the network itself if it is fused already."""
+
+
+@runtime_checkable
+class HasReach(Protocol):
+    """A network that says what tiles need in order to equal the whole image.
+
+    ``reach`` is the number of pixels of the input around a pixel that its result depends on, apart from what is
+    computed from the entire image; tiles start at multiples of ``alignment``.
+    """
+
+    reach: int
+    alignment: int
+
+
+@runtime_checkable
+class RunsByParts(HasReach, Protocol):
+    """A network that computes something from the entire image, such as means, and can run the others by parts."""
+
+    def by_parts(self, x: Tensor, runner: Any) -> Iterator[tuple[int, int, Tensor]]:
+        """The result for an image 1×C×H×W, tile by tile: top row, left column, values.
+
+        Args:
+            runner: an ``inference.parts.PartRunner``, which runs local parts on the image or on features of its size.
+        """
 
 
 @runtime_checkable

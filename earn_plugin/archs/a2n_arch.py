@@ -1,11 +1,15 @@
 """A2N: "Attention in Attention Network for Image Super-Resolution" (Chen, Gu, Zhang)."""
 
+from collections.abc import Iterator
+from functools import partial
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
+from earn_plugin.archs.blocks import spatial_mean
 
 FIXED_WEIGHTS = {'attention': (1.0, 0.0), 'non_attention': (0.0, 1.0), 'equal': (0.5, 0.5)}
 
@@ -69,7 +73,7 @@ class AttentionInAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         entered = self.enter(x)
-        return self.mix(x, self.weights(entered.mean((2, 3))), entered)
+        return self.mix(x, self.weights(spatial_mean(entered)), entered)
 
 
 class UpsampleBlock(nn.Module):
@@ -132,6 +136,8 @@ class A2N(nn.Module):
         check_choice(('dynamic', *FIXED_WEIGHTS), branch_weights=branch_weights)
 
         self.img_range = img_range
+        self.reach = 2 * num_block + (3 if upscale == 3 else 4)
+        self.alignment = 1
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         kernel_size = 3 if variant == 'A2N' else 1
         self.body = nn.Sequential(
@@ -160,11 +166,18 @@ class A2N(nn.Module):
             features = block(features)
         return self.reconstruct(features, x, shallow)
 
+    def by_parts(self, x: Tensor, runner) -> Iterator:
+        features = runner.map(self.shallow, x, reach=1)
+        for block in self.body:
+            weights = block.weights(runner.mean(block.enter, features))
+            runner.update(partial(block.mix, weights=weights), features, reach=2)
+        return runner.output(self.reconstruct, features, x, reach=3)
+
     def weights_per_block(self, x: Tensor) -> Tensor:
         """Weights of each block's attention and non-attention branch: images N×C×H×W → N×num_block×2."""
         features, weights = self.shallow(x), []
         for block in self.body:
             entered = block.enter(features)
-            weights.append(block.weights(entered.mean((2, 3))))
+            weights.append(block.weights(spatial_mean(entered)))
             features = block.mix(features, weights[-1], entered)
         return torch.stack(weights, dim=1)

@@ -260,7 +260,7 @@ class LocalAttention(nn.Module):
         if torch.is_grad_enabled() or torch.jit.is_tracing() or not isinstance(h, int):
             return self._band(x, 0, h)
         values = self.band_values['cpu' if x.device.type == 'cpu' else 'other']
-        rows = max(1, values // (n * c * w))
+        rows = max(8, values // (n * c * w) // 8 * 8)  # softmax takes 8 values at a time, and rounds a rest differently
         return torch.cat([self._band(x, top, min(top + rows, h)) for top in range(0, h, rows)], dim=2)
 
     def _band(self, x: Tensor, top: int, bottom: int) -> Tensor:

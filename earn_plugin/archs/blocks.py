@@ -6,6 +6,16 @@ from torch import Tensor, nn
 from earn_plugin.archs.arguments import check_counts, check_multiple
 
 
+def spatial_mean(x: Tensor) -> Tensor:
+    """Mean over rows and columns: N×C×H×W → N×C.
+
+    In inference it is summed in float64, so that it does not depend on the parts in which an image is processed.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_exporting() or x.device.type not in ('cpu', 'cuda'):
+        return x.mean((2, 3))
+    return (x.sum((2, 3), dtype=torch.float64) / x.shape[2:].numel()).to(x.dtype)
+
+
 class MeanShift(nn.Module):
     """Shift and scale images from [0, 1] to the network's range around the data set's mean, and back.
 
@@ -48,7 +58,14 @@ class ResidualAttentionUnit(ResidualBlock):
         self.attention = attention
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(self.conv2(self.conv1(x).relu())) + x
+        return self.attention(self.convs(x)) + x
+
+    def convs(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x).relu())
+
+    def by_parts(self, x: Tensor, runner) -> None:
+        """The same in place."""
+        x += self.attention(runner.map(self.convs, x, reach=2))
 
 
 class ResidualGroup(nn.Module):
@@ -61,6 +78,12 @@ class ResidualGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.blocks(x)) + x
+
+    def by_parts(self, x: Tensor, runner) -> Tensor:
+        deep = x.clone()
+        for block in self.blocks:
+            block.by_parts(deep, runner)
+        return runner.update(lambda deep, x: self.conv(deep) + x, deep, x, reach=1)
 
 
 class EfficientResidualBlock(nn.Module):

@@ -1,5 +1,7 @@
 """RCAN with dual attention: "Dual-Attention GAN with ODE inspired architecture for Super Resolution" (Gao), 4.3."""
 
+from collections.abc import Iterator
+
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
@@ -55,6 +57,8 @@ class DualAttentionRCAN(nn.Module):
             attention = NonLocalAttention(num_feat, non_local_mode), ChannelAttention(num_feat, squeeze_factor)
             return ResidualAttentionUnit(num_feat, nn.Sequential(*attention))
 
+        self.reach = 4 + num_group * (2 * num_block + 1)
+        self.alignment = 1
         self.shift = MeanShift(rgb_mean, img_range)
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         self.body = nn.Sequential(
@@ -64,7 +68,19 @@ class DualAttentionRCAN(nn.Module):
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        shallow = self.conv_first(self.shift(x))
-        deep = self.conv_after_body(self.body(shallow)) + shallow
+    def shallow(self, x: Tensor) -> Tensor:
+        return self.conv_first(self.shift(x))
+
+    def reconstruct(self, features: Tensor, shallow: Tensor) -> Tensor:
+        deep = self.conv_after_body(features) + shallow
         return self.shift.undo(self.conv_last(self.upsample(deep)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.shallow(x)
+        return self.reconstruct(self.body(shallow), shallow)
+
+    def by_parts(self, x: Tensor, runner) -> Iterator:
+        features = shallow = runner.map(self.shallow, x, reach=1)
+        for group in self.body:
+            features = group.by_parts(features, runner)
+        return runner.output(self.reconstruct, features, shallow, reach=5)

@@ -1,5 +1,7 @@
 """EARN: "Efficient Multi-Attention Residual Network for Image Super Resolution" (Şentürk, Çakıcı)."""
 
+from collections.abc import Iterator
+
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
@@ -50,6 +52,7 @@ class ResidualAttentionBlock(nn.Module):
             return nn.Sequential(*[ResidualBlock(num_feat, relu_out=released) for _ in range(count)])
 
         self.use_skip = use_skip
+        self.reach = 15 + (window_size // 2 if use_local_attention else 0)  # of what follows the attention
         attention = []
         if use_asca:
             attention += [*residual_blocks(2)] if released else []
@@ -63,9 +66,20 @@ class ResidualAttentionBlock(nn.Module):
         self.tail = residual_blocks(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        r = self.head(self.attention(x))
+        return self.after_attention(x, self.attention(x))
+
+    def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        r = self.head(attended)
         h = self.tail(self.trunk(r) * self.mask(r) + r)
         return h + x if self.use_skip else h
+
+    def by_parts(self, x: Tensor, runner) -> None:
+        """The same in place."""
+        attended = x
+        for layer in self.attention:
+            is_global = isinstance(layer, AdaptivelyScaledChannelAttention)
+            attended = layer(attended) if is_global else runner.map(layer, attended, reach=2)
+        runner.update(self.after_attention, x, attended, reach=self.reach, alignment=2)
 
 
 @ARCH_REGISTRY.register()
@@ -146,10 +160,25 @@ class EARN(nn.Module):
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
+        block_reach = self.body[0].reach + (4 if variant == 'released' and use_asca else 0)
+        self.reach = 5 + num_block * block_reach
+        self.alignment = 2  # the masks halve the image
 
-    def forward(self, x: Tensor) -> Tensor:
-        shallow = self.conv_first(self.shift(x))
-        deep = self.conv_after_body(self.body(shallow))
+    def shallow(self, x: Tensor) -> Tensor:
+        return self.conv_first(self.shift(x))
+
+    def reconstruct(self, features: Tensor, shallow: Tensor) -> Tensor:
+        deep = self.conv_after_body(features)
         if self.use_skip:
             deep = deep + shallow
         return self.shift.undo(self.conv_last(self.upsample(deep)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.shallow(x)
+        return self.reconstruct(self.body(shallow), shallow)
+
+    def by_parts(self, x: Tensor, runner) -> Iterator:
+        features = runner.map(self.shallow, x, reach=1)
+        for block in self.body:
+            block.by_parts(features, runner)
+        return runner.output(lambda deep, x: self.reconstruct(deep, self.shallow(x)), features, x, reach=5)

@@ -1,5 +1,7 @@
 """HAN: "Single Image Super-Resolution via a Holistic Attention Network" (Niu et al., ECCV 2020)."""
 
+from collections.abc import Iterator
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
@@ -83,6 +85,8 @@ class HAN(nn.Module):
         check_choice((2, 3, 4, 8), upscale=upscale)
         check_images(num_in_ch, num_out_ch, img_range, rgb_mean)
 
+        self.reach = 6 + num_group * (2 * num_block + 1)
+        self.alignment = 1
         self.shift = MeanShift(rgb_mean, img_range)
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         self.groups = nn.ModuleList(
@@ -100,14 +104,31 @@ class HAN(nn.Module):
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
+    def shallow(self, x: Tensor) -> Tensor:
+        return self.conv_first(self.shift(x))
+
+    def reconstruct(self, shallow: Tensor, deep: Tensor, layers: Tensor) -> Tensor:
+        """The result from the outputs of the groups: the last alone, and all after the layer attention."""
+        deep = torch.cat([self.channel_spatial_attention(deep), self.conv_layers(layers)], dim=1)
+        deep = self.conv_fuse(deep) + shallow
+        return self.shift.undo(self.conv_last(self.upsample(deep)))
+
     def forward(self, x: Tensor) -> Tensor:
-        shallow = self.conv_first(self.shift(x))
+        shallow = self.shallow(x)
         outputs = []
         deep = shallow
         for group in [*self.groups, self.conv_after_groups]:
             deep = group(deep)
             outputs.append(deep)
         layers = torch.stack(outputs[::-1], dim=1)  # the last first, as the authors' weights need
-        deep = torch.cat([self.channel_spatial_attention(deep), self.conv_layers(self.layer_attention(layers))], dim=1)
-        deep = self.conv_fuse(deep) + shallow
-        return self.shift.undo(self.conv_last(self.upsample(deep)))
+        return self.reconstruct(shallow, deep, self.layer_attention(layers))
+
+    def by_parts(self, x: Tensor, runner) -> Iterator:
+        deep = shallow = runner.map(self.shallow, x, reach=1)
+        outputs = []
+        for group in self.groups:
+            deep = group.by_parts(deep, runner)
+            outputs.append(deep)
+        deep = runner.map(self.conv_after_groups, deep, reach=1)
+        layers = self.layer_attention(torch.stack([deep, *outputs[::-1]], dim=1))
+        return runner.output(self.reconstruct, shallow, deep, layers, reach=6)

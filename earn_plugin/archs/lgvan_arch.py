@@ -141,6 +141,8 @@ class LGVAN(nn.Module):
         check_choice((2, 3, 4), upscale=upscale)
         check_choice((False, True), fused=fused)
         self.fused = fused
+        self.reach = 3 + 9 * num_block
+        self.alignment = 1
         self.upscale = upscale
 
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)

@@ -1,5 +1,7 @@
 """RK4-RDN: "Dual-Attention GAN with ODE inspired architecture for Super Resolution" (Gao)."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
@@ -41,7 +43,9 @@ class RungeKuttaBlock(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.tensor([value])))
 
     def forward(self, x: Tensor) -> Tensor:
-        f = self.function
+        return self.step(x, self.function)
+
+    def step(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         k1 = f(x)
         if self.order == 1:
             return x + k1
@@ -51,6 +55,17 @@ class RungeKuttaBlock(nn.Module):
         k3 = f(x + self.one_half * k2)
         k4 = f(x + k3)
         return x + self.one_sixth * (k1 + k4) + self.one_third * (k2 + k3)
+
+    def by_parts(self, x: Tensor, runner) -> Tensor:
+        dense, *attentions = self.function
+
+        def function(x: Tensor) -> Tensor:
+            x = runner.map(dense, x, reach=len(dense.layers))
+            for attention in attentions:
+                x = attention(x)
+            return x
+
+        return self.step(x, function)
 
 
 @ARCH_REGISTRY.register()
@@ -109,6 +124,8 @@ class RK4RDN(nn.Module):
                 parts.append(ChannelAttention(num_feat, squeeze_factor, bias=False))
             return nn.Sequential(*parts)
 
+        self.reach = 5 + num_block * order * num_layer
+        self.alignment = 1
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         self.conv_second = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         self.body = nn.ModuleList(RungeKuttaBlock(function(), order) for _ in range(num_block))
@@ -118,6 +135,11 @@ class RK4RDN(nn.Module):
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
+    def reconstruct(self, shallow: Tensor, *outputs: Tensor) -> Tensor:
+        """The result from the outputs of the blocks."""
+        deep = self.global_fusion(torch.cat(outputs, dim=1)) + shallow
+        return self.conv_last(self.upsample(deep))
+
     def forward(self, x: Tensor) -> Tensor:
         shallow = self.conv_first(x)
         deep = self.conv_second(shallow)
@@ -125,5 +147,13 @@ class RK4RDN(nn.Module):
         for block in self.body:
             deep = block(deep)
             outputs.append(deep)
-        deep = self.global_fusion(torch.cat(outputs, dim=1)) + shallow
-        return self.conv_last(self.upsample(deep))
+        return self.reconstruct(shallow, *outputs)
+
+    def by_parts(self, x: Tensor, runner) -> Iterator:
+        shallow = runner.map(self.conv_first, x, reach=1)
+        deep = runner.map(self.conv_second, shallow, reach=1)
+        outputs = []
+        for block in self.body:
+            deep = block.by_parts(deep, runner)
+            outputs.append(deep)
+        return runner.output(self.reconstruct, shallow, *outputs, reach=5)

@@ -1,5 +1,7 @@
 """RNAN: "Residual Non-local Attention Networks for Image Restoration" (Zhang et al., ICLR 2019)."""
 
+from collections.abc import Iterator
+
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
@@ -26,10 +28,10 @@ class NonLocalMaskBranch(nn.Module):
         self.rb3 = ResidualBlock(num_feat)
         self.last = nn.Conv2d(num_feat, num_feat, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        skip = self.rb1(self.attention(x))
+    def forward(self, attended: Tensor) -> Tensor:
+        skip = self.rb1(attended)
         out = self.up(self.rb2(self.down(skip)))
-        out = out[..., : x.shape[2], : x.shape[3]]  # an odd size comes back larger by one
+        out = out[..., : skip.shape[2], : skip.shape[3]]  # an odd size comes back larger by one
         return self.last(self.rb3(out + skip)).sigmoid()
 
 
@@ -46,7 +48,14 @@ class NonLocalAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(x)
-        return self.conv(self.tail(self.trunk(x) * self.mask(x) + x))
+        return self.after_attention(x, self.mask.attention(x))
+
+    def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        return self.conv(self.tail(self.trunk(x) * self.mask(attended) + x))
+
+    def by_parts(self, x: Tensor, runner) -> Tensor:
+        x = runner.map(self.head, x, reach=2)
+        return runner.map(self.after_attention, x, self.mask.attention(x), reach=22, alignment=2)
 
 
 @ARCH_REGISTRY.register()
@@ -87,6 +96,8 @@ class RNAN(nn.Module):
         check_choice((2, 3, 4), upscale=upscale)
         check_images(num_in_ch, num_out_ch, img_range, rgb_mean)
 
+        self.reach = 6 + 22 * num_block
+        self.alignment = 2  # the masks halve the image
         self.shift = MeanShift(rgb_mean, img_range)
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         self.block_first = NonLocalAttentionBlock(num_feat, non_local=True)
@@ -96,7 +107,19 @@ class RNAN(nn.Module):
         self.upsample = Upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, 1, 1)
 
+    def shallow(self, x: Tensor) -> Tensor:
+        return self.conv_first(self.shift(x))
+
+    def reconstruct(self, features: Tensor, shallow: Tensor) -> Tensor:
+        return self.shift.undo(self.conv_last(self.upsample(features + shallow)))
+
     def forward(self, x: Tensor) -> Tensor:
-        shallow = self.conv_first(self.shift(x))
-        deep = self.block_last(self.conv_after_body(self.body(self.block_first(shallow))))
-        return self.shift.undo(self.conv_last(self.upsample(deep + shallow)))
+        shallow = self.shallow(x)
+        return self.reconstruct(self.block_last(self.conv_after_body(self.body(self.block_first(shallow)))), shallow)
+
+    def by_parts(self, x: Tensor, runner) -> Iterator:
+        features = shallow = runner.map(self.shallow, x, reach=1)
+        for block in [self.block_first, *self.body]:
+            features = block.by_parts(features, runner)
+        features = runner.map(self.conv_after_body, features, reach=1)
+        return runner.output(self.reconstruct, self.block_last.by_parts(features, runner), shallow, reach=4)

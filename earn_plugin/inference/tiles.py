@@ -1,19 +1,48 @@
-"""Runs a network on an image of any size."""
+"""Runs a network on an image of any size, in tiles that equal the whole image."""
 
+import math
+from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from earn_plugin.inference.parts import PartRunner, Result
+from earn_plugin.inference.reach import Reach, measure_reach
+from earn_plugin.measure.memory import available_bytes, peak_bytes
+from earn_plugin.protocols import HasReach, RunsByParts
+
+WORKING_MEMORY = 2**30  # of a tile, unless less is free
+SMALL = 128**2  # pixels of an image whose memory need not be measured
+APPROXIMATE_OVERLAP = 32  # LGVAN's largest difference is 0.01/255
+PARTS_TILE = 128  # of the result of a network that runs by parts: few pixels around a tile are computed twice
+PROBE = 48  # side, in pixels
+
+
+class Plan(NamedTuple):
+    """How an image is processed: 'whole', in tiles that are 'exact' or 'approximate', or in 'parts'."""
+
+    way: str
+    tile: int = 0  # side, in pixels of the input
+    overlap: int = 0
+    alignment: int = 1
 
 
 class TiledNetwork:
     """A network that takes an image of any size; returns the result in parts, so that it need not fit in memory.
 
+    Tiles overlap by the network's reach, and so equal the whole image. What a network computes from the entire image it
+    computes first (``protocols.RunsByParts``). For networks that state no reach it is measured; where that is too
+    large, tiles are approximate.
+
     Args:
         network: in evaluation mode.
         scale: s.
+        channels: of the image.
         tile: side of the tiles in pixels of the input; 0 for the whole image at once, None for what fits in memory.
-        approximate: allow tiles whose result differs from that of the whole image.
+        approximate: overlap by 32 pixels, whatever the reach, and compute everything from the tile alone.
         device, dtype: what the network computes with.
     """
 
@@ -22,23 +51,128 @@ class TiledNetwork:
         network: nn.Module,
         scale: int,
         *,
+        channels: int = 3,
         tile: int | None = None,
         approximate: bool = False,
         device: torch.device | str = 'cpu',
         dtype: torch.dtype = torch.float32,
     ):
-        self.network, self.scale, self.tile, self.approximate = network.to(device, dtype), scale, tile, approximate
+        self.network, self.scale, self.channels = network.to(device, dtype), scale, channels
+        self.tile, self.approximate = tile, approximate
         self.device, self.dtype = torch.device(device), dtype
 
-    def describe(self, height: int, width: int) -> str:
-        """What happens to an image of that size: 'whole image', 'exact (overlap 84)', …"""
-        return 'whole image'
+    def describe(self, image: Tensor) -> str:
+        """What ``parts`` does with an image: 'whole image', 'exact (overlap 84)', …"""
+        plan = self.plan(*image.shape[2:])
+        if plan.way == 'approximate':
+            difference = self._difference_on_probe(image)
+            return f'approximate (overlap {plan.overlap}): largest difference {difference:.2g}/255 on a probe'
+        exact = f'exact (overlap {plan.overlap})'
+        return {'whole': 'whole image', 'exact': exact, 'parts': 'exact (global statistics first)'}[plan.way]
 
-    def parts(self, image: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """The result for an image, 1×C×H×W in [0, 1] on the CPU, part by part.
+    def parts(self, image: Tensor) -> Iterator[Result]:
+        """The result for an image, 1×C×H×W in [0, 1], part by part.
 
         Yields:
             Top row, left column, and 1×C×h×w in float32 on the CPU, not clamped. The parts cover the result once.
+
+        Raises:
+            UserError: there is not enough memory for the smallest tile.
         """
-        with torch.inference_mode():
-            yield 0, 0, self.network(image.to(self.device, self.dtype)).float().cpu()
+        yield from self._run(self.plan(*image.shape[2:]), image)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """The parts put together: 1×C×sH×sW."""
+        return self._assembled(self.plan(*image.shape[2:]), image)
+
+    @torch.inference_mode()
+    def _run(self, plan: Plan, image: Tensor) -> Iterator[Result]:
+        image = image.to(self.device, self.dtype)
+        tile, settings = plan.tile or max(image.shape[2:]), {'smallest': 1} if plan.way == 'approximate' else {}
+        runner = PartRunner(self.device, self.scale, tile, self.tile, **settings)
+        if plan.way == 'parts':
+            yield from self.network.by_parts(image, runner)
+        else:
+            yield from runner.output(self.network, image, reach=plan.overlap, alignment=plan.alignment)
+
+    def plan(self, height: int, width: int) -> Plan:
+        """How an image of that size is processed."""
+        if self.tile == 0 or (self.tile and self.tile >= max(height, width)):
+            return Plan('whole')
+        if self.tile is None and self._fits(height * width):
+            return Plan('whole')
+        if self.approximate:
+            return self._approximate
+        if isinstance(self.network, RunsByParts):
+            needed = self._map_bytes * height * width
+            return Plan('parts', self.tile or PARTS_TILE) if needed < 0.7 * self._available else self._approximate
+        if self.reach is None:
+            return self._approximate
+        return Plan('exact', self.tile or self._tile_around(self.reach.pixels), *self.reach)
+
+    @cached_property
+    def reach(self) -> Reach | None:
+        """The reach that the network states, or that is measured; None where it is too large."""
+        if isinstance(self.network, HasReach):
+            return Reach(self.network.reach, self.network.alignment)
+        return measure_reach(self.network, self.channels, self.scale)
+
+    @property
+    def _approximate(self) -> Plan:
+        overlap, alignment = APPROXIMATE_OVERLAP, self.reach.alignment if self.reach else 1
+        if self.reach and not isinstance(self.network, RunsByParts):
+            overlap = min(overlap, self.reach.pixels)
+        return Plan('approximate', self.tile or self._tile_around(overlap), overlap, alignment)
+
+    def _difference_on_probe(self, image: Tensor) -> float:
+        """Largest difference, in 255ths, that tiles make in the middle of an image."""
+        plan = self._approximate
+        half = min(plan.tile, 2 * PROBE)
+        top, left = (max(0, size // 2 - half) for size in image.shape[2:])
+        window = image[:, :, top : top + 2 * half, left : left + 2 * half]
+        tiled = self._assembled(plan._replace(tile=half), window)
+        return 255 * float((tiled - self._assembled(Plan('whole'), window)).abs().max())
+
+    def _assembled(self, plan: Plan, image: Tensor) -> Tensor:
+        whole = None
+        for top, left, part in self._run(plan, image):
+            if whole is None:
+                height, width = (self.scale * size for size in image.shape[2:])
+                whole = part.new_empty(1, part.shape[1], height, width)
+            whole[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
+        return whole
+
+    def _fits(self, pixels: int) -> bool:
+        return pixels <= SMALL or pixels * self._pixel_bytes <= self._memory
+
+    def _tile_around(self, overlap: int) -> int:
+        side = math.isqrt(int(self._memory / self._pixel_bytes)) - 2 * overlap
+        return max(side, math.isqrt(SMALL) // 2)
+
+    @cached_property
+    def _available(self) -> int:
+        return available_bytes(self.device)
+
+    @property
+    def _memory(self) -> int:
+        """Bytes that a tile may take."""
+        return self._available // 2 if self.device.type == 'cuda' else min(WORKING_MEMORY, self._available // 4)
+
+    @cached_property
+    @torch.inference_mode()
+    def _pixel_bytes(self) -> float:
+        """Bytes that the network takes at most, for each pixel of a small image."""
+        probe = torch.zeros(1, self.channels, PROBE, PROBE, device=self.device, dtype=self.dtype)
+        return peak_bytes(lambda: self.network(probe)) / PROBE**2
+
+    @cached_property
+    @torch.inference_mode()
+    def _map_bytes(self) -> float:
+        """Bytes that a network that runs by parts keeps, for each pixel of an image."""
+
+        def peak(height: int) -> int:
+            probe = torch.zeros(1, self.channels, height, PROBE, device=self.device, dtype=self.dtype)
+            runner = PartRunner(self.device, self.scale, tile=8, rows=8, smallest=1)
+            return peak_bytes(lambda: deque(self.network.by_parts(probe, runner), maxlen=0))
+
+        return (peak(2 * PROBE) - peak(PROBE)) / PROBE**2

@@ -1,12 +1,17 @@
-"""Peak memory: the bytes of the tensors that a call creates."""
+"""Memory: the bytes of the tensors that a call creates, and those that are free."""
 
+import os
+import re
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+UNKNOWN = 4 * 2**30  # taken as free where the system does not tell, on Windows
 
 
 class PeakMemory(TorchDispatchMode):
@@ -42,3 +47,17 @@ def peak_bytes(run: Callable[[], object]) -> int:
     with PeakMemory() as memory:
         run()
     return memory.peak
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; on a CPU within the limit of a container, and half of all where unknown."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path('/proc/meminfo')
+    if not meminfo.is_file():
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2 if hasattr(os, 'sysconf') else UNKNOWN
+    free = [1024 * int(re.search(r'MemAvailable:\s+(\d+) kB', meminfo.read_text())[1])]
+    limit, used = Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current')
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        free.append(int(text) - int(used.read_text()))
+    return max(0, min(free))
