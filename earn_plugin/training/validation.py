@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from earn_plugin import rng
 from earn_plugin.errors import UserError, reason_of
 from earn_plugin.metrics.bicubic_baseline import applicable, bicubic_metrics, compare_metrics, mean_metrics
+from earn_plugin.metrics.separable_ssim import separable_ssim
 from earn_plugin.training import distributed
 
 FRAME_NAMES = {'img_name': 'image', 'metric_type': 'metric'}  # local variables in BasicSR's validation
@@ -47,7 +48,13 @@ class ValidationSets:
         """Validate on all data sets; returns the first failure that is to end the run, the same in all processes."""
         failures = []
         # a metric that turns gradients off must not turn them off in training
-        with rng.preserved(), enable_grad(), distributed.without_ddp(model), reported_pictures(model, self.logger):
+        with (
+            rng.preserved(),
+            enable_grad(),
+            distributed.without_ddp(model),
+            reported_pictures(model, self.logger),
+            separable_ssim(),
+        ):
             for loader in self.loaders:
                 try:
                     self.validate(model, loader, iteration)
