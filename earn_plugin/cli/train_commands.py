@@ -15,6 +15,14 @@ def add_commands(commands) -> None:
 
     test = commands.add_parser('test', help='test a network from an options file')
     add_options_arguments(test)
+    test.add_argument(
+        '--fused', action='store_true', help='use the fused form of the network: the same function, faster'
+    )
+    test.add_argument(
+        '--self-ensemble',
+        action='store_true',
+        help='mean of the results for the 8 flips and transpositions of an image',
+    )
     test.add_argument('--debug', action='store_true', help='put debug_ before the name')
     test.add_argument('--auto_resume', action='store_true', help=argparse.SUPPRESS)  # ignored, as in BasicSR
     test.set_defaults(run=run_test)
@@ -52,4 +60,4 @@ def run_test(args: argparse.Namespace) -> None:
     options = read_arguments(args)
     from earn_plugin.training.test import test
 
-    test(options, args.launcher, args.debug)
+    test(options, args.launcher, args.debug, fused=args.fused, self_ensemble=args.self_ensemble)

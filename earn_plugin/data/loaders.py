@@ -37,9 +37,8 @@ def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
 def validation_loader(dataset: Any, dataset_opt: dict[str, Any], opt: dict[str, Any]) -> DataLoader:
     """Batches of one image each, in order."""
     settings = {**dataset_opt, 'persistent_workers': False}  # validation has no workers
-    return build_dataloader(
-        Readable(dataset), settings, num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed']
-    )
+    readable = dataset if isinstance(dataset, Readable) else Readable(dataset)
+    return build_dataloader(readable, settings, num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed'])
 
 
 class TrainingData:

@@ -40,6 +40,20 @@ class Readable(Dataset):
             raise UserError(explain_failure(self.dataset, index, error)) from error
 
 
+class Share(Readable):
+    """What one of several processes reads of a data set: every ``world_size``-th sample, from ``rank`` on."""
+
+    def __init__(self, dataset: Dataset, rank: int, world_size: int):
+        super().__init__(dataset)
+        self.indices = range(rank, len(dataset), world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Any:
+        return super().__getitem__(self.indices[position])
+
+
 class Stream(Readable):
     """The stream of a BasicSR data set: ``stream[position]`` for any position from 0 on.
 

@@ -7,6 +7,7 @@ import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
 from basicsr.utils.registry import METRIC_REGISTRY
+from torch import Tensor
 from tqdm import tqdm
 
 from earn_plugin.data.bicubic import imresize
@@ -25,9 +26,15 @@ def bicubic_metrics(dataset: Any, metrics: dict[str, dict[str, Any]], scale: int
         sample = dataset[index]
         if 'gt' not in sample or sample['lq'].dim() != 3:
             return None
-        upscaled = imresize(tensor2img(sample['lq']), scale)
-        results.append(metrics_of(upscaled, tensor2img(sample['gt']), metrics))
+        results.append(metrics_of_bicubic(sample['lq'], tensor2img(sample['gt']), metrics, scale))
     return results
+
+
+def metrics_of_bicubic(
+    lq: Tensor, target: np.ndarray, metrics: dict[str, dict[str, Any]], scale: int
+) -> dict[str, float]:
+    """As ``bicubic_metrics``, for one image, 3×H×W, and its target, sH×sW×3, BGR, uint8."""
+    return metrics_of(imresize(tensor2img(lq), scale), target, metrics)
 
 
 def applicable(metrics: dict[str, dict[str, Any]], has_target: bool) -> dict[str, dict[str, Any]]:

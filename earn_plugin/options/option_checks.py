@@ -30,6 +30,7 @@ REGISTERED = ('network', 'data set', 'model type', 'loss', 'metric')  # what use
 # BasicSR's modules that read options for every model
 READERS = ('train', 'test', 'models', 'utils.options', 'utils.logger', 'utils.misc')
 OURS = frozenset({('logger', 'keep_states'), ('val', 'on_error'), ('dist_params', 'backend'), ('dist_params', 'port')})
+OF_TESTS = frozenset({('val', 'fused'), ('val', 'self_ensemble')})  # validation in training does not read them
 # read by BasicSR, but set by the program
 DERIVED = {'is_train', 'dist', 'rank', 'world_size', 'root_path', 'auto_resume', 'experiments_root', 'results_root'}
 DERIVED |= {'models', 'training_states', 'log', 'visualization', 'phase', 'db_paths', 'client_keys'}
@@ -162,7 +163,8 @@ class _Checker:
         if not has_source(model):  # then any key may be one that it reads
             return
         known = OURS.union(keys_read(model), *(keys_read(sys.modules[f'basicsr.{name}']) for name in READERS))
-        others = read_by_any(MODEL_REGISTRY)
+        others = read_by_any(MODEL_REGISTRY) | OF_TESTS
+        known |= frozenset() if self.is_train else OF_TESTS
         self.check_keys((), self.data, below((), known), below((), others) | UNUSED)
         for key in ('network_g', *(('network_d',) if self.is_train else ())):
             if self.data.get(key) is None and (key,) in keys_read(model):

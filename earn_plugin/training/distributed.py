@@ -10,7 +10,7 @@ import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info, init_dist
 from torch.nn.parallel import DistributedDataParallel
 
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UserError, reason_of
 
 # Gradients use nccl, flags and objects gloo, so that exchanging them never waits for the GPUs.
 CUDA_BACKEND = 'cpu:gloo,cuda:nccl'
@@ -90,7 +90,8 @@ def broadcast(value: Any) -> Any:
     """The value of the first process."""
     values = [value]
     if dist.is_initialized():
-        dist.broadcast_object_list(values, src=0)
+        with _lost_processes_reported():
+            dist.broadcast_object_list(values, src=0)
     return values[0]
 
 
@@ -98,7 +99,8 @@ def all_gather(value: Any) -> list[Any]:
     """The values of all processes, by rank."""
     values = [value] * get_dist_info()[1]
     if dist.is_initialized():
-        dist.all_gather_object(values, value)
+        with _lost_processes_reported():
+            dist.all_gather_object(values, value)
     return values
 
 
@@ -107,5 +109,14 @@ def any_rank(flag: bool) -> bool:
     if not dist.is_initialized():
         return flag
     flags = torch.tensor([flag], dtype=torch.int32)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    with _lost_processes_reported():
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     return bool(flags.item())
+
+
+@contextmanager
+def _lost_processes_reported() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # a closed connection, or a timeout
+        raise UserError(f'another process of this run has ended or does not answer: {reason_of(error)}') from error

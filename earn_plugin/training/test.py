@@ -1,10 +1,16 @@
-"""Tests a network on data sets: writes its images, a table of the metrics of each image, and the same as JSON."""
+"""Tests a network on data sets: writes its images, a table of the metrics of each image, and the same as JSON.
+
+Several processes share the images of each data set. A thread measures and writes an image while the network computes
+the next.
+"""
 
 import itertools
 import json
 from collections.abc import Container
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import torch
@@ -12,14 +18,21 @@ from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import get_root_logger, make_exp_dirs, tensor2img
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from earn_plugin import rng
 from earn_plugin.atomic_files import write_file
+from earn_plugin.convert.networks import FoundNetwork, fuse_network
 from earn_plugin.data.loaders import build_checked, validation_loader
+from earn_plugin.data.stream import Share
 from earn_plugin.devices import cuda_is_optional
-from earn_plugin.errors import UserError
-from earn_plugin.metrics.bicubic_baseline import applicable, bicubic_metrics, mean_metrics, metrics_of
+from earn_plugin.errors import UsageError, UserError
+from earn_plugin.inference.self_ensemble import SelfEnsemble
+from earn_plugin.metrics.bicubic_baseline import applicable, mean_metrics, metrics_of, metrics_of_bicubic
+from earn_plugin.metrics.fast_metrics import fast_metrics
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import Options
@@ -29,21 +42,45 @@ from earn_plugin.training.model import build_checked_model
 from earn_plugin.training.run_lock import run_lock
 from earn_plugin.training.validation import explain
 
+FORMS = {'fused': 'fused', 'self_ensemble': 'self-ensemble'}  # options under val, and as the table shows them
 
-def test(options: Options, launcher: str = 'none', debug: bool = False) -> None:
+
+def test(
+    options: Options, launcher: str = 'none', debug: bool = False, fused: bool = False, self_ensemble: bool = False
+) -> None:
     """Test from an options file; writes to results/NAME under the working directory.
+
+    Args:
+        fused, self_ensemble: as ``val: fused: true`` and ``val: self_ensemble: true`` of the options.
 
     Raises:
         UserError: lists all problems of the options, or what is wrong with the images or the network file.
     """
-    rank, _ = distributed.start(launcher, options.data.get('dist_params'))
-    distributed.stop()
-    if rank == 0:  # one process, one image at a time
+    rank, world_size = distributed.start(launcher, options.data.get('dist_params'))
+    try:
         warnings = check_options(options, is_train=False)
-        make_missing_demo(options.data)
-        opt = fill_defaults(options, is_train=False, debug=debug)
-        with cuda_is_optional(), run_lock(Path(opt['path']['results_root'])):
+        if world_size > 1 and not has_single_images(MODEL_REGISTRY.get(options.data['model_type'])):
+            warnings.append(f'{options.data["model_type"]} tests in one process; the other {world_size - 1} have ended')
+            distributed.stop()
+            if rank > 0:
+                return
+            world_size = 1
+        distributed.rank0_first(lambda: make_missing_demo(options.data))
+        opt = fill_defaults(options, is_train=False, debug=debug, rank=rank, world_size=world_size)
+        opt['dist'] = False  # without gradients there is nothing to exchange but results
+        if world_size > 1:
+            opt['num_gpu'] = min(opt['num_gpu'], 1)
+        opt['val'] |= {key: True for key, given in (('fused', fused), ('self_ensemble', self_ensemble)) if given}
+        with cuda_is_optional(), fast_metrics(), ExitStack() as locks:
+            distributed.rank0_first(lambda: locks.enter_context(run_lock(Path(opt['path']['results_root']))))
             evaluate(opt, warnings)
+    finally:
+        distributed.stop()
+
+
+def has_single_images(model_class: type[BaseModel]) -> bool:
+    """Whether a model can be tested here, image by image; models of videos and others test themselves."""
+    return issubclass(model_class, SRModel) and not issubclass(model_class, VideoBaseModel)
 
 
 def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
@@ -55,29 +92,42 @@ def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
             continue
         dataset, found = build_checked(dataset_opt)
         warnings += found
-        loaders.append(validation_loader(dataset, dataset_opt, opt))
+        loaders.append(validation_loader(Share(dataset, opt['rank'], opt['world_size']), dataset_opt, opt))
     if not any(key.startswith('pretrain_network') and value for key, value in opt['path'].items()):
         warnings.append('path: pretrain_network_g is not set, so the network has random weights')
     run_logs.start_log(opt)
     model = build_checked_model(opt)
-    make_exp_dirs(opt)
+    change_network(model, opt)
+    distributed.rank0_first(lambda: make_exp_dirs(opt))
     run_logs.open_log(opt, 'test', warnings)
 
-    report = {'name': opt['name'], 'network_g': opt.get('network_g'), 'path': opt['path'], 'datasets': {}}
+    forms = {form: bool(opt['val'].get(form)) for form in FORMS}
+    title = ''.join(f', {FORMS[form]}' for form, is_used in forms.items() if is_used)
+    report = {'name': opt['name'], 'network_g': opt.get('network_g'), **forms, 'path': opt['path'], 'datasets': {}}
     unwritten: list[UserError] = []
     for loader in loaders:
-        name = loader.dataset.opt['name']
+        name, tested, failure = loader.dataset.opt['name'], {}, None
         try:
-            if isinstance(model, SRModel) and not isinstance(model, VideoBaseModel):
-                results = report['datasets'][name] = test_images(model, loader, opt, unwritten)
-                print(results_table(name, results))
-            else:  # models of videos and others test themselves
+            if has_single_images(type(model)):
+                names = result_names(loader.dataset.dataset)
+                tested = test_images(model, loader, names, opt, unwritten)
+            else:
                 model.validation(loader, opt['name'], None, opt['val']['save_img'])
         except (Exception, SystemExit) as error:  # networks, metrics and data sets may raise anything
             failure = f'the test on {name} failed: {explain(error)}'
             if opt['val'].get('on_error') != 'skip':
                 raise UserError(f'{failure}; to continue with other data sets set val: on_error: skip') from error
-            get_root_logger().error(failure)
+        shares, failures = zip(*distributed.all_gather((tested, failure)), strict=True)
+        if failure := next(filter(None, failures), None):
+            if opt['rank'] == 0:
+                get_root_logger().error(failure)
+        elif tested := {index: image for share in shares for index, image in share.items()}:
+            results = report['datasets'][name] = collect(names, [tested[index] for index in sorted(tested)])
+            if opt['rank'] == 0:
+                print(results_table(f'{name}{title}', results))
+    unwritten = [error for share in distributed.all_gather(unwritten) for error in share]
+    if opt['rank'] > 0:
+        return
     path = Path(opt['path']['results_root'], 'results.json')
     write_file(path, json.dumps(report, indent=2, default=str).encode())
     if unwritten:
@@ -85,21 +135,45 @@ def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
     print(f'images and results.json are in {path.parent}')
 
 
+def change_network(model: BaseModel, opt: dict[str, Any]) -> None:
+    """Put the model's network into its fused form or into a self-ensemble, where the options ask for it.
+
+    Raises:
+        UserError: it has no fused form, or the model does not compute single images with ``net_g``.
+    """
+    forms = [form for form in FORMS if opt['val'].get(form)]
+    if not forms:
+        return
+    if not has_single_images(type(model)) or not isinstance(getattr(model, 'net_g', None), nn.Module):
+        raise UsageError(
+            f'val: {forms[0]} is for models of single images, derived from SRModel; not {opt["model_type"]}'
+        )
+    network = model.get_bare_model(model.net_g)
+    if 'fused' in forms:
+        network = fuse_network(FoundNetwork(network, opt['network_g']['type'], opt['network_g'])).network
+    if 'self_ensemble' in forms:
+        network = SelfEnsemble(network)
+    model.net_g = model.model_to_device(network)
+
+
+class TestedImage(NamedTuple):
+    """Its metrics, and those of bicubic upscaling if it has a target."""
+
+    metrics: dict[str, float]
+    bicubic: dict[str, float] | None
+
+
 def test_images(
-    model: BaseModel, loader: DataLoader, opt: dict[str, Any], unwritten: list[UserError]
-) -> dict[str, Any]:
-    """Save the images; returns the network's metrics of each and their means, and bicubic's if there are targets.
+    model: BaseModel, loader: DataLoader, names: list[str], opt: dict[str, Any], unwritten: list[UserError]
+) -> dict[int, TestedImage]:
+    """Save the images of this process; returns their results by their indices in the data set.
 
     Images that cannot be written are added to ``unwritten``.
     """
-    wanted = opt['val'].get('metrics') or {}
     dataset = loader.dataset.opt['name']
-    images: dict[str, dict[str, float]] = {}
-    for batch in tqdm(loader, desc=dataset, unit='image', disable=None):
-        img_name = unique_name(Path(batch['lq_path'][0]), images)
-        model.feed_data(batch)
-        model.test()
-        visuals = model.get_current_visuals()
+    wanted = opt['val'].get('metrics') or {}
+
+    def finish(img_name: str, batch: dict[str, Any], visuals: dict[str, torch.Tensor]) -> TestedImage:
         image = tensor2img(visuals['result'])
         if opt['val']['save_img']:
             file = f'{img_name}_{opt["val"]["suffix"] or opt["name"]}.png'
@@ -109,15 +183,49 @@ def test_images(
                 unwritten.append(error)
         target = tensor2img(visuals['gt']) if 'gt' in batch else None
         metrics = applicable(wanted, target is not None)
-        images[img_name] = metrics_of(image, target, metrics)
-        del model.lq, model.output  # before the next image allocates its own
-        torch.cuda.empty_cache()
-    results: dict[str, Any] = {'images': images}
-    if metrics:
-        results['mean'] = mean_metrics(list(images.values()))
-        if bicubic := bicubic_metrics(loader.dataset, metrics, opt.get('scale', 1)):
-            results['bicubic'] = {'images': dict(zip(images, bicubic, strict=True)), 'mean': mean_metrics(bicubic)}
+        tested = TestedImage(metrics_of(image, target, metrics), None)
+        if not metrics or target is None or batch['lq'].dim() != 4:
+            return tested
+        return tested._replace(bicubic=metrics_of_bicubic(batch['lq'][0], target, metrics, opt.get('scale', 1)))
+
+    tested: dict[int, Future[TestedImage]] = {}
+    last = None
+    bar = tqdm(loader, desc=dataset, unit='image', disable=None if opt['rank'] == 0 else True)
+    with ThreadPoolExecutor(1) as thread:
+        for index, batch in zip(loader.dataset.indices, bar, strict=True):
+            img_name = names[index]
+            model.feed_data(batch)
+            model.test()
+            visuals = model.get_current_visuals()
+            del model.lq, model.output  # before the next image allocates its own
+            if last is not None:
+                last.result()  # no more than one image waits, and the first failure ends the test
+            last = tested[index] = thread.submit(finish, img_name, batch, visuals)
+        return {index: image.result() for index, image in tested.items()}
+
+
+def collect(names: list[str], tested: list[TestedImage]) -> dict[str, Any]:
+    """The results of a data set as results.json has them: of each image and their means."""
+    metrics, bicubic = zip(*tested, strict=True)
+    results: dict[str, Any] = {'images': dict(zip(names, metrics, strict=True))}
+    if metrics[0]:
+        results['mean'] = mean_metrics(metrics)
+        if None not in bicubic:
+            results['bicubic'] = {'images': dict(zip(names, bicubic, strict=True)), 'mean': mean_metrics(bicubic)}
     return results
+
+
+def result_names(dataset: Any) -> list[str]:
+    """A distinct name for each image of a data set, from the paths of the LR images."""
+    paths = getattr(dataset, 'paths', None)
+    if not isinstance(paths, list) or len(paths) != len(dataset):  # not a data set like BasicSR's: read it
+        with rng.preserved():
+            paths = [dataset[index] for index in range(len(dataset))]
+    names: dict[str, None] = {}
+    for path in paths:
+        path = path.get('lq_path') or path['gt_path'] if isinstance(path, dict) else path
+        names[unique_name(Path(path), names)] = None
+    return list(names)
 
 
 def unique_name(path: Path, taken: Container[str]) -> str:

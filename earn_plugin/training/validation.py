@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from earn_plugin import rng
 from earn_plugin.errors import UserError, reason_of
 from earn_plugin.metrics.bicubic_baseline import applicable, bicubic_metrics, compare_metrics, mean_metrics
-from earn_plugin.metrics.separable_ssim import separable_ssim
+from earn_plugin.metrics.fast_metrics import fast_metrics
 from earn_plugin.training import distributed
 
 FRAME_NAMES = {'img_name': 'image', 'metric_type': 'metric'}  # local variables in BasicSR's validation
@@ -53,7 +53,7 @@ class ValidationSets:
             enable_grad(),
             distributed.without_ddp(model),
             reported_pictures(model, self.logger),
-            separable_ssim(),
+            fast_metrics(),
         ):
             for loader in self.loaders:
                 try:
