@@ -60,7 +60,7 @@ def test(
     try:
         warnings = check_options(options, is_train=False)
         if world_size > 1 and not has_single_images(MODEL_REGISTRY.get(options.data['model_type'])):
-            warnings.append(f'{options.data["model_type"]} tests in one process; the other {world_size - 1} have ended')
+            warnings.append(f'{options.data["model_type"]} tests in one process, not in {world_size}')
             distributed.stop()
             if rank > 0:
                 return

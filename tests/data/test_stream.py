@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from earn_plugin import rng
 from earn_plugin.data.loaders import TrainingData
-from earn_plugin.data.stream import Positions, Readable, Stream, collate, image_names
+from earn_plugin.data.stream import Positions, Readable, Share, Stream, collate, image_names
 from earn_plugin.errors import UserError
 
 
@@ -149,3 +149,20 @@ def test_wrapper_behaves_like_its_data_set_and_can_be_pickled():
 def test_image_names():
     assert image_names({'gt_path': ['a', 'b'], 'lq_path': ['c', 'd']}) == ['a', 'b']
     assert image_names({'lq': 0}) == []
+
+
+@pytest.mark.parametrize('world_size', [1, 3, 7])
+def test_shares_are_a_partition_of_the_data_set(world_size):
+    shares = [Share(Noisy(5), rank, world_size) for rank in range(world_size)]
+    read = [(index, share[k]['index']) for share in shares for k, index in enumerate(share.indices)]
+    assert sorted(read) == [(index, index) for index in range(5)]
+    assert sum(map(len, shares)) == 5
+
+
+def test_a_share_names_the_sample_that_cannot_be_read():
+    class Damaged(Noisy):
+        def __getitem__(self, index):
+            raise ValueError(f'number {index}')
+
+    with pytest.raises(UserError, match=r'sample 4 .*number 4'):
+        Share(Damaged(), 1, 3)[1]

@@ -236,6 +236,21 @@ def test_keys_that_only_other_types_read_are_warnings(tmp_path, tiny):
     ]
 
 
+def test_forms_of_the_network_are_options_of_tests(tmp_path, tiny):
+    tiny['val'].update(fused=True, self_ensemble=False)
+    options = write_options(tmp_path, tiny)
+    assert check_options(read_options(options), False) == []
+    assert [warning.split(': ')[1] for warning in check_options(read_options(options), True)] == [
+        'val.fused has no effect',
+        'val.self_ensemble has no effect',
+    ]
+    tiny['val'] = {'fussed': True, 'self_ensemble': 8}
+    with pytest.raises(UsageError) as raised:
+        check_options(read_options(write_options(tmp_path, tiny)), False)
+    assert 'val.fussed: is not a known option; did you mean fused?' in str(raised.value)
+    assert 'val.self_ensemble: must be true or false, got 8' in str(raised.value)
+
+
 def test_hats_print_network_has_no_effect(tmp_path, tiny):
     (warning,) = check_options(read_options(write_options(tmp_path, {**tiny, 'print_network': True})), True)
     assert 'print_network has no effect' in warning

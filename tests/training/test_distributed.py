@@ -37,11 +37,12 @@ def test_a_missing_launcher_is_reported(monkeypatch):
 
 
 ROUNDS = """
-import sys
+import os
 import torch
 import torch.distributed as dist
 from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
+from earn_plugin.errors import UserError
 from earn_plugin.training import distributed
 
 def start_and_stop(rank):
@@ -54,13 +55,25 @@ def start_and_stop(rank):
             assert distributed.all_gather(list(range(100))) == [list(range(100))] * 2
         distributed.stop()
         del net
+    dist.init_process_group('gloo', store=dist.FileStore('last', 2), rank=rank, world_size=2)
+    assert not distributed.any_rank(False)
+    if rank == 1:
+        os._exit(0)  # as when it is killed
+    for exchange in (distributed.all_gather, distributed.any_rank, distributed.broadcast):
+        try:
+            exchange(False)
+        except UserError as error:
+            assert 'another process of this run has ended' in str(error)
+        else:
+            raise AssertionError(exchange)
+    os._exit(0)
 
 if __name__ == '__main__':
     spawn(start_and_stop, (), 2)
 """
 
 
-def test_stop_never_hangs(tmp_path):
+def test_stop_never_hangs_and_a_killed_process_is_reported(tmp_path):
     """Right after an exchange, a thread of the group may still wait for Python's lock; mostly within ten rounds."""
     (tmp_path / 'rounds.py').write_text(ROUNDS)
     subprocess.run([sys.executable, 'rounds.py'], cwd=tmp_path, check=True, timeout=300)

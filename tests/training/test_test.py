@@ -10,9 +10,11 @@ import torch
 from basicsr.archs import build_network
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.metrics import calculate_psnr, calculate_ssim
-from basicsr.utils.registry import DATASET_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, METRIC_REGISTRY
 
 from earn_plugin.data.bicubic import imresize
+from tests.helpers.command import torchrun
+from tests.helpers.images import contents
 from tests.helpers.options import write_options
 
 
@@ -111,3 +113,123 @@ def test_an_unsuitable_network_file_is_reported(options, tmp_path, run_here):
     printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
     assert 'net.pth cannot be loaded: it is damaged, or not a checkpoint' in printed
     assert not (tmp_path / 'results').exists()
+
+
+LGVAN = {'type': 'LGVAN', 'num_feat': 8, 'num_block': 1, 'upscale': 2}
+
+
+@pytest.fixture
+def lgvan(options, tmp_path):
+    """The options with a network that has a fused form, and only the data set with targets."""
+    opt, _ = options
+    network = build_network(LGVAN)
+    for parameter in network.parameters():  # zeros would switch the branches off
+        torch.nn.init.normal_(parameter, std=0.2)
+    torch.save({'params': network.state_dict()}, tmp_path / 'net.pth')
+    opt.update(network_g=LGVAN)
+    del opt['datasets']['test_2']
+    return opt, network.eval()
+
+
+def test_the_fused_form_gives_the_same(lgvan, tmp_path, run_here):
+    opt, _ = lgvan
+    path, results = write_options(tmp_path, opt), tmp_path / 'results/tiny/results.json'
+    printed = run_here('test', '-opt', path, cwd=tmp_path)
+    assert re.search(r'^Pairs +psnr', printed, re.MULTILINE)
+    trained = json.loads(results.read_text())
+    assert (trained['fused'], trained['self_ensemble']) == (False, False)
+    printed = run_here('test', '-opt', path, '--fused', cwd=tmp_path)
+    assert re.search(r'^Pairs, fused +psnr', printed, re.MULTILINE)
+    fused = json.loads(results.read_text())
+    assert (fused['fused'], fused['self_ensemble']) == (True, False)
+    for name, values in trained['datasets']['Pairs']['images'].items():
+        assert fused['datasets']['Pairs']['images'][name]['psnr'] == pytest.approx(values['psnr'], abs=1e-4)
+    assert fused['datasets']['Pairs']['bicubic'] == trained['datasets']['Pairs']['bicubic']
+
+
+@pytest.mark.parametrize('by', ['flag', 'options'])
+def test_a_self_ensemble_is_the_mean_over_flips_and_transpositions(lgvan, pairs, tmp_path, run_here, by):
+    opt, network = lgvan
+    flags = ['--self-ensemble'] if by == 'flag' else []
+    opt['val']['self_ensemble'] = by == 'options'
+    printed = run_here('test', '-opt', write_options(tmp_path, opt), *flags, cwd=tmp_path)
+    assert re.search(r'^Pairs, self-ensemble +psnr', printed, re.MULTILINE)
+    report = json.loads((tmp_path / 'results/tiny/results.json').read_text())
+    assert (report['fused'], report['self_ensemble']) == (False, True)
+    lq = cv2.imread(str(pairs / 'LR/im03.png'))[..., ::-1].transpose(2, 0, 1)[None] / 255.0
+    total = 0
+    for rows in (1, -1):
+        for columns in (1, -1):
+            for axes in ((0, 1, 2, 3), (0, 1, 3, 2)):
+                turned = lq[..., ::rows, ::columns].transpose(axes)
+                with torch.no_grad():
+                    output = network.double()(torch.tensor(turned.copy())).numpy()
+                total = total + output.transpose(axes)[..., ::rows, ::columns] / 8
+    expected = (total[0].clip(0, 1) * 255).round().transpose(1, 2, 0)[..., ::-1]
+    sr = cv2.imread(str(tmp_path / 'results/tiny/visualization/Pairs/im03_SR.png'))
+    assert abs(sr - expected).max() <= 1
+    assert (sr != expected).mean() < 1e-3
+    found = report['datasets']['Pairs']['images']['im03']['psnr']
+    hr = cv2.imread(str(pairs / 'HR/im03.png'))
+    assert found == pytest.approx(calculate_psnr(expected.astype('uint8'), hr, 2, test_y_channel=True), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('changed', 'reason'),
+    [
+        ({}, 'EARN has no fused form; networks with one: LGVAN'),
+        (
+            {
+                'model_type': 'VideoRecurrentModel',
+                'network_g': {'type': 'BasicVSR', 'num_feat': 8, 'num_block': 1},
+                'path': {},
+            },
+            'fused is for models of single images, derived from SRModel; not VideoRecurrentModel',
+        ),
+    ],
+    ids=['network', 'model'],
+)
+def test_what_has_no_fused_form_is_reported(options, changed, reason, tmp_path, run_here):
+    opt, _ = options
+    opt.update(changed)
+    code = 2 if changed else 1
+    assert reason in run_here('test', '-opt', write_options(tmp_path, opt), '--fused', cwd=tmp_path, expect=code)
+    assert not (tmp_path / 'results').exists()
+
+
+def test_a_metric_that_fails_ends_the_test_with_its_image(options, tmp_path, run_here, monkeypatch):
+    seen = []
+
+    def picky(img, img2, **kwargs):
+        seen.append(img)
+        raise ValueError('too dark')
+
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'picky', picky)
+    opt, _ = options
+    opt['val']['metrics'] = {'picky': {'type': 'picky'}}
+    printed = run_here('test', '-opt', write_options(tmp_path, opt), cwd=tmp_path, expect=1)
+    assert 'the test on Pairs failed: image im00, metric picky, too dark' in printed
+    assert len(seen) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(options, pairs, tmp_path, run_here):
+    """Also with images of one name, which are in different processes, and with fewer images than processes."""
+    opt, _ = options
+    for folder in ('HR', 'LR'):
+        cv2.imwrite(str(pairs / f'{folder}/im00.bmp'), cv2.imread(str(pairs / f'{folder}/im01.png')))
+        (pairs / 'one' / folder).mkdir(parents=True)
+        cv2.imwrite(str(pairs / f'one/{folder}/a.png'), cv2.imread(str(pairs / f'{folder}/im02.png')))
+    one = opt['datasets']['test_1'] | {'name': 'One'}
+    one.update({f'dataroot_{side}': str(pairs / 'one' / folder) for side, folder in (('gt', 'HR'), ('lq', 'LR'))})
+    opt['datasets']['test_3'] = one
+    path, results = str(write_options(tmp_path, opt)), tmp_path / 'results/tiny'
+    outputs = []
+    for run in (lambda: run_here('test', '-opt', path, cwd=tmp_path), lambda: torchrun(tmp_path, 'test', '-opt', path)):
+        printed = run()
+        table = re.findall(r'^(?:Pairs|One|Alone|im\d\d|a|mean)[.:,\w]* .*\d$', printed, re.MULTILINE)
+        images = {name: contents(results / 'visualization' / name) for name in ('Pairs', 'Alone', 'One')}
+        outputs.append((table, images, (results / 'results.json').read_bytes()))
+    assert outputs[0] == outputs[1]
+    assert [len(images) for images in outputs[0][1].values()] == [7, 7, 1]
+    assert len(outputs[0][0]) == 7 + 1 + 1 + 1
