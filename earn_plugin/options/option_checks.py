@@ -3,7 +3,8 @@
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -163,14 +164,17 @@ class _Checker:
         if not has_source(model):  # then any key may be one that it reads
             return
         known = OURS.union(keys_read(model), *(keys_read(sys.modules[f'basicsr.{name}']) for name in READERS))
-        others = read_by_any(MODEL_REGISTRY) | OF_TESTS
         known |= frozenset() if self.is_train else OF_TESTS
-        self.check_keys((), self.data, below((), known), below((), others) | UNUSED)
+
+        def elsewhere(place: Place) -> set[str]:
+            return below(place, read_by_any(MODEL_REGISTRY) | OF_TESTS)
+
+        self.check_keys((), self.data, below((), known), lambda: elsewhere(()) | UNUSED)
         for key in ('network_g', *(('network_d',) if self.is_train else ())):
             if self.data.get(key) is None and (key,) in keys_read(model):
                 self.report((key,), 'is missing')
         for place in (('train',), ('val',), ('logger',), ('path',), ('dist_params',)):
-            self.check_keys(place, self.section(place), below(place, known), below(place, others))
+            self.check_keys(place, self.section(place), below(place, known), partial(elsewhere, place))
 
     def value(self, place: Place) -> Any:
         value: Any = self.data
@@ -188,11 +192,14 @@ class _Checker:
         """A section that may be missing, or left out with ~."""
         return self.value(place) if self.value(place) is not None and self.is_mapping(place) else {}
 
-    def check_keys(self, place: Place, given: Iterable, valid: set[str], elsewhere: Iterable[str] = ()) -> None:
+    def check_keys(
+        self, place: Place, given: Iterable, valid: set[str], elsewhere: Callable[[], Container[str]] = set
+    ) -> None:
+        """``elsewhere`` finds the keys that have no effect here; it is called only for one that is not valid."""
         for key in given:
             if key in valid:
                 continue
-            if key in elsewhere:
+            if key in elsewhere():
                 self.warnings.append(f'{self.options.describe((*place, key))} has no effect')
             else:
                 self.report((*place, key), f'is not a known option{nearest(key, valid)}')
@@ -306,7 +313,7 @@ class _Checker:
         known = reads | below((), keys_read(sys.modules['basicsr.data']))
         known |= {'dataset_enlarge_ratio', 'gt_size'}  # which the training loop and the model read
         known |= set() if has_source(found) else set(dataset)
-        self.check_keys(place, dataset, known, below((), read_by_any(DATASET_REGISTRY)) | UNUSED)
+        self.check_keys(place, dataset, known, lambda: below((), read_by_any(DATASET_REGISTRY)) | UNUSED)
         self.check_values(place)
         self.check_normalisation(place)
         if isinstance(dataset.get('io_backend'), dict):
