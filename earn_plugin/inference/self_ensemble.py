@@ -55,8 +55,8 @@ class EnsembledNetwork:
     def __init__(self, tiled: TiledNetwork):
         self.tiled, self.scale = tiled, tiled.scale
 
-    def describe(self, height: int, width: int) -> str:
-        return f'{self.tiled.describe(height, width)}, self-ensemble'
+    def describe(self, image: Tensor) -> str:
+        return f'{self.tiled.describe(image)}, self-ensemble'
 
     def parts(self, image: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """As ``TiledNetwork.parts``, in bands of rows.
