@@ -81,7 +81,7 @@ def test_parts_equal_the_whole_image(limit, monkeypatch):
         place.copy_(part)
     assert torch.equal(covered, expected)
     assert ensembled.scale == 2
-    assert ensembled.describe(11, 14) == 'whole image, self-ensemble'
+    assert ensembled.describe(image) == 'whole image, self-ensemble'
 
 
 def test_a_full_temporary_folder_is_an_error_before_the_first_result():
