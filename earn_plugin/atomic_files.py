@@ -4,7 +4,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +25,26 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with temporary.open('x+b') as file:
             yield file
             file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(temporary.parent)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path with the same ending, for a library that writes by name, renamed as by ``atomic_file``.
+
+    Raises:
+        OSError: writing failed; no partial file is left.
+    """
+    temporary = _temporary_name(path)
+    temporary = temporary.with_name(temporary.name + path.suffix)
+    try:
+        yield temporary
+        with temporary.open('rb') as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -76,6 +97,18 @@ def remove_leftovers(folder: Path) -> None:
     for path in Path(folder).iterdir():
         if path.is_file() and re.fullmatch(r'\..+\.\w{8}', path.name):  # as atomic_file names them
             path.unlink()
+
+
+def remove_leftovers_of(paths: Iterable[Path]) -> None:
+    """Remove what a killed ``atomic_path`` has left of these files; other files of their folders may be anyone's."""
+    names = defaultdict(set)
+    for path in paths:
+        names[path.parent].add(path.name)
+    for folder in filter(Path.is_dir, names):
+        for path in folder.iterdir():
+            match = re.fullmatch(r'\.(.+)\.[0-9a-f]{8}(\.\w+)', path.name)
+            if match and match[1] in names[folder] and match[1].endswith(match[2]):
+                path.unlink(missing_ok=True)
 
 
 def _temporary_name(path: Path) -> Path:

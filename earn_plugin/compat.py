@@ -10,7 +10,8 @@ import sys
 import types
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,6 +108,21 @@ def _alias_scipy_filters() -> None:
     import scipy.ndimage
 
     sys.modules['scipy.ndimage.filters'] = scipy.ndimage
+
+
+NEW_IN_1_4 = 'losses/gan_loss.py'
+REGISTRY = 'basicsr.utils.registry'
+_registry: list[types.ModuleType] = []  # where it was imported without the rest of basicsr
+
+
+@_fixes('the registries were imported before the rest of basicsr', BEFORE, lambda: bool(_registry))
+def _keep_registries() -> None:
+    sys.modules[REGISTRY] = _registry[0]
+
+
+@_fixes('the registries were imported before the rest of basicsr', AFTER, lambda: bool(_registry))
+def _attach_registries() -> None:
+    sys.modules['basicsr.utils'].registry = _registry[0]
 
 
 @_fixes(
@@ -267,6 +283,30 @@ class _Finder:
         self.after()
 
 
+@contextmanager
+def registry_alone() -> Iterator[None]:
+    """In the block, basicsr.utils.registry is imported without the rest of basicsr, which takes 1.7 s.
+
+    It is for what needs no network of basicsr at first. A later import of basicsr, after the block, is complete and has
+    the same registries. Without effect if basicsr is imported already, or is an older one.
+    """
+    spec = None if 'basicsr' in sys.modules else importlib.util.find_spec('basicsr')
+    folder = Path(spec.origin).parent if spec and spec.origin else Path()
+    if not (folder / NEW_IN_1_4).is_file():
+        yield
+        return
+    if not _registry:
+        spec = importlib.util.spec_from_file_location(REGISTRY, folder / 'utils/registry.py')
+        _registry.append(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(_registry[0])
+    sys.modules[REGISTRY] = _registry[0]
+    try:
+        yield
+    finally:
+        if 'basicsr' not in sys.modules:
+            del sys.modules[REGISTRY]
+
+
 def patch_on_import(then: Callable[[], None]) -> None:
     """Patch torchvision and basicsr when they are imported, and call ``then`` right after the import of basicsr.
 
@@ -274,8 +314,8 @@ def patch_on_import(then: Callable[[], None]) -> None:
     """
 
     def after() -> None:
-        if importlib.util.find_spec('basicsr.losses.gan_loss') is None:  # new in 1.4
-            folder = Path(sys.modules['basicsr'].__file__).parent
+        folder = Path(sys.modules['basicsr'].__file__).parent
+        if not (folder / NEW_IN_1_4).is_file():
             has_version = importlib.util.find_spec('basicsr.version')
             version = importlib.import_module('basicsr.version').__version__ if has_version else 'of an older version'
             warnings.warn(

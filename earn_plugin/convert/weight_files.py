@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,8 @@ def describe_network(label: str, opt: dict[str, Any]) -> dict[str, Any]:
 def registered_name(arch: str) -> str:
     """The registry's key of a network: where a project has its own of that name, BasicSR's or ours has a suffix."""
     names = (arch, f'{arch}_basicsr', arch.removesuffix('_basicsr'))
+    if not any(name in ARCH_REGISTRY for name in names):
+        import_module('basicsr')  # so far perhaps only its registry: see compat.registry_alone
     return next((name for name in names if name in ARCH_REGISTRY), names[1])
 
 

@@ -1,0 +1,62 @@
+"""basicsr upscale: pictures enlarged by a trained network."""
+
+import argparse
+from pathlib import Path
+
+from earn_plugin.cli.network_commands import add_network_arguments, settings_of
+from earn_plugin.errors import UsageError
+
+NO_MODEL = """no network is given: pass --model FILE, which may be
+  a checkpoint of your own, written by `basicsr train`: experiments/NAME/models/net_g_latest.pth
+  an official checkpoint of LGVAN, A2N, HAN, RNAN, EARN, RCAN or ODE-RDN (README, "The authors' checkpoints")
+  weights of any other network that BasicSR or your own code registers, with --arch NAME"""
+NOTES = """Results keep the format of their picture, unless --format is given; JPEG and WebP are lossy, so for results
+without any loss pass --format png. EXIF data and ICC profiles are kept, pictures are upright afterwards; 16 bits are
+kept in PNG and TIFF. Transparency is enlarged as well; JPEG shows it on white. Of animations and of files of several
+pages, the first picture is used. Results that exist are skipped, so an interrupted command resumes where it stopped.
+On several GPUs: torchrun --nproc_per_node N -m earn_plugin upscale ..."""
+
+
+def add_commands(commands) -> None:
+    upscale = commands.add_parser('upscale', help='enlarge pictures: a file, a folder, or a pattern', epilog=NOTES)
+    add = upscale.add_argument
+    add('source', type=Path, metavar='IN', help="a picture, a folder with its subfolders, or a pattern: 'pics/*.jpg'")
+    add('target', type=Path, metavar='OUT', help='a folder; for a single picture also a file name')
+    add('--model', type=Path, metavar='FILE', help='a checkpoint')
+    add_network_arguments(upscale, form=False)
+    form = 'the fused form of the network (default: where it has one)'
+    add('--fused', action=argparse.BooleanOptionalAction, help=form)
+    add('--format', choices=('png', 'jpeg', 'webp', 'tiff'), help='of the results (default: that of each picture)')
+    add('--quality', type=int, default=95, metavar='Q', help='of JPEG and WebP, 1 to 100 (lossless WebP); default 95')
+    add('--suffix', default='', help='suffix to append to the file names, e.g. _x4: cat.png → cat_x4.png')
+    add('--overwrite', action='store_true', help='replace results that exist (default: skip them)')
+    add(
+        '--tile',
+        type=int,
+        metavar='N',
+        help='side of the tiles in pixels; 0 for the whole picture (default: by memory)',
+    )
+    add('--approximate', action='store_true', help='allow tiles whose result differs from that of the whole picture')
+    add('--device', help='cpu, cuda, cuda:1, … (default: cuda if available)')
+    add('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='to compute with')
+    add('--jobs', type=int, default=2, metavar='N', help='threads that read, and as many that write; default 2')
+    upscale.set_defaults(run=run_upscale)
+
+
+def run_upscale(args: argparse.Namespace) -> None:
+    if args.model is None:  # a packaged network would be chosen here
+        raise UsageError(NO_MODEL)
+    from earn_plugin.inference import upscale
+
+    names = ('format', 'quality', 'suffix', 'overwrite', 'tile', 'approximate', 'device', 'dtype', 'jobs')
+    upscale(args.source, args.target, network_of(args), **{name: getattr(args, name) for name in names})
+
+
+def network_of(args: argparse.Namespace):
+    """The network of a checkpoint in the form asked for; the fused one where there is one and none is asked for."""
+    from earn_plugin.convert.networks import fuse_network, read_logged
+    from earn_plugin.protocols import Fusible
+
+    found = read_logged(args.model, settings_of(args.set), args.arch)
+    fused = isinstance(type(found.network), Fusible) if args.fused is None else args.fused
+    return (fuse_network(found) if fused else found).network

@@ -1,0 +1,226 @@
+"""Pictures read from and written to PNG, JPEG, WebP and TIFF, with their EXIF data and colour profiles."""
+
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageCms, TiffImagePlugin
+
+from earn_plugin.atomic_files import atomic_path
+from earn_plugin.data.image_files import PNG_LEVEL
+from earn_plugin.data.image_headers import ORIENTATION
+
+ENDINGS = {'png': ('.png',), 'jpeg': ('.jpg', '.jpeg'), 'webp': ('.webp',), 'tiff': ('.tif', '.tiff')}
+LARGEST_SIDE = {'jpeg': 65_500, 'webp': 16_383}  # of libjpeg and libwebp
+DEEP = ('png', 'tiff')  # have 16 bits
+LARGEST_EXIF = 65_527  # bytes in a JPEG
+FULL_CHROMA = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+WIDTH, HEIGHT = 0xA002, 0xA003  # tags of the Exif IFD
+# The other tags of a file's first IFD are about the pixels of that file, or about its thumbnail.
+KEPT_TAGS = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096), EXIF_IFD, GPS_IFD}
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x.swapaxes(0, 1)[::-1],
+}  # by EXIF's orientation
+
+
+class Picture(NamedTuple):
+    """A picture, upright.
+
+    ``pixels`` is H×W×C in uint8 or uint16; C is 1 for grey, 2 for grey and alpha, 3 for RGB, 4 for RGB and alpha.
+    ``notes`` say what of the file is not kept.
+    """
+
+    pixels: np.ndarray
+    exif: Image.Exif
+    icc: bytes
+    notes: tuple[str, ...] = ()
+
+
+def format_of(path: Path) -> str | None:
+    """The format of a file by its ending; None if it has that of no picture."""
+    return next((name for name, endings in ENDINGS.items() if path.suffix.lower() in endings), None)
+
+
+def read_picture(path: Path) -> Picture:
+    """The first picture of a file, whatever its ending.
+
+    Raises:
+        ValueError: not a picture, damaged, or with other values than 8-bit and 16-bit.
+    """
+    try:
+        with Image.open(path, formats=('PNG', 'JPEG', 'MPO', 'WEBP', 'TIFF')) as image:
+            return _picture(path, image)
+    except Image.UnidentifiedImageError:
+        raise ValueError('is not a picture in PNG, JPEG, WebP or TIFF') from None
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # to which damage leads in Pillow
+        raise ValueError(f'is damaged: {error}') from error
+
+
+def _picture(path: Path, image: Image.Image) -> Picture:
+    notes = []
+    if (count := getattr(image, 'n_frames', 1)) > 1:
+        notes.append(f'only the first of its {count} pictures is used')
+    if image.mode in ('I', 'F') and ';16' not in str(image.tile[:1]):
+        raise ValueError('has 32-bit values; convert it to 8 or 16 bits')
+    is_deep = ';16' in str(image.tile[:1]) and image.mode != 'CMYK'
+    image.load()  # upright if it is a TIFF; a PNG may have EXIF data after its pixels
+    exif, icc = _exif(image), image.info.get('icc_profile') or b''
+    orientation = exif.pop(ORIENTATION, 1)
+    for tag in set(exif) - KEPT_TAGS:
+        del exif[tag]
+    if image.mode == 'CMYK':
+        image, how = _without_cmyk(image, icc)
+        notes.append(f'CMYK is converted to sRGB{how}')
+        icc = b''
+    pixels = _deep_pixels(path, image.mode) if is_deep else _pixels(image)
+    if icc and icc[16:20] != (b'GRAY' if pixels.shape[2] < 3 else b'RGB '):
+        notes.append('its ICC profile is that of another kind of picture, and not kept')
+        icc = b''
+    return Picture(UPRIGHT.get(orientation, UPRIGHT[1])(pixels), exif, icc, tuple(notes))
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    exif = Image.Exif()
+    with suppress(Exception):  # damaged EXIF data
+        exif = image.getexif()
+        for ifd in (EXIF_IFD, GPS_IFD):
+            exif.get_ifd(ifd)
+    return exif
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    has_alpha = 'transparency' in image.info or image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa')
+    mode = ('L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB') + 'A' * has_alpha
+    array = np.asarray(image if image.mode == mode else image.convert(mode))
+    return array.reshape(*array.shape[:2], -1)
+
+
+def _deep_pixels(path: Path, mode: str) -> np.ndarray:
+    """16-bit pixels, of which Pillow keeps 8 bits."""
+    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise ValueError('has 16-bit values that cv2 cannot read; save it as a PNG')
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    if mode.startswith(('I', 'L')):  # grey and alpha come as BGRA
+        return pixels[..., ::3]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _without_cmyk(image: Image.Image, icc: bytes) -> tuple[Image.Image, str]:
+    try:
+        profiles = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile('sRGB')
+        return ImageCms.profileToProfile(image, *profiles, outputMode='RGB'), ' by its ICC profile, which is not kept'
+    except (OSError, ImageCms.PyCMSError):  # none, or damaged
+        return image.convert('RGB'), ' without an ICC profile; colours are approximate'
+
+
+def on_white(picture: Picture) -> Picture:
+    """The picture without alpha, for a format that has none."""
+    if picture.pixels.shape[2] in (1, 3):
+        return picture
+    colours, alpha = picture.pixels[..., :-1], picture.pixels[..., -1:].astype(np.float64)
+    white = np.iinfo(colours.dtype).max
+    pixels = np.rint(colours * (alpha / white) + (white - alpha)).astype(colours.dtype)
+    return picture._replace(pixels=pixels, notes=(*picture.notes, 'JPEG has no alpha: shown on white'))
+
+
+def stored_channels(channels: int, kind: str, dtype: np.dtype) -> int:
+    """The channels of a picture of so many channels in a format; only PNG and TIFF in 8 bits have grey with alpha."""
+    if kind == 'webp' or (channels == 2 and dtype == np.uint16):
+        return {1: 3, 2: 4}.get(channels, channels)
+    return channels
+
+
+def colours_of(stored: np.ndarray, kind: str) -> np.ndarray:
+    """A view of pixels as ``write_picture`` takes them: the grey channel, or red, green and blue."""
+    if stored.shape[2] < 3:
+        return stored[..., :1]
+    return stored[..., :3] if kind == 'tiff' else stored[..., 2::-1]  # cv2 writes the others, from BGR
+
+
+def write_picture(path: Path, pixels: np.ndarray, picture: Picture, kind: str, quality: int) -> None:
+    """Write a picture atomically, with the EXIF data and profile of another, and little memory besides the pixels.
+
+    Args:
+        pixels: H×W×C in uint8 or uint16, with C of ``stored_channels`` in the order of ``colours_of``.
+        quality: 1 to 100, for JPEG and WebP; 100 is lossless WebP.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    height, width, channels = pixels.shape
+    icc = picture.icc if picture.icc[16:20] == (b'GRAY' if channels < 3 else b'RGB ') else b''
+    exif = picture.exif
+    for tag, side in ((WIDTH, width), (HEIGHT, height)):
+        if tag in exif.get_ifd(EXIF_IFD):
+            exif.get_ifd(EXIF_IFD)[tag] = side
+    with atomic_path(path) as temporary:
+        if kind == 'tiff':
+            _write_tiff(temporary, pixels, exif, icc)
+            return
+        content = b''
+        with suppress(Exception):  # values that EXIF cannot hold
+            content = exif.tobytes() if len(exif) else b''
+        if channels == 2:
+            settings = {'exif': content, 'icc_profile': icc, 'compress_level': PNG_LEVEL}
+            Image.fromarray(pixels).save(temporary, 'PNG', **{k: v for k, v in settings.items() if v})
+            return
+        content = content.removeprefix(b'Exif\0\0')
+        if kind == 'jpeg' and len(content) > LARGEST_EXIF:
+            content = b''
+        metadata = {cv2.IMAGE_METADATA_EXIF: content, cv2.IMAGE_METADATA_ICCP: icc}
+        metadata = {key: np.frombuffer(value, np.uint8) for key, value in metadata.items() if value}
+        flags = {
+            'png': [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL],
+            'jpeg': [cv2.IMWRITE_JPEG_QUALITY, quality, *FULL_CHROMA],
+            'webp': [cv2.IMWRITE_WEBP_QUALITY, quality + (quality == 100)],  # above 100 is lossless
+        }
+        if not cv2.imwriteWithMetadata(str(temporary), pixels, [*metadata], [*metadata.values()], flags[kind]):
+            raise OSError('cannot be written; is the disk full?')
+
+
+def _write_tiff(path: Path, pixels: np.ndarray, exif: Image.Exif, icc: bytes) -> None:
+    import tifffile  # takes 0.2 s
+
+    _, width, channels = pixels.shape
+    ifds = [tag for tag in (EXIF_IFD, GPS_IFD) if exif.get_ifd(tag)] if pixels.nbytes < 2**31 else []  # not in BigTIFF
+    texts = [(tag, 's', 0, value.encode(), True) for tag, value in exif.items() if isinstance(value, str)]
+    tifffile.imwrite(
+        path,
+        pixels[..., 0] if channels == 1 else pixels,
+        photometric='rgb' if channels > 2 else 'minisblack',
+        planarconfig=None if channels == 1 else 'contig',
+        extrasamples=['unassalpha'] if channels in (2, 4) else None,
+        compression='zlib',
+        compressionargs={'level': 1},
+        predictor=True,
+        rowsperstrip=max(1, 2**20 // (width * channels * pixels.itemsize)),
+        iccprofile=icc or None,
+        extratags=[*texts, *((tag, 'I', 1, 0, True) for tag in ifds)],
+        metadata=None,
+        software=False,
+    )
+    if not ifds:
+        return
+    with tifffile.TiffFile(path, mode='r+') as file:  # append what tifffile does not write, and point to it
+        for tag in ifds:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II' if file.byteorder == '<' else b'MM')
+            for name, value in exif.get_ifd(tag).items():
+                directory[name] = value
+            offset = file.filehandle.seek(0, 2)
+            file.filehandle.write(directory.tobytes(offset))
+            file.pages[0].tags[tag].overwrite(offset)
