@@ -1,6 +1,7 @@
 """Pictures read from and written to PNG, JPEG, WebP and TIFF, with their EXIF data and colour profiles."""
 
 import io
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +60,7 @@ def read_picture(path: Path) -> Picture:
         ValueError: not a picture, damaged, or with other values than 8-bit and 16-bit.
     """
     try:
-        with Image.open(path, formats=('PNG', 'JPEG', 'MPO', 'WEBP', 'TIFF')) as image:
+        with Image.open(path, formats=('PNG', 'JPEG', 'WEBP', 'TIFF')) as image:
             return _picture(path, image)
     except Image.UnidentifiedImageError:
         raise ValueError('is not a picture in PNG, JPEG, WebP or TIFF') from None
@@ -96,9 +97,13 @@ def _exif(image: Image.Image) -> Image.Exif:
     exif = Image.Exif()
     with suppress(Exception):  # damaged EXIF data
         exif = image.getexif()
-        for ifd in (EXIF_IFD, GPS_IFD):
-            exif.get_ifd(ifd)
+        for tag in (EXIF_IFD, GPS_IFD):
+            _ifd(exif, tag)
     return exif
+
+
+def _ifd(exif: Image.Exif, tag: int) -> dict:
+    return exif.get_ifd(tag) if tag in exif else {}  # get_ifd alone would add an empty one
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -135,7 +140,7 @@ def on_white(picture: Picture) -> Picture:
     colours, alpha = picture.pixels[..., :-1], picture.pixels[..., -1:].astype(np.float64)
     white = np.iinfo(colours.dtype).max
     pixels = np.rint(colours * (alpha / white) + (white - alpha)).astype(colours.dtype)
-    return picture._replace(pixels=pixels, notes=(*picture.notes, 'JPEG has no alpha: shown on white'))
+    return picture._replace(pixels=pixels, notes=(*picture.notes, 'transparency is shown on white: JPEG has none'))
 
 
 def stored_channels(channels: int, kind: str, dtype: np.dtype) -> int:
@@ -166,8 +171,8 @@ def write_picture(path: Path, pixels: np.ndarray, picture: Picture, kind: str, q
     icc = picture.icc if picture.icc[16:20] == (b'GRAY' if channels < 3 else b'RGB ') else b''
     exif = picture.exif
     for tag, side in ((WIDTH, width), (HEIGHT, height)):
-        if tag in exif.get_ifd(EXIF_IFD):
-            exif.get_ifd(EXIF_IFD)[tag] = side
+        if tag in (ifd := _ifd(exif, EXIF_IFD)):
+            ifd[tag] = side
     with atomic_path(path) as temporary:
         if kind == 'tiff':
             _write_tiff(temporary, pixels, exif, icc)
@@ -197,7 +202,13 @@ def _write_tiff(path: Path, pixels: np.ndarray, exif: Image.Exif, icc: bytes) ->
     import tifffile  # takes 0.2 s
 
     _, width, channels = pixels.shape
-    ifds = [tag for tag in (EXIF_IFD, GPS_IFD) if exif.get_ifd(tag)] if pixels.nbytes < 2**31 else []  # not in BigTIFF
+    ifds = {}
+    for tag in (EXIF_IFD, GPS_IFD) if pixels.nbytes < 2**31 else ():  # larger ones may be BigTIFF
+        with suppress(Exception):  # as above
+            ifd = TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II' if sys.byteorder == 'little' else b'MM')
+            ifd.update(_ifd(exif, tag))
+            if len(ifd) and ifd.tobytes():
+                ifds[tag] = ifd
     texts = [(tag, 's', 0, value.encode(), True) for tag, value in exif.items() if isinstance(value, str)]
     tifffile.imwrite(
         path,
@@ -210,17 +221,18 @@ def _write_tiff(path: Path, pixels: np.ndarray, exif: Image.Exif, icc: bytes) ->
         predictor=True,
         rowsperstrip=max(1, 2**20 // (width * channels * pixels.itemsize)),
         iccprofile=icc or None,
-        extratags=[*texts, *((tag, 'I', 1, 0, True) for tag in ifds)],
+        extratags=[*texts, *((tag - 1, 'I', 1, 0, True) for tag in ifds)],
         metadata=None,
         software=False,
     )
     if not ifds:
         return
-    with tifffile.TiffFile(path, mode='r+') as file:  # append what tifffile does not write, and point to it
-        for tag in ifds:
-            directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II' if file.byteorder == '<' else b'MM')
-            for name, value in exif.get_ifd(tag).items():
-                directory[name] = value
-            offset = file.filehandle.seek(0, 2)
-            file.filehandle.write(directory.tobytes(offset))
-            file.pages[0].tags[tag].overwrite(offset)
+    with tifffile.TiffFile(
+        path, mode='r+'
+    ) as file:  # which writes no IFDs of EXIF; their tags are those minus 1 so far
+        for number, ifd in ifds.items():
+            tag, offset = file.pages[0].tags[number - 1], file.filehandle.seek(0, 2)
+            file.filehandle.write(ifd.tobytes(offset))
+            tag.overwrite(offset)
+            file.filehandle.seek(tag.offset)
+            file.filehandle.write(number.to_bytes(2, sys.byteorder))

@@ -4,7 +4,10 @@ import errno
 import mmap
 import os
 import tempfile
+import threading
+import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -224,7 +227,7 @@ class _Job:
         if item.kind == 'jpeg':
             picture = on_white(picture)
         if picture.pixels.dtype == np.uint16 and item.kind not in DEEP:
-            picture = picture._replace(notes=(*picture.notes, f'16 bits become 8: {item.kind} has no more'))
+            picture = picture._replace(notes=(*picture.notes, f'16 bits are reduced to 8: {item.kind} has no more'))
         return picture
 
     def _enlarge(self, item: Target, picture: Picture, writers: ThreadPoolExecutor) -> Callable[[], None]:
@@ -239,9 +242,9 @@ class _Job:
         item.path.parent.mkdir(parents=True, exist_ok=True)
         result = _result_array(item.path.parent, shape, dtype)
         colours = colours_of(result, item.kind)
-        self._fill(colours, picture.pixels[..., : 1 if channels < 3 else 3], result, self.bar)
+        self._fill(colours, picture.pixels[..., : 1 if channels < 3 else 3], self.bar)
         if channels in (2, 4):
-            self._fill(result[..., -1:], picture.pixels[..., -1:], result)
+            self._fill(result[..., -1:], picture.pixels[..., -1:])
         future = writers.submit(write_picture, item.path, result, picture, item.kind, self.quality)
         return lambda: self._written(item, future)
 
@@ -250,16 +253,14 @@ class _Job:
             future.result()
             self.written += 1
 
-    def _fill(self, view: np.ndarray, pixels: np.ndarray, result: np.ndarray, bar: tqdm | None = None) -> None:
+    def _fill(self, view: np.ndarray, pixels: np.ndarray, bar: tqdm | None = None) -> None:
         """Write enlarged pixels, H×W×1 or H×W×3, to a view of the result; grey ones are the mean of what RGB gives."""
-        image = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
+        image = torch.from_numpy(pixels.astype(np.float32)).div_(np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
         for top, left, part in self.tiled.parts(image.expand(-1, self.channels, -1, -1)):
             for row in range(0, part.shape[2], ROWS):
                 rows = part[0, :, row : row + ROWS]
                 levels = _levels(rows if image.shape[1] > 1 else rows.mean(0, keepdim=True), view.dtype)
                 view[top + row : top + row + levels.shape[0], left : left + levels.shape[1]] = levels
-            if isinstance(result.base, mmap.mmap):  # give the memory back; the pages are in the file
-                result.base.madvise(mmap.MADV_DONTNEED)
             if bar is not None:
                 bar.update(part.shape[2] * part.shape[3] / 1e6)
 
@@ -279,7 +280,17 @@ def _result_array(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.n
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, size)  # on a full disk, raises an error that later would be a crash
-        return np.ndarray(shape, dtype, mmap.mmap(file.fileno(), size))
+        mapped = mmap.mmap(file.fileno(), size)
+    threading.Thread(target=_give_back, args=[weakref.ref(mapped)], daemon=True).start()
+    return np.ndarray(shape, dtype, mapped)
+
+
+def _give_back(mapping: weakref.ref[mmap.mmap]) -> None:
+    """While a mapped file exists, give back the memory of its pages, which stay in the file."""
+    while (mapped := mapping()) is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
+        del mapped
+        time.sleep(0.05)
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count: int) -> Iterator[tuple[Any, Future]]:
