@@ -35,7 +35,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path with the same ending, for a library that writes by name, renamed as by ``atomic_file``.
+    """A temporary path with the same ending, for a library that writes by name; renamed as by ``atomic_file``.
+
+    Only a power cut can undo the renaming; the content is on the disk then.
 
     Raises:
         OSError: writing failed; no partial file is left.
@@ -50,7 +52,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(temporary.parent)
 
 
 def write_file(path: Path, content: bytes) -> None:

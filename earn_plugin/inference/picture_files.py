@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from earn_plugin.atomic_files import atomic_path
-from earn_plugin.data.image_files import PNG_LEVEL
 from earn_plugin.data.image_headers import ORIENTATION
 
 ENDINGS = {'png': ('.png',), 'jpeg': ('.jpg', '.jpeg'), 'webp': ('.webp',), 'tiff': ('.tif', '.tiff')}
@@ -181,7 +180,7 @@ def write_picture(path: Path, pixels: np.ndarray, picture: Picture, kind: str, q
         with suppress(Exception):  # values that EXIF cannot hold
             content = exif.tobytes() if len(exif) else b''
         if channels == 2:
-            settings = {'exif': content, 'icc_profile': icc, 'compress_level': PNG_LEVEL}
+            settings = {'exif': content, 'icc_profile': icc}
             Image.fromarray(pixels).save(temporary, 'PNG', **{k: v for k, v in settings.items() if v})
             return
         content = content.removeprefix(b'Exif\0\0')
@@ -190,7 +189,7 @@ def write_picture(path: Path, pixels: np.ndarray, picture: Picture, kind: str, q
         metadata = {cv2.IMAGE_METADATA_EXIF: content, cv2.IMAGE_METADATA_ICCP: icc}
         metadata = {key: np.frombuffer(value, np.uint8) for key, value in metadata.items() if value}
         flags = {
-            'png': [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL],
+            'png': [],
             'jpeg': [cv2.IMWRITE_JPEG_QUALITY, quality, *FULL_CHROMA],
             'webp': [cv2.IMWRITE_WEBP_QUALITY, quality + (quality == 100)],  # above 100 is lossless
         }

@@ -172,6 +172,8 @@ class _Job:
         missing = [item for item in targets if overwrite or not item.path.exists()]
         self.existing = len(targets) - len(missing)
         sizes = {item: size for item in missing if (size := self._size(item))}
+        for folder in {item.path.parent for item in sizes}:
+            folder.mkdir(parents=True, exist_ok=True)
         if announces:
             for text in dict.fromkeys(self.tiled.describe(*size) for size in dict.fromkeys(sizes.values())):
                 print(text)
@@ -239,7 +241,6 @@ class _Job:
             raise ValueError('is in colour, but this network enlarges grey pictures only')
         dtype = picture.pixels.dtype if item.kind in DEEP else np.dtype(np.uint8)
         shape = height * self.tiled.scale, width * self.tiled.scale, stored_channels(channels, item.kind, dtype)
-        item.path.parent.mkdir(parents=True, exist_ok=True)
         result = _result_array(item.path.parent, shape, dtype)
         colours = colours_of(result, item.kind)
         self._fill(colours, picture.pixels[..., : 1 if channels < 3 else 3], self.bar)
@@ -268,9 +269,10 @@ class _Job:
 @torch.inference_mode()
 def _levels(rows: Tensor, dtype: np.dtype) -> np.ndarray:
     """C×h×w in [0, 1] → h×w×C, rounded as BasicSR rounds."""
-    if not rows.isfinite().all():
+    if not rows.sum().isfinite():
         raise ValueError('the network returns infinite values; use --dtype float32')
-    return rows.clamp(0, 1).mul(np.iinfo(dtype).max).round().permute(1, 2, 0).numpy()
+    levels = rows.clamp(0, 1).mul_(np.iinfo(dtype).max).round_().to(getattr(torch, dtype.name))
+    return levels.permute(1, 2, 0).numpy()
 
 
 def _result_array(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
