@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from earn_plugin.atomic_files import atomic_file, atomic_folder, remove_leftovers
+from earn_plugin.atomic_files import atomic_file, atomic_folder, atomic_path, remove_leftovers, remove_leftovers_of
 
 
 def names(folder: Path) -> list[str]:
@@ -83,3 +83,25 @@ def test_a_killed_process_leaves_what_is_removed(tmp_path):
     assert len(names(tmp_path)) == 1
     remove_leftovers(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_path_takes_its_name_when_its_content_is_complete(tmp_path):
+    path = tmp_path / 'folder/a.png'
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b'new')
+        assert temporary.suffix == '.png' and not path.exists()
+    assert path.read_bytes() == b'new' and names(path.parent) == ['a.png']
+    with pytest.raises(ValueError), atomic_path(path) as temporary:
+        temporary.write_bytes(b'newer')
+        raise ValueError
+    assert path.read_bytes() == b'new' and names(path.parent) == ['a.png']
+
+
+def test_only_leftovers_of_these_files_are_removed(tmp_path):
+    writing = atomic_path(tmp_path / 'a.png')
+    writing.__enter__().touch()
+    kept = ['.a.png', '.a.png.0123abcd', '.a.png.settings.png', '.b.png.0123abcd.png', 'a.png']
+    for name in kept:
+        (tmp_path / name).touch()
+    remove_leftovers_of([tmp_path / 'a.png', tmp_path / 'missing/b.png'])
+    assert names(tmp_path) == sorted(kept)

@@ -76,6 +76,39 @@ def test_basicsr_may_be_imported_first_and_an_older_torchvision_keeps_its_module
     """)
 
 
+def test_the_registry_may_be_imported_alone_and_the_rest_later():
+    run("""
+        import sys
+        import earn_plugin
+        from earn_plugin import compat
+        for _ in range(2):
+            with compat.registry_alone():
+                import earn_plugin.archs
+            assert not [name for name in sys.modules if name.startswith('basicsr')]
+        from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+        assert ARCH_REGISTRY.get('EARN') is earn_plugin.archs.EARN
+        assert 'RRDBNet' in ARCH_REGISTRY and {'SRModel', 'EARNModel'} <= set(MODEL_REGISTRY.keys())
+        import basicsr.models
+        assert basicsr.utils.registry.ARCH_REGISTRY is basicsr.archs.ARCH_REGISTRY is ARCH_REGISTRY
+        with compat.registry_alone():  # without effect by now
+            from basicsr.utils import registry
+        assert registry is sys.modules['basicsr.utils.registry']
+    """)
+
+
+def test_an_older_basicsr_is_not_imported_in_part(tmp_path):
+    (tmp_path / 'basicsr/utils').mkdir(parents=True)
+    (tmp_path / 'basicsr/__init__.py').touch()
+    (tmp_path / 'basicsr/utils/registry.py').touch()
+    run(f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from earn_plugin import compat
+        with compat.registry_alone():
+            assert 'basicsr.utils.registry' not in sys.modules
+    """)
+
+
 def test_one_lmdb_serves_two_readers_and_forked_workers(pairs):
     def client():
         return FileClient('lmdb', db_paths=[str(pairs / 'HR.lmdb')], client_keys=['gt'])
