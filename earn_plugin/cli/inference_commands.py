@@ -23,6 +23,7 @@ def add_commands(commands) -> None:
     add('source', type=Path, metavar='IN', help="a picture, a folder with its subfolders, or a pattern: 'pics/*.jpg'")
     add('target', type=Path, metavar='OUT', help='a folder; for a single picture also a file name')
     add('--model', type=Path, metavar='FILE', help='a checkpoint')
+    add('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
     add_network_arguments(upscale, form=False)
     form = 'the fused form of the network (default: where it has one)'
     add('--fused', action=argparse.BooleanOptionalAction, help=form)
@@ -57,6 +58,7 @@ def network_of(args: argparse.Namespace):
     from earn_plugin.convert.networks import fuse_network, read_logged
     from earn_plugin.protocols import Fusible
 
-    found = read_logged(args.model, settings_of(args.set), args.arch)
+    given = settings_of(args.set, {} if args.upscale is None else {'upscale': args.upscale})
+    found = read_logged(args.model, given, args.arch)
     fused = isinstance(type(found.network), Fusible) if args.fused is None else args.fused
     return (fuse_network(found) if fused else found).network

@@ -1,6 +1,9 @@
 """Pictures read from and written to PNG, JPEG, WebP and TIFF, with their EXIF data and colour profiles."""
 
+import errno
 import io
+import os
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -194,7 +197,9 @@ def write_picture(path: Path, pixels: np.ndarray, picture: Picture, kind: str, q
             'webp': [cv2.IMWRITE_WEBP_QUALITY, quality + (quality == 100)],  # above 100 is lossless
         }
         if not cv2.imwriteWithMetadata(str(temporary), pixels, [*metadata], [*metadata.values()], flags[kind]):
-            raise OSError('cannot be written; is the disk full?')
+            if shutil.disk_usage(path.parent).free < 2**20:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError('cannot be written')
 
 
 def _write_tiff(path: Path, pixels: np.ndarray, exif: Image.Exif, icc: bytes) -> None:

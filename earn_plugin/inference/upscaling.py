@@ -1,13 +1,8 @@
 """Enlarges picture files: reading, computing and writing overlap, in memory that does not grow with their number."""
 
 import errno
-import mmap
 import os
-import tempfile
-import threading
-import time
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,13 +34,13 @@ from earn_plugin.inference.picture_files import (
     stored_channels,
     write_picture,
 )
+from earn_plugin.inference.result_array import result_array
 from earn_plugin.inference.targets import Target, find_targets
 from earn_plugin.inference.tiles import TiledNetwork
 
-LARGE = 2**28  # bytes; larger results are assembled in a file
 ROWS = 256  # of a part that are rounded at a time
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-BAR = '{l_bar}{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_fmt}]'
+BAR = '{l_bar}{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_fmt}]'
 
 
 def upscale(
@@ -84,8 +79,8 @@ def upscale(
         UserError: some pictures failed, after all others are written; the message lists them with the reasons.
     """
     rank, processes = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-    if not 1 <= quality <= 100 or jobs < 1:
-        raise UsageError(f'--quality must be 1 to 100 and --jobs at least 1, got {quality} and {jobs}')
+    if not 1 <= quality <= 100 or jobs < 1 or (tile or 0) < 0:
+        raise UsageError('--quality must be 1 to 100, --jobs at least 1, and --tile at least 0')
     check_dtype(network, dtype)
     everything = find_targets(Path(source), Path(target), format, suffix)
     channels, scale = measure_scale(network)
@@ -241,7 +236,7 @@ class _Job:
             raise ValueError('is in colour, but this network enlarges grey pictures only')
         dtype = picture.pixels.dtype if item.kind in DEEP else np.dtype(np.uint8)
         shape = height * self.tiled.scale, width * self.tiled.scale, stored_channels(channels, item.kind, dtype)
-        result = _result_array(item.path.parent, shape, dtype)
+        result = result_array(item.path.parent, shape, dtype)
         colours = colours_of(result, item.kind)
         self._fill(colours, picture.pixels[..., : 1 if channels < 3 else 3], self.bar)
         if channels in (2, 4):
@@ -273,26 +268,6 @@ def _levels(rows: Tensor, dtype: np.dtype) -> np.ndarray:
         raise ValueError('the network returns infinite values; use --dtype float32')
     levels = rows.clamp(0, 1).mul_(np.iinfo(dtype).max).round_().to(getattr(torch, dtype.name))
     return levels.permute(1, 2, 0).numpy()
-
-
-def _result_array(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array for a result; a large one in a file next to it, which has no name and vanishes with the array."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    if size <= LARGE:
-        return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # on a full disk, raises an error that later would be a crash
-        mapped = mmap.mmap(file.fileno(), size)
-    threading.Thread(target=_give_back, args=[weakref.ref(mapped)], daemon=True).start()
-    return np.ndarray(shape, dtype, mapped)
-
-
-def _give_back(mapping: weakref.ref[mmap.mmap]) -> None:
-    """While a mapped file exists, give back the memory of its pages, which stay in the file."""
-    while (mapped := mapping()) is not None:
-        mapped.madvise(mmap.MADV_DONTNEED)
-        del mapped
-        time.sleep(0.05)
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count: int) -> Iterator[tuple[Any, Future]]:

@@ -1,5 +1,6 @@
 """Pictures enlarged from files to files, compared with the network applied to their pixels; failures and resuming."""
 
+import errno
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import earn_plugin
 from earn_plugin.archs.lgvan_arch import LGVAN
 from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.inference import upscale, upscaling
+from earn_plugin.inference import result_array, upscale, upscaling
 from tests.helpers.command import command, command_here, start, torchrun
 from tests.helpers.pictures import GREY, P3, Double, cmyk_profile, doubled, exif, opened, photo, save
 from tests.helpers.places import ROOT
@@ -263,7 +264,7 @@ def test_existing_results_are_skipped(capsys):
 
 
 def test_a_large_result_is_assembled_in_a_file_that_vanishes(monkeypatch):
-    monkeypatch.setattr(upscaling, 'LARGE', 100)
+    monkeypatch.setattr(result_array, 'LARGE', 100)
     names = set()
     write = upscaling.write_picture
 
@@ -274,6 +275,43 @@ def test_a_large_result_is_assembled_in_a_file_that_vanishes(monkeypatch):
     monkeypatch.setattr(upscaling, 'write_picture', watch)
     np.testing.assert_array_equal(enlarge(photo(40, 50), 'a.png'), doubled(photo(40, 50)))
     assert names == set()  # a kill leaves nothing
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif'])
+def test_pictures_may_be_of_any_size(monkeypatch, name):
+    save(Path('in', name), photo())
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, 'MAX_IMAGE_PIXELS', 20)
+        upscale('in', 'out', Double())
+        assert Image.MAX_IMAGE_PIXELS == 20
+    np.testing.assert_array_equal(opened(Path('out', name)), doubled(photo()))
+
+
+def test_metadata_that_a_jpeg_cannot_hold_is_left_out():
+    tags = Image.Exif()
+    tags[0x8769] = {0x9286: bytes(70_000)}
+    save(Path('in/a.png'), photo(), exif=tags.tobytes())
+    upscale('in', 'out', Double(), format='jpeg')
+    assert info(Path('out/a.jpg'))['jfif'] and 'exif' not in info(Path('out/a.jpg'))
+
+
+def test_a_full_disk_ends_the_command_at_once(monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, 'No space left on device', 'a.png')
+
+    monkeypatch.setattr(upscaling, 'write_picture', fail)
+    for index in range(9):
+        save(Path(f'in/{index}.png'), photo())
+    with pytest.raises(OSError, match='No space left'):
+        upscale('in', 'out', Double())
+
+
+def test_each_process_has_its_gpu(monkeypatch):
+    monkeypatch.setattr(upscaling, 'find_device', lambda name: torch.device(name or 'cuda'))
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('LOCAL_RANK', '3')
+    names = (None, 'cuda', 'cuda:0', 'cpu')
+    assert [str(upscaling.device_of_process(name)) for name in names] == ['cuda:1', 'cuda:1', 'cuda:0', 'cpu']
 
 
 def test_a_result_too_large_for_its_format_is_refused_before_computing():
@@ -348,7 +386,7 @@ assert main(['upscale', 'in', 'msr', '--model', 'msr.pth', *arguments]) == 0
 
 
 def test_an_interrupt_leaves_complete_files_alone(monkeypatch):
-    monkeypatch.setattr(upscaling, 'LARGE', 100)
+    monkeypatch.setattr(result_array, 'LARGE', 100)
     for index in range(6):
         save(Path(f'in/{index}.png'), photo(9 + index, 14))
 
