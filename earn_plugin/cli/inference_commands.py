@@ -40,7 +40,7 @@ def add_commands(commands) -> None:
     add('--approximate', action='store_true', help='allow tiles whose result differs from that of the whole picture')
     add('--device', help='cpu, cuda, cuda:1, … (default: cuda if available)')
     add('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='to compute with')
-    add('--jobs', type=int, default=2, metavar='N', help='threads that read, and as many that write; default 2')
+    add('--jobs', type=int, default=4, metavar='N', help='threads that read, and as many that write; default 4')
     upscale.set_defaults(run=run_upscale)
 
 

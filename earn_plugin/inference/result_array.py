@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-LARGE = 2**28  # bytes; larger results are in a file
+LARGE = 2**26  # bytes; larger results are in a file
 
 
 def result_array(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -56,7 +56,7 @@ def upscale(
     approximate: bool = False,
     device: str | None = None,
     dtype: str = 'float32',
-    jobs: int = 2,
+    jobs: int = 4,
 ) -> int:
     """Enlarge pictures, in files of PNG, JPEG, WebP and TIFF.
 
