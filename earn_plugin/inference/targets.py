@@ -67,9 +67,12 @@ def find_targets(source: Path, target: Path, kind: str | None = None, suffix: st
 
 
 def _pictures_below(folder: Path, target: Path) -> Iterator[Path]:
-    """The files of a folder tree with the ending of a picture, without hidden ones and without those in the target."""
-    seen = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
+    """The files of a folder tree with the ending of a picture, without hidden ones and without those in the target.
+
+    Folders that cannot be read are among them, so that they are reported as pictures that cannot.
+    """
+    seen, errors = set(), []
+    for where, folders, names in os.walk(folder, onerror=errors.append, followlinks=True):
         here = Path(where)
         real = here.resolve()
         if real in seen or (here != folder and real == target.resolve()):
@@ -78,6 +81,7 @@ def _pictures_below(folder: Path, target: Path) -> Iterator[Path]:
         seen.add(real)  # links may lead in a circle
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
         yield from (here / name for name in names if not name.startswith('.') and format_of(here / name))
+    yield from (Path(error.filename) for error in errors)
 
 
 def _parts_before_pattern(pattern: Path) -> Iterator[str]:

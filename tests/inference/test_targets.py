@@ -1,5 +1,6 @@
 """Where results go: folders, patterns and single pictures, name clashes, results next to or below the pictures."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_links_are_followed_but_not_in_circles():
     Path('in/linked').symlink_to('../elsewhere')
     Path('in/circle').symlink_to('.')
     assert list(found('in', 'out')) == ['in/a.png', 'in/linked/b.png']
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root reads every folder')
+def test_a_folder_that_cannot_be_read_is_not_skipped_silently():
+    create('in/a.png', 'in/sub/b.png')
+    Path('in/sub').chmod(0)
+    try:
+        assert list(found('in', 'out')) == ['in/a.png', 'in/sub']
+    finally:
+        Path('in/sub').chmod(0o700)
 
 
 @pytest.mark.parametrize('source', ['in', 'in/**/*.png', 'in/**/*'])
