@@ -25,7 +25,7 @@ setup(
         'fvcore',  # one of the two counters of NTIRE
         'lmdb',
         'numpy',
-        'opencv-python',
+        'opencv-python>=4.12',
         'Pillow',
         'pyyaml',
         'safetensors',

@@ -37,7 +37,9 @@ def add_commands(commands) -> None:
         metavar='N',
         help='side of the tiles in pixels; 0 for the whole picture (default: by memory)',
     )
-    add('--approximate', action='store_true', help='allow tiles whose result differs from that of the whole picture')
+    add('--approximate', action='store_true', help='faster tiles, whose result differs from that of the whole picture')
+    ensemble = 'mean of the results for the 8 flips and transpositions of a picture'
+    add('--self-ensemble', action='store_true', help=ensemble)
     add('--device', help='cpu, cuda, cuda:1, … (default: cuda if available)')
     add('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='to compute with')
     add('--jobs', type=int, default=4, metavar='N', help='threads that read, and as many that write; default 4')
@@ -49,7 +51,18 @@ def run_upscale(args: argparse.Namespace) -> None:
         raise UsageError(NO_MODEL)
     from earn_plugin.inference import upscale
 
-    names = ('format', 'quality', 'suffix', 'overwrite', 'tile', 'approximate', 'device', 'dtype', 'jobs')
+    names = (
+        'format',
+        'quality',
+        'suffix',
+        'overwrite',
+        'tile',
+        'approximate',
+        'self_ensemble',
+        'device',
+        'dtype',
+        'jobs',
+    )
     upscale(args.source, args.target, network_of(args), **{name: getattr(args, name) for name in names})
 
 

@@ -60,13 +60,15 @@ class TiledNetwork:
         self.network, self.scale, self.channels = network.to(device, dtype), scale, channels
         self.tile, self.approximate = tile, approximate
         self.device, self.dtype = torch.device(device), dtype
+        self._difference: float | None = None  # on the first image
 
     def describe(self, image: Tensor) -> str:
         """What ``parts`` does with an image: 'whole image', 'exact (overlap 84)', …"""
         plan = self.plan(*image.shape[2:])
         if plan.way == 'approximate':
-            difference = self._difference_on_probe(image)
-            return f'approximate (overlap {plan.overlap}): largest difference {difference:.2g}/255 on a probe'
+            if self._difference is None:
+                self._difference = self._difference_on_probe(image)
+            return f'approximate (overlap {plan.overlap}): largest difference {self._difference:.2g}/255 on a probe'
         exact = f'exact (overlap {plan.overlap})'
         return {'whole': 'whole image', 'exact': exact, 'parts': 'exact (global statistics first)'}[plan.way]
 

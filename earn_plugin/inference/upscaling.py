@@ -35,6 +35,7 @@ from earn_plugin.inference.picture_files import (
     write_picture,
 )
 from earn_plugin.inference.result_array import result_array
+from earn_plugin.inference.self_ensemble import EnsembledNetwork
 from earn_plugin.inference.targets import Target, find_targets
 from earn_plugin.inference.tiles import TiledNetwork
 
@@ -54,6 +55,7 @@ def upscale(
     overwrite: bool = False,
     tile: int | None = None,
     approximate: bool = False,
+    self_ensemble: bool = False,
     device: str | None = None,
     dtype: str = 'float32',
     jobs: int = 4,
@@ -68,6 +70,7 @@ def upscale(
         quality: 1 to 100, of JPEG and WebP.
         overwrite: also those whose result exists.
         tile, approximate: see ``TiledNetwork``.
+        self_ensemble: the mean of the results for the 8 flips and transpositions, see ``EnsembledNetwork``.
         device, dtype: what the network computes with; None for the GPU where there is one.
         jobs: threads that read, and as many that write.
 
@@ -85,7 +88,8 @@ def upscale(
     everything = find_targets(Path(source), Path(target), format, suffix)
     channels, scale = measure_scale(network)
     settings = {'device': device_of_process(device), 'dtype': DTYPES[dtype]}
-    tiled = TiledNetwork(network, scale, tile=tile, approximate=approximate, **settings)
+    tiled = TiledNetwork(network, scale, channels=channels, tile=tile, approximate=approximate, **settings)
+    tiled = EnsembledNetwork(tiled) if self_ensemble else tiled
     with _any_size_and_quiet():
         job = _Job(tiled, channels, quality, jobs)
         job.run(everything[rank::processes], overwrite, announces=rank == 0)
@@ -157,21 +161,20 @@ def _wait_for_others(processes: int) -> None:
 
 
 class _Job:
-    def __init__(self, tiled: TiledNetwork, channels: int, quality: int, jobs: int):
+    def __init__(self, tiled: TiledNetwork | EnsembledNetwork, channels: int, quality: int, jobs: int):
         self.tiled, self.channels, self.quality, self.jobs = tiled, channels, quality, jobs
         self.failures: dict[Path, str] = {}
+        self.said: set[str] = set()
         self.written = self.existing = 0
 
     def run(self, targets: list[Target], overwrite: bool, announces: bool) -> None:
+        self.announces = announces
         remove_leftovers_of(item.path for item in targets)
         missing = [item for item in targets if overwrite or not item.path.exists()]
         self.existing = len(targets) - len(missing)
         sizes = {item: size for item in missing if (size := self._size(item))}
         for folder in {item.path.parent for item in sizes}:
             folder.mkdir(parents=True, exist_ok=True)
-        if announces:
-            for text in dict.fromkeys(self.tiled.describe(*size) for size in dict.fromkeys(sizes.values())):
-                print(text)
         megapixels = sum(height * width for height, width in sizes.values()) * self.tiled.scale**2 / 1e6
         with (
             tqdm(total=megapixels, unit='MP', bar_format=BAR, disable=None if announces else True) as self.bar,
@@ -252,10 +255,14 @@ class _Job:
     def _fill(self, view: np.ndarray, pixels: np.ndarray, bar: tqdm | None = None) -> None:
         """Write enlarged pixels, H×W×1 or H×W×3, to a view of the result; grey ones are the mean of what RGB gives."""
         image = torch.from_numpy(pixels.astype(np.float32)).div_(np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
-        for top, left, part in self.tiled.parts(image.expand(-1, self.channels, -1, -1)):
+        image = image.expand(-1, self.channels, -1, -1)
+        if self.announces and (text := self.tiled.describe(image)) not in self.said:
+            self.said.add(text)
+            tqdm.write(text)
+        for top, left, part in self.tiled.parts(image):
             for row in range(0, part.shape[2], ROWS):
                 rows = part[0, :, row : row + ROWS]
-                levels = _levels(rows if image.shape[1] > 1 else rows.mean(0, keepdim=True), view.dtype)
+                levels = _levels(rows if pixels.shape[2] > 1 else rows.mean(0, keepdim=True), view.dtype)
                 view[top + row : top + row + levels.shape[0], left : left + levels.shape[1]] = levels
             if bar is not None:
                 bar.update(part.shape[2] * part.shape[3] / 1e6)
