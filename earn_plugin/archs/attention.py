@@ -136,6 +136,8 @@ CHUNK = {'cpu': 2**20, 'other': 2**26}
 def attention_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The same with the softmax over the queries of each key, N×L×C each → N×L×C, in chunks of keys."""
     number, length, _ = query.shape
+    if not isinstance(length, int) and not torch.jit.is_tracing():  # an export would fix the number of chunks
+        return weighted_by_queries(query, key, value)
     chunk = max(1, CHUNK['cpu' if query.device.type == 'cpu' else 'other'] // (number * length))
     out = torch.zeros_like(value)
     for start in range(0, length, chunk):
@@ -163,9 +165,8 @@ def attend_windows(query: Tensor, key: Tensor, value: Tensor, position: Tensor) 
     """
     weights = F.conv2d(query, position.flatten(1).t()[:, :, None, None])  # q·position
     shifts = window_shifts(position.shape[1], *query.shape[2:])
-    for n, (rows, cols) in enumerate(shifts):
-        weights[:, n] += (query * key[..., rows, cols]).sum(1)
-    weights = weights.softmax(1)
+    products = torch.stack([(query * key[..., rows, cols]).sum(1) for rows, cols in shifts], 1)
+    weights = (weights + products).softmax(1)
     out = torch.zeros_like(query)
     for n, (rows, cols) in enumerate(shifts):
         out.addcmul_(weights[:, n : n + 1], value[..., rows, cols])
