@@ -35,7 +35,11 @@ setup(
         'torchvision',
         'tqdm',
     ],
-    extras_require={'dev': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff']},
+    extras_require={
+        'export': ['onnx', 'onnxruntime', 'onnxscript'],
+        'spandrel': ['spandrel'],
+        'dev': ['earn_plugin[export,spandrel]', 'hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
+    },
     entry_points={'console_scripts': ['basicsr = earn_plugin.cli:main']},
     classifiers=[
         'Programming Language :: Python :: 3.10',

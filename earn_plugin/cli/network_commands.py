@@ -1,4 +1,4 @@
-"""basicsr convert | complexity | benchmark | list | doctor: networks, their checkpoints and the machine."""
+"""basicsr convert | export | complexity | benchmark | list | doctor: networks, their checkpoints and the machine."""
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,16 @@ def add_commands(commands) -> None:
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose parameter names to write')
     convert.add_argument('--fused', action='store_true', help='write the fused form: the same function, faster')
     convert.set_defaults(run=run_convert)
+
+    export = commands.add_parser('export', help='write a network as an ONNX file, compared with torch')
+    export.add_argument('source', type=Path, metavar='IN', help='a checkpoint, as `convert` takes it')
+    export.add_argument('target', type=Path, metavar='OUT', help='an .onnx file')
+    export.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
+    export.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
+    add_import_arguments(export)
+    add_set(export, 'other arguments of the network')
+    export.add_argument('--half', action='store_true', help='float16; refused where it changes results visibly')
+    export.set_defaults(run=run_onnx_export)
 
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
     complexity.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
@@ -109,9 +119,19 @@ def settings_of(entries: list[str], given: dict | None = None) -> dict:
 def run_convert(args: argparse.Namespace) -> None:
     from earn_plugin.convert import convert
 
-    given = settings_of(args.set, {} if args.upscale is None else {'upscale': args.upscale})
     settings = {'arch': args.arch, 'to_authors': args.to == 'authors', 'fused': args.fused}
-    print(convert(args.source, args.target, given, **settings))
+    print(convert(args.source, args.target, given_arguments(args), **settings))
+
+
+def run_onnx_export(args: argparse.Namespace) -> None:
+    from earn_plugin.inference.onnx_export import export_onnx
+
+    print(export_onnx(args.source, args.target, given_arguments(args), arch=args.arch, half=args.half))
+
+
+def given_arguments(args: argparse.Namespace) -> dict:
+    """The network's arguments from --upscale and --set."""
+    return settings_of(args.set, {} if args.upscale is None else {'upscale': args.upscale})
 
 
 def run_complexity(args: argparse.Namespace) -> None:

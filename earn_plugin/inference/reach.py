@@ -39,7 +39,7 @@ def measure_reach(network: nn.Module, channels: int, scale: int, length: int = 5
 
 @torch.inference_mode()
 def _along(network, channels, scale, length, across, upright: bool) -> Reach | None:
-    parameter = next(network.parameters())
+    parameter = next(network.parameters(), torch.empty(0))  # an ONNX file's network has none
 
     def run(strip: Tensor) -> Tensor:
         """channels × across × any length → the result in the same direction."""

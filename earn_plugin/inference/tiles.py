@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from earn_plugin.inference.onnx_network import OnnxNetwork
 from earn_plugin.inference.parts import PartRunner, Result
 from earn_plugin.inference.reach import Reach, measure_reach
 from earn_plugin.measure.memory import available_bytes, peak_bytes
@@ -164,6 +165,8 @@ class TiledNetwork:
     @torch.inference_mode()
     def _pixel_bytes(self) -> float:
         """Bytes that the network takes at most, for each pixel of a small image."""
+        if isinstance(self.network, OnnxNetwork):  # torch does not see what onnxruntime takes
+            return self.network.pixel_bytes
         probe = torch.zeros(1, self.channels, PROBE, PROBE, device=self.device, dtype=self.dtype)
         return peak_bytes(lambda: self.network(probe)) / PROBE**2
 
