@@ -17,7 +17,7 @@ LAYERS = [  # from the ground up; a module imports from its own folder and from 
     {'models', 'data', 'doctor'},
     {'metrics', 'prepare', 'convert'},
     {'options', 'measure'},
-    {'inference'},
+    {'inference', 'spandrel'},
     {'training', 'ntire', 'catalogue'},
     {'cli'},
     {'__main__'},
