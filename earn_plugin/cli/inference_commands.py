@@ -22,7 +22,7 @@ def add_commands(commands) -> None:
     add = upscale.add_argument
     add('source', type=Path, metavar='IN', help="a picture, a folder with its subfolders, or a pattern: 'pics/*.jpg'")
     add('target', type=Path, metavar='OUT', help='a folder; for a single picture also a file name')
-    add('--model', type=Path, metavar='FILE', help='a checkpoint')
+    add('--model', type=Path, metavar='FILE', help='a checkpoint, or an .onnx file')
     add('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
     add_network_arguments(upscale, form=False)
     form = 'the fused form of the network (default: where it has one)'
@@ -72,6 +72,12 @@ def network_of(args: argparse.Namespace):
     from earn_plugin.protocols import Fusible
 
     given = settings_of(args.set, {} if args.upscale is None else {'upscale': args.upscale})
+    if args.model.suffix == '.onnx':
+        if given or args.arch or args.fused is not None:
+            raise UsageError(f'{args.model} is an ONNX file: --arch, --set, --upscale and --fused go with checkpoints')
+        from earn_plugin.inference.onnx_network import load_onnx
+
+        return load_onnx(args.model)
     found = read_logged(args.model, given, args.arch)
     fused = isinstance(type(found.network), Fusible) if args.fused is None else args.fused
     return (fuse_network(found) if fused else found).network

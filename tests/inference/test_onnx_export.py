@@ -4,14 +4,16 @@ import copy
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
+from PIL import Image
 from torch import nn
 
 from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.errors import UsageError, UserError
-from tests.helpers.command import command
+from tests.helpers.command import command, command_here
 
 pytest.importorskip('onnxruntime', reason='the packages of the extra "export" are not installed')
 pytest.importorskip('onnxscript', reason='the packages of the extra "export" are not installed')
@@ -70,6 +72,20 @@ def test_the_command_writes_the_fused_form_and_where_it_is_from(lgvan):
     assert written.metadata['checkpoint_sha256'] == hashlib.sha256((folder / 'in.pth').read_bytes()).hexdigest()
     assert written.metadata['arch'] == 'LGVAN' and '"fused": true' in written.metadata['arguments']
     assert written.metadata['command'] == 'basicsr export in.pth out.onnx'
+
+
+def test_upscale_enlarges_pictures_with_the_file(lgvan, tmp_path, capsys):
+    folder, _ = lgvan
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    for name, picture in (('colours.png', pixels), ('grey.png', pixels[..., 0])):
+        Image.fromarray(picture).save(tmp_path / name)
+        for model in ('in.pth', 'out.onnx'):
+            command_here('upscale', tmp_path / name, tmp_path / model, '--model', folder / model, capsys=capsys)
+        results = [np.array(Image.open(tmp_path / model / name)).astype(int) for model in ('in.pth', 'out.onnx')]
+        assert results[0].shape[:2] == (27, 42)
+        assert np.abs(results[0] - results[1]).max() <= 1  # at most the rounding
+    wrong = ('--model', folder / 'out.onnx', '--upscale', '3')
+    assert 'ONNX' in command_here('upscale', tmp_path / 'grey.png', tmp_path / 'x', *wrong, capsys=capsys, expect=2)
 
 
 @pytest.mark.parametrize(
