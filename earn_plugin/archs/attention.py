@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from earn_plugin.archs.arguments import check_multiple
-from earn_plugin.archs.blocks import Bottleneck
+from earn_plugin.archs.blocks import Bottleneck, is_traced
 
 
 def channel_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,7 +258,7 @@ class LocalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         # with gradients all is kept, so bands save no memory; a trace or an export would fix their number
-        if torch.is_grad_enabled() or torch.jit.is_tracing() or not isinstance(h, int):
+        if torch.is_grad_enabled() or is_traced() or not isinstance(h, int):
             return self._band(x, 0, h)
         values = self.band_values['cpu' if x.device.type == 'cpu' else 'other']
         rows = max(8, values // (n * c * w) // 8 * 8)  # softmax takes 8 values at a time, and rounds a rest differently

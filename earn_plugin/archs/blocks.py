@@ -1,9 +1,52 @@
-"""The blocks that the networks share: mean shift, residual blocks, bottleneck, upsampler."""
+"""What the networks share: bands of rows, mean shift, residual blocks, bottleneck, upsampler."""
 
 import torch
 from torch import Tensor, nn
 
 from earn_plugin.archs.arguments import check_counts, check_multiple
+
+# Of the widest map of a band; the fastest of several on a processor with 32 MiB of cache. All maps of a band then have
+# more than the 20,480 values below which torch takes convs that round differently.
+BAND_BYTES = 2**23
+
+
+def is_traced() -> bool:
+    """Whether a trace or an export records the operators, so that loops over parts of the image would fix its size."""
+    is_exporting = getattr(getattr(torch, 'compiler', None), 'is_exporting', bool)  # which torch 1.13 lacks
+    return torch.jit.is_tracing() or is_exporting()
+
+
+def in_bands(function, *maps: Tensor, reach: int, width: int, upscale: int = 1) -> Tensor:
+    """function(*maps), where maps are N×C×H×W each and the result N×C'×sH×sW, computed in bands of rows on a CPU.
+
+    The maps between the function's layers then stay in the processor's cache. Bands overlap by the layers' receptive
+    field, so the result is the same. With gradients enabled, in a trace or an export, and on other devices the image is
+    processed at once.
+
+    Args:
+        reach: rows above and below a pixel of the maps that its result depends on.
+        width: channels of the widest map between the layers, for each pixel of the maps.
+        upscale: s.
+    """
+    x = maps[0]
+    if x.device.type != 'cpu' or torch.is_grad_enabled() or is_traced():
+        return function(*maps)
+    n, _, h, w = x.shape
+    count = -(-h // max(8 * reach, BAND_BYTES // (n * w * width * x.element_size())))
+    if count == 1:
+        return function(*maps)
+    rows = -(-h // count)  # bands of about the same height
+    out = None
+    for top in range(0, h, rows):
+        start = max(0, top - reach)
+        band = function(*(part[:, :, start : top + rows + reach] for part in maps))
+        if out is None:
+            size = (n, band.shape[1], h * upscale, w * upscale)
+            out = torch.empty(size, dtype=band.dtype, memory_format=torch.channels_last)
+        height = min(rows, h - top) * upscale
+        above = (top - start) * upscale
+        out[:, :, top * upscale : top * upscale + height] = band[:, :, above : above + height]
+    return out
 
 
 def spatial_mean(x: Tensor) -> Tensor:
@@ -11,9 +54,12 @@ def spatial_mean(x: Tensor) -> Tensor:
 
     In inference it is summed in float64, so that it does not depend on the parts in which an image is processed.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_exporting() or x.device.type not in ('cpu', 'cuda'):
+    if torch.is_grad_enabled() or is_traced() or x.device.type not in ('cpu', 'cuda'):
         return x.mean((2, 3))
-    return (x.sum((2, 3), dtype=torch.float64) / x.shape[2:].numel()).to(x.dtype)
+    n, c, h, w = x.shape
+    rows = h if x.is_cuda else max(1, 2**17 // (n * c * w))  # whose copy in float64 stays in the cache
+    total = sum(part.sum((2, 3), dtype=torch.float64) for part in x.split(rows, 2))
+    return (total / (h * w)).to(x.dtype)
 
 
 class MeanShift(nn.Module):

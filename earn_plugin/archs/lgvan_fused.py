@@ -8,36 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class Bands(nn.Sequential):
-    """Layers in sequence, N×C×H×W → N×C'×sH×sW, which process the image in bands of rows on a CPU.
-
-    The maps between the layers then stay in the processor's cache. Bands overlap by the layers' receptive field, so the
-    result is the same. With gradients enabled, in a trace and on other devices the image is processed at once.
-
-    Args:
-        reach: rows above and below a pixel that its result depends on.
-        width: channels of the widest map between the layers.
-        upscale: s.
-    """
-
-    band_bytes = 2**23  # of the widest map; the fastest of several on a processor with 32 MiB of cache
-
-    def __init__(self, *layers: nn.Module, reach: int, width: int, upscale: int = 1):
-        super().__init__(*layers)
-        self.reach, self.width, self.upscale = reach, width, upscale
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != 'cpu' or torch.is_grad_enabled() or torch.jit.is_tracing():
-            return super().forward(x)
-        n, _, h, w = x.shape
-        rows = max(8 * self.reach, self.band_bytes // (n * w * self.width * x.element_size()))
-        bands = []
-        for top in range(0, h, rows):
-            start = max(0, top - self.reach)
-            band = super().forward(x[:, :, start : top + rows + self.reach])
-            bands.append(band[:, :, (top - start) * self.upscale : (top - start + rows) * self.upscale])
-        return bands[0] if len(bands) == 1 else torch.cat(bands, 2)
+from earn_plugin.archs.blocks import in_bands, is_traced
 
 
 class FusedStrips(nn.Module):
@@ -63,9 +34,16 @@ class FusedStrips(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out, last = self.inner(x), x.shape[3] - 1
-        for column in {column for column in (1, last - 1) if 0 < column < last}:
-            out[..., column : column + 1] = self.near(x[..., column - 1 : column + 2])
-        for column in {0, last}:
+        if is_traced():  # without a choice that depends on the width
+            near = F.conv2d(x, self.near.weight, self.near.bias, padding=1, groups=self.near.groups)
+            column = torch.arange(last + 1, device=x.device)
+            from_border = torch.minimum(column, last - column)
+            out = torch.where(from_border == 1, near, out)
+            return torch.where(from_border == 0, x + self.border_bias[:, :, None], out)
+        for column in (1, last - 1):
+            if 0 < column < last:
+                out[..., column : column + 1] = self.near(x[..., column - 1 : column + 2])
+        for column in (0, last):
             out[..., column] = x[..., column] + self.border_bias
         return out
 
@@ -94,9 +72,10 @@ class FusedGatedAttention(nn.Module):
         fill_scaled(self.proj_out, trained.proj_out, trained.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        u = F.gelu(self.proj_in(plain_norm(x)))
+        u = gelu(self.proj_in(plain_norm(x)))
         v = self.gate_in(u)
-        return self.proj_out(u * self.gate_out(self.wide(self.local(v)) + self.strips(v))) + x
+        mask = self.gate_out(self.wide(self.local(v)).add_(self.strips(v)))
+        return self.proj_out(mask.mul_(u)).add_(x)
 
 
 class FusedLEFN(nn.Module):
@@ -118,21 +97,24 @@ class FusedLEFN(nn.Module):
         fill_scaled(self.reduce, trained.reduce, trained.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.reduce(F.gelu(self.depthwise(self.expand(plain_norm(x))))) + x
+        return self.reduce(gelu(self.depthwise(self.expand(plain_norm(x))))).add_(x)
 
 
-class FusedLGAB(Bands):
+class FusedLGAB(nn.Sequential):
     """Attention, then feed-forward. Keeps N×C×H×W."""
 
     def __init__(self, num_feat: int):
-        super().__init__(FusedGatedAttention(num_feat), FusedLEFN(num_feat), reach=9, width=2 * num_feat)
+        super().__init__(FusedGatedAttention(num_feat), FusedLEFN(num_feat))
 
     def take(self, trained: nn.Sequential) -> None:
         self[0].take(trained[0])
         self[1].take(trained[1])
 
+    def forward(self, x: Tensor) -> Tensor:
+        return in_bands(super().forward, x, reach=9, width=2 * x.shape[1])
 
-class FusedUpsampler(Bands):
+
+class FusedUpsampler(nn.Sequential):
     """One 1×1 conv and one PixelShuffle for all steps of the upsampler, LeakyReLU, the last conv."""
 
     def __init__(self, num_feat: int, num_out_ch: int, upscale: int):
@@ -141,9 +123,6 @@ class FusedUpsampler(Bands):
             nn.LeakyReLU(0.2, inplace=True),  # commutes with the shuffle
             nn.PixelShuffle(upscale),
             nn.Conv2d(num_feat, num_out_ch, 3, 1, 1),
-            reach=1,
-            width=num_feat * upscale**2,
-            upscale=upscale,
         )
 
     def take(self, upsample: nn.Sequential, conv_last: nn.Conv2d) -> None:
@@ -156,10 +135,23 @@ class FusedUpsampler(Bands):
         fill(self[0], weight[:, :-1], weight[:, -1])
         self[3].load_state_dict(conv_last.state_dict())
 
+    def forward(self, x: Tensor) -> Tensor:
+        return in_bands(super().forward, x, reach=1, width=self[0].out_channels, upscale=self[2].upscale_factor)
+
 
 def plain_norm(x: Tensor) -> Tensor:
-    """Layer norm over the channels of each pixel, without weights."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=1e-6).permute(0, 3, 1, 2)
+    """Layer norm over the channels of each pixel, without weights; in parts, as torch's is slow for so few channels."""
+    if x.element_size() == 2:  # sums need float32
+        return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=1e-6).permute(0, 3, 1, 2)
+    centred = x - x.mean(1, keepdim=True)
+    variance = torch.linalg.vector_norm(centred, dim=1, keepdim=True).square() / x.shape[1]
+    return centred * (variance + 1e-6).rsqrt()
+
+
+def gelu(x: Tensor) -> Tensor:
+    if x.element_size() == 2:  # twice as fast in memory that torch sees as contiguous
+        return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return F.gelu(x)
 
 
 def product(strip: nn.Module) -> Tensor:

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
+from earn_plugin.archs import blocks
 from earn_plugin.archs.lgvan_arch import LGVAN
-from earn_plugin.archs.lgvan_fused import Bands
 from tests.archs.test_lgvan_arch import conv_costs
 from tests.benchmarks.lgvan_as_published import as_published, fill
 
@@ -58,23 +58,34 @@ def test_in_float32_it_is_as_exact_as_the_authors_form():
 def test_bands_do_not_change_the_result(monkeypatch):
     network = trained(upscale=3).double()
     x = torch.rand(2, 3, 200, 6, dtype=torch.float64)
-    monkeypatch.setattr(Bands, 'band_bytes', 1)
+    monkeypatch.setattr(blocks, 'BAND_BYTES', 1)
     heights = []
     fused = network.fuse()
     fused.body[0][0].register_forward_pre_hook(lambda module, given: heights.append(given[0].shape[2]))
     assert error(fused(x), as_published(network, x)) < 1e-13
-    assert heights == [72 + 9, 9 + 72 + 9, 9 + 56]
+    assert heights == [67 + 9, 9 + 67 + 9, 9 + 66]
 
 
 @pytest.mark.filterwarnings('ignore:.torch.jit:DeprecationWarning', 'ignore::torch.jit.TracerWarning')
 def test_a_trace_has_no_bands_and_works_for_other_sizes(monkeypatch):
-    monkeypatch.setattr(Bands, 'band_bytes', 1)
+    monkeypatch.setattr(blocks, 'BAND_BYTES', 1)
     fused = trained().fuse()
     traced = torch.jit.trace(fused, torch.rand(1, 3, 90, 7), check_trace=False)
     convs = [node for node in traced.inlined_graph.nodes() if node.kind() == 'aten::_convolution']
-    assert len(convs) == 2 * (4 + 2 + 3 + 3) + 4
-    x = torch.rand(1, 3, 11, 20)
-    assert error(traced(x), fused(x)) < 1e-6
+    assert len(convs) == 2 * (4 + 2 + 2 + 3) + 4
+    for size in [(1, 1), (2, 2), (5, 3), (1, 4), (11, 20)]:
+        x = torch.rand(1, 3, *size)
+        assert error(traced(x), fused(x)) < 1e-6
+
+
+def test_an_export_has_no_bands_and_works_for_other_sizes(monkeypatch):
+    monkeypatch.setattr(blocks, 'BAND_BYTES', 1)
+    fused, any_size = trained(upscale=3).double().fuse(), torch.export.Dim.DYNAMIC
+    x = torch.rand(2, 3, 90, 7, dtype=torch.float64)
+    exported = torch.export.export(fused, (x,), dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},)).module()
+    for size in [(1, 1), (2, 2), (5, 3), (1, 4), (99, 20)]:
+        x = torch.rand(1, 3, *size, dtype=torch.float64)
+        assert error(exported(x), fused(x)) < 1e-12, size
 
 
 def test_any_memory_format_works():
