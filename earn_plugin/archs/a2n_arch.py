@@ -1,5 +1,6 @@
 """A2N: "Attention in Attention Network for Image Super-Resolution" (Chen, Gu, Zhang)."""
 
+import copy
 from collections.abc import Iterator
 from functools import partial
 
@@ -8,8 +9,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from earn_plugin.archs.a2n_fused import FusedBranches, FusedUpsampleBlock, channels_last
 from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
-from earn_plugin.archs.blocks import spatial_mean
+from earn_plugin.archs.blocks import in_bands, spatial_mean
 
 FIXED_WEIGHTS = {'attention': (1.0, 0.0), 'non_attention': (0.0, 1.0), 'equal': (0.5, 0.5)}
 
@@ -45,17 +47,30 @@ class DynamicAttention(nn.Sequential):
 class AttentionInAttentionBlock(nn.Module):
     """A2B, section 3.2: an attention and a non-attention branch, weighted for each image. Keeps N×C×H×W."""
 
-    def __init__(self, num_feat: int, kernel_size: int, branch_weights: str):
+    def __init__(self, num_feat: int, kernel_size: int, branch_weights: str, fused: bool = False):
         super().__init__()
         self.conv_first = nn.Conv2d(num_feat, num_feat, 1, bias=False)
-        self.attention = AttentionBranch(num_feat)
-        self.non_attention = nn.Conv2d(num_feat, num_feat, kernel_size, 1, kernel_size // 2, bias=False)
-        self.conv_last = nn.Conv2d(num_feat, num_feat, 1, bias=False)
+        self.fused = fused
+        if fused:
+            self.branches = FusedBranches(num_feat, kernel_size)
+        else:
+            self.attention = AttentionBranch(num_feat)
+            self.non_attention = nn.Conv2d(num_feat, num_feat, kernel_size, 1, kernel_size // 2, bias=False)
+            self.conv_last = nn.Conv2d(num_feat, num_feat, 1, bias=False)
         fixed = FIXED_WEIGHTS.get(branch_weights)
         self.dynamic_attention = None if fixed else DynamicAttention(num_feat)
         self.register_buffer('fixed_weights', torch.tensor(fixed) if fixed else None, persistent=False)
 
+    def take(self, trained: 'AttentionInAttentionBlock') -> None:
+        """Compute the fused form's weights from those of the training form, which must be in float64."""
+        self.conv_first.load_state_dict(trained.conv_first.state_dict())
+        self.branches.take(trained)
+        if self.dynamic_attention is not None:
+            self.dynamic_attention.load_state_dict(trained.dynamic_attention.state_dict())
+
     def enter(self, x: Tensor) -> Tensor:
+        if self.fused:
+            return F.leaky_relu_(self.conv_first(channels_last(x)), 0.2)
         return F.leaky_relu(self.conv_first(x), 0.2)
 
     def weights(self, mean: Tensor) -> Tensor:
@@ -67,6 +82,8 @@ class AttentionInAttentionBlock(nn.Module):
     def mix(self, x: Tensor, weights: Tensor, entered: Tensor | None = None) -> Tensor:
         """The block's result for given weights; ``entered``, if at hand, is not computed again."""
         entered = self.enter(x) if entered is None else entered
+        if self.fused:
+            return self.branches(x, entered, weights)
         attention, non_attention = weights[:, :, None, None, None].unbind(1)
         out = self.attention(entered) * attention + self.non_attention(entered) * non_attention
         return self.conv_last(F.leaky_relu(out, 0.2)) + x
@@ -110,6 +127,7 @@ class A2N(nn.Module):
         branch_weights: 'dynamic' for those of the dynamic attention module; 'attention', 'non_attention' or 'equal'
             for fixed ones, the paper's ablations.
         img_range: the network works on x · img_range.
+        fused: build the fused form, which ``fuse()`` gives: the same function, faster; for inference, not for training.
 
     Raises:
         ValueError: an argument is out of range; the message names it.
@@ -126,6 +144,7 @@ class A2N(nn.Module):
         variant: str = 'A2N',
         branch_weights: str = 'dynamic',
         img_range: float = 255.0,
+        fused: bool = False,
     ):
         super().__init__()
         check_images(num_in_ch, num_out_ch, img_range)
@@ -134,31 +153,69 @@ class A2N(nn.Module):
         check_choice((2, 3, 4), upscale=upscale)
         check_choice(('A2N', 'A2N-M'), variant=variant)
         check_choice(('dynamic', *FIXED_WEIGHTS), branch_weights=branch_weights)
+        check_choice((False, True), fused=fused)
 
-        self.img_range = img_range
-        self.reach = 2 * num_block + (3 if upscale == 3 else 4)
+        self.upscale, self.variant, self.branch_weights, self.fused = upscale, variant, branch_weights, fused
+        self.img_range = 1.0 if fused else img_range  # the fused form's first and last conv include it
+        self.reach = 2 * num_block + (3 if upscale == 3 and not fused else 4)  # fused, a zero weight reaches farther
         self.alignment = 1
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
         kernel_size = 3 if variant == 'A2N' else 1
-        self.body = nn.Sequential(
-            *[AttentionInAttentionBlock(num_feat, kernel_size, branch_weights) for _ in range(num_block)]
-        )
+        blocks = [AttentionInAttentionBlock(num_feat, kernel_size, branch_weights, fused) for _ in range(num_block)]
+        self.body = nn.Sequential(*blocks)
         self.conv_after_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)
         steps = [2, 2] if upscale == 4 else [upscale]
         widths = [num_feat, *[num_upfeat] * len(steps)]
-        self.upsample = nn.Sequential(*map(UpsampleBlock, widths, widths[1:], steps))
+        self.upsample = nn.Sequential(*map(FusedUpsampleBlock if fused else UpsampleBlock, widths, widths[1:], steps))
         self.conv_last = nn.Conv2d(num_upfeat, num_out_ch, 3, 1, 1)
+
+    @torch.no_grad()
+    def fuse(self) -> 'A2N':
+        """The same function in the fused form; a network in the fused form is returned as it is."""
+        if self.fused:
+            return self
+        fused = A2N(
+            num_in_ch=self.conv_first.in_channels,
+            num_out_ch=self.conv_last.out_channels,
+            num_feat=self.conv_first.out_channels,
+            num_upfeat=self.conv_last.in_channels,
+            num_block=len(self.body),
+            upscale=self.upscale,
+            variant=self.variant,
+            branch_weights=self.branch_weights,
+            img_range=self.img_range,
+            fused=True,
+        )
+        fused.to(self.conv_first.weight).train(self.training)
+        trained = copy.deepcopy(self).cpu().double()  # sums and products of weights are rounded once, at the end
+        trained.conv_first.weight *= self.img_range
+        trained.conv_last.weight /= self.img_range
+        trained.conv_last.bias /= self.img_range
+        for name in ('conv_first', 'conv_after_body', 'conv_last'):
+            getattr(fused, name).load_state_dict(getattr(trained, name).state_dict())
+        for name in ('body', 'upsample'):
+            for index, part in enumerate(getattr(fused, name)):
+                part.take(getattr(trained, name)[index])
+        return fused
 
     def shallow(self, x: Tensor) -> Tensor:
         """The features that enter the body."""
-        return self.conv_first(x * self.img_range)
+        return self.conv_first((channels_last(x) if self.fused else x) * self.img_range)
 
     def reconstruct(self, features: Tensor, x: Tensor, shallow: Tensor | None = None) -> Tensor:
         """The result from the body's features; ``shallow``, if at hand, is not computed again."""
         shallow = self.shallow(x) if shallow is None else shallow
-        out = self.upsample(self.conv_after_body(features) + shallow)
+        out = self.conv_after_body(channels_last(features) if self.fused else features) + shallow
+        if self.fused:
+            width = self.conv_last.in_channels * self.upscale**2
+            out = in_bands(self.enlarge, out, reach=2, width=width, upscale=self.upscale)
+        else:
+            out = self.enlarge(out)
         skip = F.interpolate(x * self.img_range, size=out.shape[2:], mode='bilinear', align_corners=False)
-        return (self.conv_last(out) + skip) / self.img_range
+        return (out + skip) / self.img_range
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        return self.conv_last(self.upsample(x))
 
     def forward(self, x: Tensor) -> Tensor:
         features = shallow = self.shallow(x)

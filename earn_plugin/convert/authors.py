@@ -280,21 +280,28 @@ class A2NFormat(CheckpointFormat):
     )
 
     def required(self, arguments):
-        return {'branch_weights': 'dynamic', 'img_range': 255}  # the file does not record the range
+        # the file does not record the range
+        return {'branch_weights': 'dynamic', 'img_range': 255, 'fused': False}
 
     def arguments(self, shapes):
+        fused = 'AAB_trunk.0.branches.non_attention.weight' in shapes
+        non_attention = 'AAB_trunk.0.branches.non_attention' if fused else 'AAB_trunk.0.non_attention'
+        num_upfeat = shapes['att1.conv.weight'][0]
         found = frame_of(shapes, 'conv_first', 'conv_last') | {
-            'num_upfeat': shapes['upconv1.weight'][0],
+            'num_upfeat': num_upfeat,
             'num_block': count_blocks(shapes, r'AAB_trunk\.(\d+)\.'),
-            'variant': 'A2N-M' if shapes['AAB_trunk.0.non_attention.weight'][-1] == 1 else 'A2N',
+            'variant': 'A2N-M' if shapes[f'{non_attention}.weight'][-1] == 1 else 'A2N',
+            'fused': fused,
         }
         found |= {'branch_weights': 'dynamic'} if 'AAB_trunk.0.ADM.0.weight' in shapes else {}
-        return found | ({'upscale': 4} if 'upconv2.weight' in shapes else {})
+        if 'upconv2.weight' in shapes:
+            return found | {'upscale': 4}
+        return found | ({'upscale': math.isqrt(shapes['upconv1.weight'][0] // num_upfeat)} if fused else {})
 
     def undetectable(self, shapes):
         fixed = ('attention', 'non_attention', 'equal')
         found = {} if 'AAB_trunk.0.ADM.0.weight' in shapes else {'branch_weights': fixed}
-        return found if 'upconv2.weight' in shapes else found | {'upscale': (2, 3)}
+        return found if 'upscale' in self.arguments(shapes) else found | {'upscale': (2, 3)}
 
 
 class LGVANFormat(CheckpointFormat):

@@ -24,7 +24,7 @@ SMALL = {
 UPSCALES = dict.fromkeys(SMALL, (2, 3, 4)) | {'HAN': (2, 3, 4, 8), 'DualAttentionRCAN': (2, 3, 4, 8)}
 # arguments that change the path through a network
 VARIANTS = {name: [{}] for name in SMALL} | {
-    'A2N': [{}, {'variant': 'A2N-M', 'branch_weights': 'equal'}],
+    'A2N': [{}, {'fused': True}, {'variant': 'A2N-M', 'branch_weights': 'equal', 'fused': True}],
     'EARN': [{}, {'variant': 'released'}],
     'LGVAN': [{}, {'fused': True}],
     'RK4RDN': [{}, {'order': 2, 'non_local_mode': 'embedded'}, {'order': 1, 'attention': 'none'}],

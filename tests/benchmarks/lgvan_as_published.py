@@ -7,6 +7,7 @@ Each branch is computed by itself, in contiguous memory, layer norm by mean and 
 
 import argparse
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +62,12 @@ def fill(network: LGVAN) -> LGVAN:
     return network
 
 
-def main() -> None:
+def compare(about: str, network_type: type, as_published: Callable, size: tuple[int, int]) -> None:
+    """Print the time of a network as published, in our training form and in the fused form."""
     from earn_plugin.measure.speed import interleaved_medians
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'))
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument('--size', type=int, nargs=2, default=size, metavar=('H', 'W'))
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--threads', type=int, default=2)
     args = parser.parse_args()
@@ -74,7 +76,7 @@ def main() -> None:
     runs = {}
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.rand(1, 3, *args.size).to(dtype)
-        network = fill(LGVAN()).eval()
+        network = fill(network_type()).eval()
         fused = network.fuse().to(dtype)
         network = copy.deepcopy(network).to(dtype)
         name = str(dtype).removeprefix('torch.')
@@ -83,7 +85,8 @@ def main() -> None:
         runs[f'fused form, {name}'] = lambda network=fused, x=x: network(x)
     with torch.inference_mode():
         seconds = interleaved_medians(runs, args.repeats)
-    print(f'LGVAN x4, 1×3×{args.size[0]}×{args.size[1]}, {args.threads} threads, {args.repeats} interleaved runs')
+    title = f'{network_type.__name__} x4, 1×3×{args.size[0]}×{args.size[1]}'
+    print(f'{title}, {args.threads} threads, {args.repeats} interleaved runs')
     full, half = (seconds[f'as published, {name}'] for name in ('float32', 'bfloat16'))
     for name, median in seconds.items():
         ratios = f'{full / median:6.2f} × published float32{half / median:6.2f} × published bfloat16'
@@ -91,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    compare(__doc__, LGVAN, as_published, size=(256, 256))

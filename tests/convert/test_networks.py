@@ -112,6 +112,8 @@ PLAIN = {  # arguments of networks, and which of them cannot be inferred from th
         ({'num_block': 1, 'upscale': 3}, ('upscale',)),
         ({'num_block': 1, 'branch_weights': 'equal'}, ('branch_weights',)),
         ({'num_block': 1, 'branch_weights': 'attention', 'upscale': 2}, ('branch_weights', 'upscale')),
+        *(({'num_feat': 8, 'num_upfeat': 4, 'num_block': 2, 'upscale': s, 'fused': True}, ()) for s in (2, 3, 4)),
+        ({'num_block': 1, 'variant': 'A2N-M', 'branch_weights': 'equal', 'fused': True}, ('branch_weights',)),
     ],
     'LGVAN': [
         ({'num_feat': 4, 'num_block': 2, 'upscale': s, 'fused': f}, ()) for s in (2, 3, 4) for f in (False, True)

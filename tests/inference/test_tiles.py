@@ -43,9 +43,12 @@ def test_tiles_of_every_network_equal_the_whole_image(name, arguments):
         assert (out - expected).abs().max() < 1e-12 * expected.abs().max()
 
 
-@pytest.mark.parametrize('name', ['LGVAN', 'A2N', 'EARN', 'HAN'])
-def test_float32_tiles_are_equal_bit_for_bit(name):
-    network = small(name, upscale=2)
+@pytest.mark.parametrize(
+    ('name', 'arguments'),
+    [('LGVAN', {}), ('LGVAN', {'fused': True}), ('A2N', {}), ('A2N', {'fused': True}), ('EARN', {}), ('HAN', {})],
+)
+def test_float32_tiles_are_equal_bit_for_bit(name, arguments):
+    network = small(name, upscale=2, **arguments)
     image = torch.rand(1, 3, 200, 260)
     assert torch.equal(TiledNetwork(network, 2, tile=64)(image), whole(network, image))
 

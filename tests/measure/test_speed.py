@@ -81,11 +81,11 @@ def test_a_form_that_cannot_run_is_reported_in_its_row(capsys, monkeypatch, tmp_
         raise NoCompiler('g++ is not here\nmore')
 
     monkeypatch.setattr(torch, 'compile', fail)
-    choice = NetworkChoice('A2N', {'upscale': 2, 'num_block': 1, 'num_feat': 8})
+    choice = NetworkChoice('RNAN', {'upscale': 2, 'num_block': 2, 'num_feat': 8})
     benchmark_network(choice, Benchmark((4, 4), 1, 1, 'cpu', json=tmp_path / 'x.json'))
     printed = capsys.readouterr().out
     assert 'compiled                NoCompiler: g++ is not here\n' in printed
-    assert 'fused form              A2N has no fused form' in printed
+    assert 'fused form              RNAN has no fused form' in printed
     rows = json.loads((tmp_path / 'x.json').read_text())['forms']
     assert [row['form'] for row in rows if 'failure' in row] == ['fused', 'fused+bf16', 'compiled']
 
@@ -116,9 +116,9 @@ def test_wrong_arguments(given, message):
 
 
 def test_nothing_runs():
-    with pytest.raises(UserError, match='no form of A2N runs: A2N has no fused form'):
+    with pytest.raises(UserError, match='no form of RNAN runs: RNAN has no fused form'):
         benchmark_network(
-            NetworkChoice('A2N', {'upscale': 2, 'num_block': 1}), Benchmark((4, 4), 1, 1, 'cpu', ['fused'])
+            NetworkChoice('RNAN', {'num_block': 2, 'num_feat': 8}), Benchmark((4, 4), 1, 1, 'cpu', ['fused'])
         )
 
 

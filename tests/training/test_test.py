@@ -177,7 +177,7 @@ def test_a_self_ensemble_is_the_mean_over_flips_and_transpositions(lgvan, pairs,
 @pytest.mark.parametrize(
     ('changed', 'reason'),
     [
-        ({}, 'EARN has no fused form; networks with one: LGVAN'),
+        ({}, 'EARN has no fused form; networks with one: A2N, LGVAN'),
         (
             {
                 'model_type': 'VideoRecurrentModel',
