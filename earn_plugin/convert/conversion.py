@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from earn_plugin.convert.authors import FORMATS
-from earn_plugin.convert.networks import FoundNetwork, fuse_network, read_network
+from earn_plugin.convert.networks import FUSED, FoundNetwork, fuse_network, read_network
 from earn_plugin.convert.weight_files import (
     Weights,
     describe_network,
@@ -51,7 +51,7 @@ def convert(
     found = read.found
     lines = [f'{source}: {read.title}, {count_of(found.network)} parameters']
     lines += [f'warning: {warning}' for warning in read.warnings]
-    if fused:
+    if fused or FUSED in (arguments or {}).items():
         found = fuse_network(found)
         lines.append(f'converted to the fused form, {count_of(found.network)} parameters')
     if to_authors:

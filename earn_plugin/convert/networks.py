@@ -25,7 +25,7 @@ from earn_plugin.own_code import failure_of
 from earn_plugin.protocols import Fusible
 
 ENDINGS = ('.pth', '.pt', '.safetensors')
-FUSED = ('fused', True)  # what is asked for, whereas the other arguments describe the checkpoint
+FUSED = ('fused', True)  # the form that is asked for, whereas the other arguments describe the checkpoint
 MOST_NAMED = 3  # names of a kind that an error lists
 
 
@@ -140,32 +140,36 @@ def load(path: str | Path, arch: str | None = None, **arguments: Any) -> nn.Modu
             of a registered network without architecture metadata, as stock BasicSR writes them.
         arch: the registered network of such weights, unless their names identify it.
         arguments: of the network, if they cannot be inferred from the weights, such as ``upscale`` of A2N. For files of
-            the last kind, those that have a default have it; a line in the log lists them.
+            the last kind, those that have a default have it; a line in the log lists them. ``fused=True`` gives the
+            fused form, also of a file with the training form.
 
     Returns:
         On the CPU, in evaluation mode; with the moving average of the weights if the file has one.
 
     Raises:
-        UserError: the file is missing or damaged, its network is not known, or an argument is missing or does not fit.
+        UserError: the file is missing or damaged, its network is not known, an argument is missing or does not fit, or
+            the network has no fused form.
     """
     return read_logged(Path(path), arguments, arch).network
 
 
 def read_logged(path: Path, arguments: dict[str, Any], arch: str | None) -> FoundNetwork:
-    """The network of ``read_network``; its warnings are logged."""
+    """The network of ``read_network``, in its fused form if the arguments ask for it; the warnings are logged."""
     read = read_network(path, arguments, arch)
     for warning in read.warnings:
         logging.getLogger('earn_plugin').warning('%s: %s', path, warning)
-    return read.found
+    return fuse_network(read.found) if FUSED in arguments.items() else read.found
 
 
 def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None) -> ReadNetwork:
-    """A checkpoint as ``load`` takes it.
+    """A checkpoint as ``load`` takes it, in the form that it holds.
 
     Raises:
         UserError: as ``load``; the checkpoint belongs to a different network than ``arch``.
     """
     stored, description, within = read_weights(path)
+    is_recorded, wants_fused = bool(description), FUSED in arguments.items()
+    arguments = {name: value for name, value in arguments.items() if (name, value) != FUSED}
     named = possible_names(stored)
     weights = next((names for names in named if recognise(names, arch) or recognise_own(names, arch)), named[0])
     if arch is not None and registered_name(arch) not in ARCH_REGISTRY:
@@ -179,7 +183,7 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
         if arch is not None and registered_name(arch) != registered_name(title):
             raise UserError(f'{path} is a checkpoint of {title}, not of {arch}')
         for name, value in arguments.items():
-            if (recorded := description['arguments'].get(name)) != value and (name, value) != FUSED:
+            if (recorded := description['arguments'].get(name)) != value:
                 raise UserError(f'{path} has {name}={recorded!r}, not {value!r}')
     elif official := recognise(weights, arch):
         kind, title = official, f'official {official.title}'
@@ -201,13 +205,15 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
             f'the checkpoints of {", ".join(kind.title for kind in FORMATS)}, files written by training or `basicsr '
             'convert`, and those of our networks; for any other registered network pass --arch NAME'
         )
-    if arguments.get('fused') and not description['arguments'].get('fused'):
-        raise UserError(f'{path} holds the training form; write the fused form with `basicsr convert IN OUT --fused`')
     arguments = description['arguments']
     asked, (arch, network) = arch, build(path, description, named)
     own = {kind.authors_name(name, arguments) for name in network.state_dict()}
     weights = max([weights, *named], key=lambda names: len(names.keys() & own))
-    if forms := swapped_forms(network, arguments, weights):
+    forms = swapped_forms(network, arguments, weights)
+    if forms and forms[0] == 'fused' and wants_fused and not is_recorded:
+        arguments = description['arguments'] = {**arguments, 'fused': True}
+        arch, network = build(path, description, named)
+    elif forms:
         raise UserError(
             f'{path} holds the weights of the {forms[0]} form, but is read as the {forms[1]} form; unless the file '
             f'records it, pass --set fused={str(forms[0] == "fused").lower()}'
@@ -270,7 +276,7 @@ def infer_arguments(
     for name, value in given.items():
         if name not in known:
             raise UsageError(f'{kind.arch} has no argument {name}; possible: {", ".join(known)}')
-        if value not in (None, inferred.get(name, value)) and (name, value) != FUSED:
+        if value not in (None, inferred.get(name, value)):
             raise UsageError(f'{path} is a checkpoint of {kind.title} with {name}={inferred[name]}, not {value!r}')
     for name, choices in undetectable.items():
         if name in inferred or (is_own and name not in given and known[name].default in choices):

@@ -57,11 +57,20 @@ def test_weights_of_the_other_form(tmp_path, trained, fused, forms):
         earn_plugin.load(tmp_path / 'a.pth')
 
 
-def test_a_training_form_is_not_loaded_as_fused(golden, tmp_path, trained):
+@pytest.mark.parametrize('name', ['net.pth', 'official.pth', 'a2n.pth', 'plain.pth', 'fused.pth'])
+def test_the_fused_form_of_any_checkpoint(golden, tmp_path, trained, name):
     torch.save(golden('lgvan_x2_f16b3').weights, tmp_path / 'official.pth')
-    for name in ('net.pth', 'official.pth'):
-        with pytest.raises(UserError, match=rf'{name} holds the training form; .* convert IN OUT --fused'):
-            earn_plugin.load(tmp_path / name, fused=True)
+    torch.save(golden('a2n_x4').weights, tmp_path / 'a2n.pth')
+    torch.save(trained.state_dict(), tmp_path / 'plain.pth')
+    torch.save(trained.fuse().state_dict(), tmp_path / 'fused.pth')
+    path, x = tmp_path / name, torch.rand(1, 3, 6, 5)
+    network = earn_plugin.load(path, fused=True)
+    assert network.fused and not network.training
+    with torch.no_grad():
+        expected = trained.fuse() if name == 'fused.pth' else earn_plugin.load(path).fuse()
+        assert torch.equal(network(x), expected(x))
+    assert 'fused=True' in convert(path, tmp_path / 'set.pth', {'fused': True})
+    assert earn_plugin.load(tmp_path / 'set.pth').fused
 
 
 def test_the_fused_form_has_no_authors_form(tmp_path, trained):
@@ -73,7 +82,11 @@ def test_the_fused_form_has_no_authors_form(tmp_path, trained):
 
 
 def test_a_network_without_a_fused_form(golden, tmp_path):
-    torch.save(golden('a2n_x4').weights, tmp_path / 'a2n.pth')
-    with pytest.raises(UserError, match=r'A2N has no fused form; networks with one: .*LGVAN'):
-        convert(tmp_path / 'a2n.pth', tmp_path / 'x.pth', {}, fused=True)
+    torch.save(golden('rnan_x2_f16g3').weights, tmp_path / 'rnan.pth')
+    for call in (
+        lambda: convert(tmp_path / 'rnan.pth', tmp_path / 'x.pth', {}, fused=True),
+        lambda: earn_plugin.load(tmp_path / 'rnan.pth', fused=True),
+    ):
+        with pytest.raises(UserError, match=r'RNAN has no fused form; networks with one: A2N, LGVAN'):
+            call()
     assert not (tmp_path / 'x.pth').exists()
