@@ -1,4 +1,4 @@
-"""The device that a command computes on."""
+"""The device that a command computes on, and the memory layout of a network on it."""
 
 import platform
 import re
@@ -29,6 +29,14 @@ def find_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, ModuleNotFoundError) as error:
         raise UserError(f'torch cannot use {device} here ({reason_of(error)}); omit --device') from error
     return device
+
+
+def to_channels_last(network: nn.Module) -> nn.Module:
+    """Store convs' weights with the channels last, in place; convs then return features in that layout."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:  # other dimensions have no such format
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 @contextmanager

@@ -123,8 +123,7 @@ class PartRunner:
         for top, bottom, out in self._bands(part, maps, reach, alignment, in_place):
             if result is None:
                 shape = (*out.shape[:2], *maps[0].shape[2:])
-                layout = torch.channels_last if is_channels_last(out) else torch.contiguous_format
-                result = torch.empty(shape, dtype=out.dtype, device=maps[0].device, memory_format=layout)
+                result = torch.empty(shape, dtype=out.dtype, device=maps[0].device, memory_format=layout_of(out))
             result[:, :, top:bottom] = out
         return result
 
@@ -139,7 +138,8 @@ class PartRunner:
             start, stop = max(0, top - reach), min(height, bottom + reach)
             windows = [m[:, :, start:stop] for m in maps]
             if in_place:
-                windows[0] = torch.cat([before[:, :, before.shape[2] - (top - start) :], maps[0][:, :, top:stop]], 2)
+                window = torch.cat([before[:, :, before.shape[2] - (top - start) :], maps[0][:, :, top:stop]], 2)
+                windows[0] = window.contiguous(memory_format=layout_of(maps[0]))  # which cat loses if no rows are above
             try:
                 out = part(*[window.to(self.device) for window in windows])[:, :, top - start : bottom - start]
             except Exception as error:
@@ -167,5 +167,5 @@ class PartRunner:
         return halves
 
 
-def is_channels_last(x: Tensor) -> bool:
-    return x.stride(1) == 1 and x.shape[1] > 1
+def layout_of(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format

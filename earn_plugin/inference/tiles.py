@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from earn_plugin.inference.layout import faster_layout
 from earn_plugin.inference.onnx_network import OnnxNetwork
 from earn_plugin.inference.parts import PartRunner, Result
 from earn_plugin.inference.reach import Reach, measure_reach
@@ -58,7 +59,7 @@ class TiledNetwork:
         device: torch.device | str = 'cpu',
         dtype: torch.dtype = torch.float32,
     ):
-        self.network, self.scale, self.channels = network.to(device, dtype), scale, channels
+        self.network, self.scale, self.channels = faster_layout(network.to(device, dtype)), scale, channels
         self.tile, self.approximate = tile, approximate
         self.device, self.dtype = torch.device(device), dtype
         self._difference: float | None = None  # on the first image

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from earn_plugin.atomic_files import write_file
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network, fuse_network, output_of
-from earn_plugin.devices import describe_device, find_device
+from earn_plugin.devices import describe_device, find_device, to_channels_last
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.measure.memory import peak_bytes
 
@@ -77,9 +77,7 @@ class Form:
             network, self.x = network.bfloat16(), self.x.bfloat16()
         if 'channels_last' in self.parts:
             self.x = self.x.contiguous(memory_format=torch.channels_last)
-            for tensor in (*network.parameters(), *network.buffers()):
-                if tensor.dim() == 4:  # other dimensions have no such format
-                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            to_channels_last(network)
         self.network: nn.Module = torch.compile(network) if 'compiled' in self.parts else network
 
     @torch.inference_mode()

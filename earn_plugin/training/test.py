@@ -30,6 +30,7 @@ from earn_plugin.data.loaders import build_checked, validation_loader
 from earn_plugin.data.stream import Share
 from earn_plugin.devices import cuda_is_optional
 from earn_plugin.errors import UsageError, UserError
+from earn_plugin.inference.layout import faster_layout
 from earn_plugin.inference.self_ensemble import SelfEnsemble
 from earn_plugin.metrics.bicubic_baseline import applicable, mean_metrics, metrics_of, metrics_of_bicubic
 from earn_plugin.metrics.fast_metrics import fast_metrics
@@ -136,11 +137,13 @@ def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
 
 
 def change_network(model: BaseModel, opt: dict[str, Any]) -> None:
-    """Put the model's network into its fused form or into a self-ensemble, where the options ask for it.
+    """Put the model's network into its faster layout; into its fused form or a self-ensemble, where the options ask.
 
     Raises:
         UserError: it has no fused form, or the model does not compute single images with ``net_g``.
     """
+    if isinstance(getattr(model, 'net_g', None), nn.Module):
+        faster_layout(model.get_bare_model(model.net_g))
     forms = [form for form in FORMS if opt['val'].get(form)]
     if not forms:
         return

@@ -71,9 +71,10 @@ def test_parts_equal_the_whole_image(limit, monkeypatch):
     monkeypatch.setattr(self_ensemble, 'IN_MEMORY', limit)
     monkeypatch.setattr(self_ensemble, 'BAND', 9)
     image, network = torch.rand(1, 3, 11, 14), small_network()
+    ensembled = EnsembledNetwork(Tiles(network, 2))
     with torch.no_grad():
         expected = SelfEnsemble(network)(image)
-    ensembled, covered = EnsembledNetwork(Tiles(network, 2)), torch.full_like(expected, torch.nan)
+    covered = torch.full_like(expected, torch.nan)
     for top, left, part in ensembled.parts(image):
         place = covered[:, :, top : top + part.shape[2], left : left + part.shape[3]]
         assert place.isnan().all()
