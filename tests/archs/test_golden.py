@@ -9,6 +9,7 @@ from basicsr.archs import build_network
 from earn_plugin.convert.authors import FORMATS
 from earn_plugin.convert.networks import load_strictly
 from earn_plugin.convert.weight_files import describe_network
+from earn_plugin.protocols import Fusible
 from tests.helpers.places import GOLDEN
 
 EARN = {'num_feat': 32, 'variant': 'released'}
@@ -44,5 +45,6 @@ def test_equals_the_authors_network(golden, name):
     arguments = describe_network('net_g', {'network_g': {'type': arch, **arguments}})['arguments']
     load_strictly(Path(name), network, case.weights, kind, arguments)
     with torch.no_grad():
-        output = network(case.input / case.input_range) * case.input_range
-    assert case.error(output) < 1e-9
+        for form in (network, network.fuse()) if isinstance(type(network), Fusible) else (network,):
+            output = form(case.input / case.input_range) * case.input_range
+            assert case.error(output) < 1e-9
