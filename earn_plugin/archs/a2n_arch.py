@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from earn_plugin.archs.a2n_fused import FusedBranches, FusedUpsampleBlock, channels_last
 from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
-from earn_plugin.archs.blocks import in_bands, spatial_mean
+from earn_plugin.archs.blocks import bilinear, in_bands, spatial_mean
 
 FIXED_WEIGHTS = {'attention': (1.0, 0.0), 'non_attention': (0.0, 1.0), 'equal': (0.5, 0.5)}
 
@@ -211,8 +211,7 @@ class A2N(nn.Module):
             out = in_bands(self.enlarge, out, reach=2, width=width, upscale=self.upscale)
         else:
             out = self.enlarge(out)
-        skip = F.interpolate(x * self.img_range, size=out.shape[2:], mode='bilinear', align_corners=False)
-        return (out + skip) / self.img_range
+        return (out + bilinear(x * self.img_range, self.upscale)) / self.img_range
 
     def enlarge(self, x: Tensor) -> Tensor:
         return self.conv_last(self.upsample(x))

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from earn_plugin.archs.arguments import check_counts, check_multiple
 
@@ -60,6 +61,21 @@ def spatial_mean(x: Tensor) -> Tensor:
     rows = h if x.is_cuda else max(1, 2**17 // (n * c * w))  # whose copy in float64 stays in the cache
     total = sum(part.sum((2, 3), dtype=torch.float64) for part in x.split(rows, 2))
     return (total / (h * w)).to(x.dtype)
+
+
+def bilinear(x: Tensor, scale: int) -> Tensor:
+    """Bilinear upsampling by 2, 3 or 4: N×C×H×W → N×C×sH×sW; pixels are areas, the border is repeated.
+
+    At ×3 ``F.interpolate`` rounds its coordinates, the more the farther they are from the first pixel, so that tiles
+    would differ from the whole image.
+    """
+    if scale != 3 or is_traced():
+        return F.interpolate(x, scale_factor=scale, mode='bilinear', align_corners=False)
+    for dim in (2, 3):
+        x = x.transpose(2, dim)
+        before, after = torch.cat([x[:, :, :1], x[:, :, :-1]], 2), torch.cat([x[:, :, 1:], x[:, :, -1:]], 2)
+        x = torch.stack([(before + 2 * x) / 3, x, (2 * x + after) / 3], 3).flatten(2, 3).transpose(2, dim)
+    return x
 
 
 class MeanShift(nn.Module):

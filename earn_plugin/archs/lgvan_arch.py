@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earn_plugin.archs.arguments import check_choice, check_counts, check_images, check_multiple
+from earn_plugin.archs.blocks import bilinear
 from earn_plugin.archs.lgvan_fused import FusedLGAB, FusedUpsampler
 
 
@@ -187,4 +188,4 @@ class LGVAN(nn.Module):
         out = self.upsample(self.conv_after_body(self.body(shallow)) + shallow)
         if not self.fused:
             out = self.conv_last(self.lrelu(out))
-        return out + F.interpolate(x, size=out.shape[2:], mode='bilinear', align_corners=False)
+        return out + bilinear(x, self.upscale)

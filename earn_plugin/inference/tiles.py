@@ -16,11 +16,12 @@ from earn_plugin.inference.reach import Reach, measure_reach
 from earn_plugin.measure.memory import available_bytes, peak_bytes
 from earn_plugin.protocols import HasReach, RunsByParts
 
-WORKING_MEMORY = 2**30  # of a tile, unless less is free
+WORKING_MEMORY = 3 * 2**28  # bytes of a tile, unless less is free
 SMALL = 128**2  # pixels of an image whose memory need not be measured
 APPROXIMATE_OVERLAP = 32  # LGVAN's largest difference is 0.01/255
 PARTS_TILE = 128  # of the result of a network that runs by parts: few pixels around a tile are computed twice
 PROBE = 48  # side, in pixels
+LARGE_PROBE = 192  # of one that shows what bands within a network save
 
 
 class Plan(NamedTuple):
@@ -63,6 +64,7 @@ class TiledNetwork:
         self.tile, self.approximate = tile, approximate
         self.device, self.dtype = torch.device(device), dtype
         self._difference: float | None = None  # on the first image
+        self._measured: dict[int, float] = {}
 
     def describe(self, image: Tensor) -> str:
         """What ``parts`` does with an image: 'whole image', 'exact (overlap 84)', …"""
@@ -147,10 +149,12 @@ class TiledNetwork:
         return whole
 
     def _fits(self, pixels: int) -> bool:
-        return pixels <= SMALL or pixels * self._pixel_bytes <= self._memory
+        if pixels <= SMALL or pixels * self._pixel_bytes(PROBE) <= self._memory:
+            return True
+        return not isinstance(self.network, RunsByParts) and pixels * self._pixel_bytes(LARGE_PROBE) <= self._memory
 
     def _tile_around(self, overlap: int) -> int:
-        side = math.isqrt(int(self._memory / self._pixel_bytes)) - 2 * overlap
+        side = math.isqrt(int(self._memory / self._pixel_bytes(LARGE_PROBE))) - 2 * overlap
         return max(side, math.isqrt(SMALL) // 2)
 
     @cached_property
@@ -162,14 +166,15 @@ class TiledNetwork:
         """Bytes that a tile may take."""
         return self._available // 2 if self.device.type == 'cuda' else min(WORKING_MEMORY, self._available // 4)
 
-    @cached_property
-    @torch.inference_mode()
-    def _pixel_bytes(self) -> float:
-        """Bytes that the network takes at most, for each pixel of a small image."""
+    def _pixel_bytes(self, side: int) -> float:
+        """Bytes that the network takes at most, for each pixel of an image of that side."""
         if isinstance(self.network, OnnxNetwork):  # torch does not see what onnxruntime takes
             return self.network.pixel_bytes
-        probe = torch.zeros(1, self.channels, PROBE, PROBE, device=self.device, dtype=self.dtype)
-        return peak_bytes(lambda: self.network(probe)) / PROBE**2
+        if side not in self._measured:
+            probe = torch.zeros(1, self.channels, side, side, device=self.device, dtype=self.dtype)
+            with torch.inference_mode():
+                self._measured[side] = peak_bytes(lambda: self.network(probe)) / side**2
+        return self._measured[side]
 
     @cached_property
     @torch.inference_mode()

@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch.nn import functional as F
 
 from earn_plugin.archs import blocks
 
@@ -25,3 +27,11 @@ def test_mean_shift_has_the_authors_float32_values():
     x = torch.rand(1, 3, 2, 2, dtype=torch.float64)
     assert torch.allclose(shift.undo(shift(x)), x, atol=1e-15)
     assert not shift.state_dict()
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('size', [(1, 1), (1, 5), (2, 3), (7, 4)])
+def test_bilinear_equals_interpolate(scale, size):
+    x = torch.rand(2, 3, *size, dtype=torch.float64)
+    expected = F.interpolate(x, size=[scale * side for side in size], mode='bilinear', align_corners=False)
+    assert torch.allclose(blocks.bilinear(x, scale), expected, rtol=0, atol=1e-14)

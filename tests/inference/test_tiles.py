@@ -17,6 +17,14 @@ def whole(network: nn.Module, image: Tensor) -> Tensor:
         return network(image)
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def put_together(parts, like: Tensor) -> Tensor:
     out = torch.full_like(like, torch.nan)
     for top, left, part in parts:
@@ -47,10 +55,11 @@ def test_tiles_of_every_network_equal_the_whole_image(name, arguments):
     ('name', 'arguments'),
     [('LGVAN', {}), ('LGVAN', {'fused': True}), ('A2N', {}), ('A2N', {'fused': True}), ('EARN', {}), ('HAN', {})],
 )
-def test_float32_tiles_are_equal_bit_for_bit(name, arguments):
-    network = small(name, upscale=2, **arguments)
+def test_float32_tiles_are_equal_bit_for_bit(name, arguments, one_thread):
+    """Threads share an image, and the last values of each share are rounded differently by sigmoid and GELU."""
+    network = small(name, upscale=3, **arguments)
     image = torch.rand(1, 3, 200, 260)
-    assert torch.equal(TiledNetwork(network, 2, tile=64)(image), whole(network, image))
+    assert torch.equal(TiledNetwork(network, 3, tile=64)(image), whole(network, image))
 
 
 def test_what_is_done_is_described():
@@ -92,7 +101,7 @@ def test_the_tile_follows_from_the_memory(monkeypatch):
     monkeypatch.setattr('earn_plugin.inference.tiles.WORKING_MEMORY', 2**26)
     plan = tiled.plan(3000, 4000)
     assert plan.way == 'exact'
-    taken = (plan.tile + 2 * plan.overlap) ** 2 * tiled._pixel_bytes
+    taken = (plan.tile + 2 * plan.overlap) ** 2 * tiled._pixel_bytes(192)
     assert 0.9 * 2**26 < taken <= 2**26
     assert tiled.plan(129, 129).way == 'whole'
 
