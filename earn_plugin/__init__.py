@@ -16,6 +16,12 @@ def load(path, **arguments):
     return import_module('earn_plugin.convert').load(path, **arguments)
 
 
+def __getattr__(name: str):
+    if name == 'spandrel':  # needs the package of that name, so it is imported on demand
+        return import_module('earn_plugin.spandrel')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
 def register() -> None:
     """Import every module that holds a registered class."""
     for name in ('archs', 'losses', 'data.bicubic_pair_dataset', 'data.checked_lmdb', 'models', 'metrics'):

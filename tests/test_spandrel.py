@@ -1,8 +1,8 @@
 """spandrel itself loads every network from our files and from the authors', and its own networks as before."""
 
-import importlib
 import logging
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from earn_plugin.convert.weight_files import describe_network, write_weights
 from tests.helpers.places import SHARED
 
 spandrel = pytest.importorskip('spandrel', reason='spandrel, an extra, is not installed')
-install = importlib.import_module('earn_plugin.spandrel').install
+install = earn_plugin.spandrel.install
 
 RK4RDN = {'type': 'RK4RDN', 'num_feat': 8, 'num_grow_ch': 4, 'num_block': 2, 'num_layer': 2, 'upscale': 2}
 HAN = {'type': 'HAN', 'num_feat': 8, 'num_group': 10, 'num_block': 1, 'squeeze_factor': 2, 'upscale': 2}
@@ -128,4 +128,4 @@ def test_without_spandrel_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'spandrel', None)
     monkeypatch.delitem(sys.modules, 'earn_plugin.spandrel')
     with pytest.raises(ImportError, match='pip install spandrel'):
-        importlib.import_module('earn_plugin.spandrel')
+        import_module('earn_plugin.spandrel')
