@@ -86,32 +86,3 @@ def test_a_trace_has_no_bands_and_works_for_other_sizes(monkeypatch):
     assert len(convs) == 2 * 6 + 2 * 3 + 3
     x = torch.rand(2, 3, 11, 20)
     assert error(traced(x), fused(x)) < 1e-6
-
-
-def test_an_export_has_no_bands_and_works_for_other_sizes(monkeypatch):
-    monkeypatch.setattr(blocks, 'BAND_BYTES', 1)
-    fused, any_size = trained(upscale=3).double().fuse(), torch.export.Dim.DYNAMIC
-    x = torch.rand(2, 3, 90, 7, dtype=torch.float64)
-    exported = torch.export.export(fused, (x,), dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},)).module()
-    for size in [(1, 1), (2, 2), (5, 3), (1, 4), (99, 20)]:
-        x = torch.rand(1, 3, *size, dtype=torch.float64)
-        assert error(exported(x), fused(x)) < 1e-12, size
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
-def test_weights_are_rounded_once(dtype):
-    network = trained().to(dtype)
-    expected = network.double().fuse().state_dict()
-    for name, value in network.to(dtype).fuse().state_dict().items():
-        assert torch.equal(value, expected[name].to(dtype)) and value.dtype == dtype, name
-
-
-def test_fuse_does_not_change_the_network():
-    network = trained().train()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    fused = network.fuse()
-    assert fused.training and not fused.eval().training and network.training
-    for parameter in fused.parameters():
-        parameter.fill_(1)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert fused.fuse() is fused

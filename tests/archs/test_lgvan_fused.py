@@ -78,16 +78,6 @@ def test_a_trace_has_no_bands_and_works_for_other_sizes(monkeypatch):
         assert error(traced(x), fused(x)) < 1e-6
 
 
-def test_an_export_has_no_bands_and_works_for_other_sizes(monkeypatch):
-    monkeypatch.setattr(blocks, 'BAND_BYTES', 1)
-    fused, any_size = trained(upscale=3).double().fuse(), torch.export.Dim.DYNAMIC
-    x = torch.rand(2, 3, 90, 7, dtype=torch.float64)
-    exported = torch.export.export(fused, (x,), dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},)).module()
-    for size in [(1, 1), (2, 2), (5, 3), (1, 4), (99, 20)]:
-        x = torch.rand(1, 3, *size, dtype=torch.float64)
-        assert error(exported(x), fused(x)) < 1e-12, size
-
-
 def test_any_memory_format_works():
     network = trained().double()
     x = torch.rand(2, 3, 6, 7, dtype=torch.float64)
@@ -96,28 +86,6 @@ def test_any_memory_format_works():
         assert error(fused(x), expected) < 1e-13
         assert error(fused(x.to(memory_format=torch.channels_last)), expected) < 1e-13
         assert error(fused(x.transpose(2, 3).contiguous().transpose(2, 3)), expected) < 1e-13
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
-def test_weights_are_rounded_once(dtype):
-    """Sums and products of weights are computed in float64, then rounded once."""
-    network = trained().to(dtype)
-    expected = network.double().fuse().state_dict()
-    fused = network.to(dtype).fuse()
-    for name, value in fused.state_dict().items():
-        assert value.dtype == dtype
-        assert torch.equal(value, expected[name].to(dtype)), name
-
-
-def test_fuse_does_not_change_the_network():
-    network = trained().train()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    fused = network.fuse()
-    assert fused.training and not fused.eval().training and network.training
-    for parameter in fused.parameters():
-        parameter.fill_(1)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert fused.fuse() is fused
 
 
 def test_the_fused_form_is_built_again_by_its_arguments():
