@@ -5,7 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from earn_plugin.inference.parts import rounded_up
+
 LARGEST = 64  # alignment that is looked for
+TOLERANCE = 1e-4  # of results that are the same, relative to the largest value
 
 
 class Reach(NamedTuple):
@@ -49,21 +52,38 @@ def _along(network, channels, scale, length, across, upright: bool) -> Reach | N
 
     strip = torch.rand(channels, across, length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     plain = run(strip)
-    pixels = 0
-    for middle in (length // 2, length // 2 + 1):  # both phases of a network that halves the image
+    tolerance = TOLERANCE * float(plain.abs().max())
+
+    def reach_of(column: int) -> int:
+        """How far a column is seen; infinite, about, if it is seen at the border or nowhere."""
         changed = strip.clone()
-        changed[:, :, middle] = torch.nan
+        changed[:, :, column] = torch.nan
         seen = run(changed).isnan().any(0).any(0).nonzero().flatten() // scale
         if not len(seen) or seen[0] == 0 or seen[-1] == length - 1:
-            return None
-        pixels = max(pixels, middle - int(seen[0]), int(seen[-1]) - middle)
-    tolerance = 1e-3 * float(plain.abs().max())
+            return length
+        return max(column - int(seen[0]), int(seen[-1]) - column)
+
+    def border_of(alignment: int) -> int:
+        """How far strips that start later or end earlier have another result; infinite, about, if the network fails."""
+        cut = LARGEST + alignment
+        try:
+            later = run(strip[:, :, cut:]) - plain[:, :, cut * scale :]
+            earlier = run(strip[:, :, :-cut]) - plain[:, :, : -cut * scale]
+        except Exception:  # many networks take multiples of a size only, and raise anything for others
+            return length
+        differs = [~(difference.abs() <= tolerance).flatten(0, 1).all(0) for difference in (later, earlier.flip(2))]
+        return -(-max(int(columns.nonzero().max()) + 1 if columns.any() else 0 for columns in differs) // scale)
+
+    middle = length // 2 // LARGEST * LARGEST
+    reach = reach_of(middle)
+    if reach == length:
+        return None
     alignment = 1
-    while alignment <= LARGEST:
-        shifted = run(strip[:, :, alignment:])
-        inside = slice(pixels * scale, (length - alignment - pixels) * scale)
-        expected = plain[:, :, alignment * scale :]
-        if bool((shifted[:, :, inside] - expected[:, :, inside]).abs().max() <= tolerance):
-            return Reach(pixels, alignment)
+    while (border := border_of(alignment)) > reach + alignment:
         alignment *= 2
-    return None
+        if alignment > LARGEST:
+            return None
+    # columns at other places within an aligned window may be seen farther
+    reach = max([reach, *map(reach_of, range(middle + 1, middle + alignment))])
+    # a network that turns NaN into numbers seems to see less than it does
+    return Reach(reach, alignment) if border <= rounded_up(reach, alignment) < length else None

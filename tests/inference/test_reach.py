@@ -22,7 +22,7 @@ def nothing_global(monkeypatch):
 def measured(name: str, upscale: int, **arguments) -> tuple[Reach, Reach | None]:
     network = small(name, upscale=upscale, **arguments).double()
     stated = Reach(network.reach, network.alignment)
-    return stated, measure_reach(network, 3, upscale, length=2 * stated.pixels + 40, across=6)
+    return stated, measure_reach(network, 3, upscale, length=2 * stated.pixels + 140, across=6)
 
 
 @pytest.mark.parametrize(('name', 'arguments'), EVERY)
@@ -67,3 +67,30 @@ def test_a_network_larger_than_the_strip_has_no_reach():
 def test_pooling_needs_aligned_tiles():
     network = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
     assert measure_reach(network, 3, 1, length=128) == Reach(7, 4)
+
+
+def test_networks_that_take_multiples_only_are_measured():
+    network = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 12, 3, padding=1), nn.PixelShuffle(2))
+    assert measure_reach(network, 3, 1) == Reach(3, 2)
+
+
+def test_every_place_in_an_aligned_window_is_measured():
+    class LastOfEight(nn.Module):
+        def forward(self, x):
+            width = x.shape[3]
+            padded = nn.functional.pad(x, (0, -width % 8, 0, 0))
+            return x + padded[..., 7::8].repeat_interleave(8, 3)[..., :width]
+
+    assert measure_reach(LastOfEight(), 3, 1) == Reach(7, 8)
+
+
+def test_what_a_nan_does_not_show_makes_the_reach_unknown():
+    class ReLU(nn.Module):
+        """As onnxruntime's, 0 for NaN."""
+
+        def forward(self, x):
+            return torch.where(x > 0, x, 0)
+
+    convs = [nn.Conv2d(3, 16, 3, padding=1), ReLU(), nn.Conv2d(16, 3, 3, padding=1)]
+    assert measure_reach(nn.Sequential(*convs), 3, 1) is None  # as if it saw 0 or 1 pixels
+    assert measure_reach(nn.Conv2d(3, 3, 3, padding=1, padding_mode='circular'), 3, 1) is None  # the opposite border
