@@ -139,7 +139,8 @@ class PartRunner:
             windows = [m[:, :, start:stop] for m in maps]
             if in_place:
                 window = torch.cat([before[:, :, before.shape[2] - (top - start) :], maps[0][:, :, top:stop]], 2)
-                windows[0] = window.contiguous(memory_format=layout_of(maps[0]))  # which cat loses if no rows are above
+                window = window.contiguous(memory_format=layout_of(maps[0]))  # which cat loses if no rows are above
+                windows = [window if m is maps[0] else windows[n] for n, m in enumerate(maps)]
             try:
                 out = part(*[window.to(self.device) for window in windows])[:, :, top - start : bottom - start]
             except Exception as error:

@@ -1,5 +1,6 @@
 """Runs a network on an image of any size, in tiles that equal the whole image."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from earn_plugin.inference.layout import faster_layout
 from earn_plugin.inference.onnx_network import OnnxNetwork
-from earn_plugin.inference.parts import PartRunner, Result
+from earn_plugin.inference.parts import PartRunner, Result, is_out_of_memory
 from earn_plugin.inference.reach import Reach, measure_reach
 from earn_plugin.measure.memory import available_bytes, peak_bytes
 from earn_plugin.protocols import HasReach, RunsByParts
@@ -19,6 +20,7 @@ from earn_plugin.protocols import HasReach, RunsByParts
 WORKING_MEMORY = 3 * 2**28  # bytes of a tile, unless less is free
 SMALL = 128**2  # pixels of an image whose memory need not be measured
 APPROXIMATE_OVERLAP = 32  # LGVAN's largest difference is 0.01/255
+LARGEST_WINDOW = 16  # of the usual attention in windows, where tiles had better start
 PARTS_TILE = 128  # of the result of a network that runs by parts: few pixels around a tile are computed twice
 PROBE = 48  # side, in pixels
 LARGE_PROBE = 192  # of one that shows what bands within a network save
@@ -65,6 +67,7 @@ class TiledNetwork:
         self.device, self.dtype = torch.device(device), dtype
         self._difference: float | None = None  # on the first image
         self._measured: dict[int, float] = {}
+        self._too_large = math.inf  # pixels of an image that did not fit
 
     def describe(self, image: Tensor) -> str:
         """What ``parts`` does with an image: 'whole image', 'exact (overlap 84)', …"""
@@ -94,8 +97,21 @@ class TiledNetwork:
     @torch.inference_mode()
     def _run(self, plan: Plan, image: Tensor) -> Iterator[Result]:
         image = image.to(self.device, self.dtype)
-        tile, settings = plan.tile or max(image.shape[2:]), {'smallest': 1} if plan.way == 'approximate' else {}
-        runner = PartRunner(self.device, self.scale, tile, self.tile, **settings)
+        if plan.way == 'whole':
+            try:
+                out = self.network(image)
+                out = (out.float() if out.element_size() == 2 else out).cpu()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                out, self._too_large = None, image.shape[2:].numel()
+            if out is not None:
+                yield 0, 0, out
+                return
+            plan = self.plan(*image.shape[2:])
+            logging.getLogger('earn_plugin').warning('too little memory for the whole image: %s', self.describe(image))
+        settings = {'smallest': 1} if plan.way == 'approximate' else {}
+        runner = PartRunner(self.device, self.scale, plan.tile, self.tile, **settings)
         if plan.way == 'parts':
             yield from self.network.by_parts(image, runner)
         else:
@@ -103,9 +119,8 @@ class TiledNetwork:
 
     def plan(self, height: int, width: int) -> Plan:
         """How an image of that size is processed."""
-        if self.tile == 0 or (self.tile and self.tile >= max(height, width)):
-            return Plan('whole')
-        if self.tile is None and self._fits(height * width):
+        fits = self._fits(height * width) if self.tile is None else not 0 < self.tile < max(height, width)
+        if fits and height * width < self._too_large:
             return Plan('whole')
         if self.approximate:
             return self._approximate
@@ -125,19 +140,21 @@ class TiledNetwork:
 
     @property
     def _approximate(self) -> Plan:
-        overlap, alignment = APPROXIMATE_OVERLAP, self.reach.alignment if self.reach else 1
+        overlap, alignment = APPROXIMATE_OVERLAP, self.reach.alignment if self.reach else LARGEST_WINDOW
         if self.reach and not isinstance(self.network, RunsByParts):
             overlap = min(overlap, self.reach.pixels)
         return Plan('approximate', self.tile or self._tile_around(overlap), overlap, alignment)
 
+    @torch.inference_mode()
     def _difference_on_probe(self, image: Tensor) -> float:
         """Largest difference, in 255ths, that tiles make in the middle of an image."""
         plan = self._approximate
-        half = min(plan.tile, 2 * PROBE)
-        top, left = (max(0, size // 2 - half) for size in image.shape[2:])
-        window = image[:, :, top : top + 2 * half, left : left + 2 * half]
-        tiled = self._assembled(plan._replace(tile=half), window)
-        return 255 * float((tiled - self._assembled(Plan('whole'), window)).abs().max())
+        tile = min(plan.tile, 2 * PROBE)
+        side = tile + max(tile, 2 * plan.overlap)  # more than any tile sees
+        top, left = (max(0, (size - side) // 2) for size in image.shape[2:])
+        window = image[:, :, top : top + side, left : left + side]
+        whole = self.network(window.to(self.device, self.dtype)).float().cpu()
+        return 255 * float((self._assembled(plan._replace(tile=tile), window) - whole).abs().max())
 
     def _assembled(self, plan: Plan, image: Tensor) -> Tensor:
         whole = None
@@ -172,8 +189,13 @@ class TiledNetwork:
             return self.network.pixel_bytes
         if side not in self._measured:
             probe = torch.zeros(1, self.channels, side, side, device=self.device, dtype=self.dtype)
-            with torch.inference_mode():
-                self._measured[side] = peak_bytes(lambda: self.network(probe)) / side**2
+            try:
+                with torch.inference_mode():
+                    self._measured[side] = peak_bytes(lambda: self.network(probe)) / side**2
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._measured[side] = math.inf
         return self._measured[side]
 
     @cached_property

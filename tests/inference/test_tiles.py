@@ -80,10 +80,16 @@ def test_approximate_tiles_say_how_far_they_are_off():
     image = torch.zeros(1, 3, 64, 400)
     image[..., 200:] = 1
     tiled = TiledNetwork(Mean(3, 3, 1), 1, tile=64)
-    assert tiled.plan(64, 400) == Plan('approximate', 64, 32, 1)
+    assert tiled.plan(64, 400) == Plan('approximate', 64, 32, 16)
     text = tiled.describe(image)
     assert text.startswith('approximate (overlap 32): largest difference ')
     assert 1 < float(text.split()[-4].removesuffix('/255')) < 255
+
+
+def test_small_tiles_are_compared_with_more_than_they_see():
+    network = nn.Conv2d(3, 3, (1, 99), padding=(0, 49))
+    text = TiledNetwork(network, 1, tile=16, approximate=True).describe(torch.rand(1, 3, 150, 150))
+    assert float(text.split()[-4].removesuffix('/255')) > 0.1
 
 
 def test_the_reach_of_other_networks_is_measured():
@@ -139,6 +145,29 @@ def test_tiles_are_halved_where_memory_runs_out():
         out = runner.update(network, image.clone(), reach=2, alignment=2)
         assert torch.allclose(out, network.conv(image), rtol=0, atol=1e-15)
     assert min(network.sizes) > 100
+
+
+def test_a_whole_image_for_which_memory_runs_out_is_done_in_exact_tiles(caplog):
+    for name in ('LGVAN', 'A2N'):
+        network = small(name).double()
+        image = torch.rand(1, 3, 90, 70, dtype=torch.float64)
+        expected = whole(network, image)
+        limit = OutOfMemoryAbove(6000)
+        network.register_forward_hook(lambda _, inputs, out, limit=limit: out.add(0 * limit(inputs[0][:, :1]).sum()))
+        tiled = TiledNetwork(network, 4, dtype=torch.float64)
+        assert tiled.plan(90, 70).way == 'whole'
+        assert (tiled(image) - expected).abs().max() < 1e-12
+        assert 'too little memory for the whole image: exact' in caplog.text
+        assert tiled.plan(90, 70).way == {'LGVAN': 'exact', 'A2N': 'parts'}[name]
+
+
+def test_a_map_that_is_given_twice_is_updated_as_one():
+    def part(x: Tensor, again: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(x, 3, 1, 1) + nn.functional.max_pool2d(again, 3, 1, 1)
+
+    x = torch.rand(1, 2, 20, 9, dtype=torch.float64)
+    expected = part(x, x)
+    assert torch.equal(PartRunner(CPU, 1, rows=4, smallest=1).update(part, x, x, reach=1), expected)
 
 
 def test_too_little_memory_for_a_pixel_is_an_error():
