@@ -5,7 +5,8 @@ import io
 import os
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +16,17 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from earn_plugin.atomic_files import atomic_path
 from earn_plugin.data.image_headers import ORIENTATION
+from earn_plugin.errors import UserError, reason_of
 
 ENDINGS = {'png': ('.png',), 'jpeg': ('.jpg', '.jpeg'), 'webp': ('.webp',), 'tiff': ('.tif', '.tiff')}
 LARGEST_SIDE = {'jpeg': 65_500, 'webp': 16_383}  # of libjpeg and libwebp
 DEEP = ('png', 'tiff')  # have 16 bits
-LARGEST_EXIF = 65_527  # bytes in a JPEG
+DEEPEST = 2**16 - 1
+LARGEST_EXIF = 65_533  # bytes in a JPEG
+LARGEST_ICC = 65_519  # bytes in a single segment of a JPEG
 FULL_CHROMA = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+BITS, PHOTOMETRIC, SAMPLES, PLANES, EXTRA_SAMPLES = 258, 262, 277, 284, 338  # tags of a TIFF
 WIDTH, HEIGHT = 0xA002, 0xA003  # tags of the Exif IFD
 # The other tags of a file's first IFD are about the pixels of that file, or about its thumbnail.
 KEPT_TAGS = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, *range(40091, 40096), EXIF_IFD, GPS_IFD}
@@ -55,21 +60,40 @@ def format_of(path: Path) -> str | None:
     return next((name for name, endings in ENDINGS.items() if path.suffix.lower() in endings), None)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a picture as it is stored; raises as ``read_picture``."""
+    with _opened(path) as image:
+        return image.size
+
+
 def read_picture(path: Path) -> Picture:
     """The first picture of a file, whatever its ending.
 
     Raises:
-        ValueError: not a picture, damaged, or with other values than 8-bit and 16-bit.
+        UserError: not a picture, damaged, or with other values than 8-bit and 16-bit.
+        OSError: the file cannot be read.
     """
+    with _opened(path) as image:
+        return _picture(path, image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    if path.is_fifo():  # opening one would wait for its writer
+        raise UserError('is a pipe, not a file')
     try:
-        with Image.open(path, formats=('PNG', 'JPEG', 'WEBP', 'TIFF')) as image:
-            return _picture(path, image)
+        # not by name: Pillow would map the file, which it reads wrongly if a TIFF is rotated
+        with path.open('rb') as file, Image.open(file, formats=('PNG', 'JPEG', 'WEBP', 'TIFF')) as image:
+            yield image
     except Image.UnidentifiedImageError:
-        raise ValueError('is not a picture in PNG, JPEG, WebP or TIFF') from None
-    except (OSError, ValueError, MemoryError):
+        kinds = 'PNG, JPEG, WebP or TIFF with 8-bit or 16-bit values'
+        raise UserError(f'is damaged, or not a picture in {kinds}; save it as a PNG') from None
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # to which damage leads in Pillow
-        raise ValueError(f'is damaged: {error}') from error
+        if getattr(error, 'errno', None):
+            raise
+        raise UserError(f'is damaged, or of an unusual kind: {reason_of(error)}') from error
 
 
 def _picture(path: Path, image: Image.Image) -> Picture:
@@ -77,8 +101,11 @@ def _picture(path: Path, image: Image.Image) -> Picture:
     if (count := getattr(image, 'n_frames', 1)) > 1:
         notes.append(f'only the first of its {count} pictures is used')
     if image.mode in ('I', 'F') and ';16' not in str(image.tile[:1]):
-        raise ValueError('has 32-bit values; convert it to 8 or 16 bits')
-    is_deep = ';16' in str(image.tile[:1]) and image.mode != 'CMYK'
+        raise UserError('has 32-bit values; convert it to 8 or 16 bits')
+    tags = getattr(image, 'tag_v2', {})
+    is_deep = (';16' in str(image.tile[:1]) or 16 in tags.get(BITS, ())) and image.mode != 'CMYK'
+    if is_deep and not _is_plain(tags):
+        raise UserError('has 16-bit values in a kind of TIFF that is not read correctly; save it as a PNG')
     image.load()  # upright if it is a TIFF; a PNG may have EXIF data after its pixels
     exif, icc = _exif(image), image.info.get('icc_profile') or b''
     orientation = exif.pop(ORIENTATION, 1)
@@ -88,7 +115,7 @@ def _picture(path: Path, image: Image.Image) -> Picture:
         image, how = _without_cmyk(image, icc)
         notes.append(f'CMYK is converted to sRGB{how}')
         icc = b''
-    pixels = _deep_pixels(path, image.mode) if is_deep else _pixels(image)
+    pixels = _deep_pixels(path, image) if is_deep else _pixels(image)
     if icc and icc[16:20] != (b'GRAY' if pixels.shape[2] < 3 else b'RGB '):
         notes.append('its ICC profile is that of another kind of picture, and not kept')
         icc = b''
@@ -115,14 +142,22 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return array.reshape(*array.shape[:2], -1)
 
 
-def _deep_pixels(path: Path, mode: str) -> np.ndarray:
+def _is_plain(tags: Mapping) -> bool:
+    """Whether cv2 reads 16-bit values as they are meant: interleaved, 0 is black, and colours without alpha in them."""
+    is_interleaved = tags.get(SAMPLES, 1) == 1 or tags.get(PLANES, 1) == 1
+    return is_interleaved and tags.get(PHOTOMETRIC, 1) in (1, 2) and 1 not in tags.get(EXTRA_SAMPLES, ())
+
+
+def _deep_pixels(path: Path, image: Image.Image) -> np.ndarray:
     """16-bit pixels, of which Pillow keeps 8 bits."""
     pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
-        raise ValueError('has 16-bit values that cv2 cannot read; save it as a PNG')
+        raise UserError('has 16-bit values that cv2 cannot read; save it as a PNG')
     if pixels.ndim == 2:
-        return pixels[..., None]
-    if mode.startswith(('I', 'L')):  # grey and alpha come as BGRA
+        transparent = image.info.get('transparency')
+        alpha = () if transparent is None else (np.where(pixels == transparent, 0, DEEPEST).astype(np.uint16),)
+        return np.dstack([pixels, *alpha])
+    if image.mode.startswith(('I', 'L')):  # grey and alpha come as BGRA
         return pixels[..., ::3]
     return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
@@ -182,21 +217,28 @@ def write_picture(path: Path, pixels: np.ndarray, picture: Picture, kind: str, q
         content = b''
         with suppress(Exception):  # values that EXIF cannot hold
             content = exif.tobytes() if len(exif) else b''
-        if channels == 2:
-            settings = {'exif': content, 'icc_profile': icc}
-            Image.fromarray(pixels).save(temporary, 'PNG', **{k: v for k, v in settings.items() if v})
-            return
-        content = content.removeprefix(b'Exif\0\0')
         if kind == 'jpeg' and len(content) > LARGEST_EXIF:
             content = b''
-        metadata = {cv2.IMAGE_METADATA_EXIF: content, cv2.IMAGE_METADATA_ICCP: icc}
+        if channels == 2 or (kind == 'jpeg' and len(icc) > LARGEST_ICC):  # which cv2 cannot write
+            image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels[..., :: 1 if channels == 2 else -1])
+            image.save(temporary, kind, exif=content, icc_profile=icc, quality=quality, subsampling=0)
+            return
+        metadata = {cv2.IMAGE_METADATA_EXIF: content.removeprefix(b'Exif\0\0'), cv2.IMAGE_METADATA_ICCP: icc}
         metadata = {key: np.frombuffer(value, np.uint8) for key, value in metadata.items() if value}
         flags = {
             'png': [],
             'jpeg': [cv2.IMWRITE_JPEG_QUALITY, quality, *FULL_CHROMA],
             'webp': [cv2.IMWRITE_WEBP_QUALITY, quality + (quality == 100)],  # above 100 is lossless
         }
-        if not cv2.imwriteWithMetadata(str(temporary), pixels, [*metadata], [*metadata.values()], flags[kind]):
+        settings = pixels, [*metadata], [*metadata.values()], flags[kind]
+        try:
+            str(temporary).encode()
+        except UnicodeEncodeError:  # such names crash cv2
+            done, encoded = cv2.imencodeWithMetadata(path.suffix, *settings)
+            temporary.write_bytes(encoded)
+        else:
+            done = cv2.imwriteWithMetadata(str(temporary), *settings)
+        if not done:
             if shutil.disk_usage(path.parent).free < 2**20:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             raise OSError('cannot be written')

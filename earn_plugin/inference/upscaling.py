@@ -15,13 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from earn_plugin.atomic_files import remove_leftovers_of
 from earn_plugin.convert.networks import output_of
-from earn_plugin.data.image_headers import read_header
 from earn_plugin.devices import find_device
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.inference.picture_files import (
@@ -31,6 +30,7 @@ from earn_plugin.inference.picture_files import (
     colours_of,
     on_white,
     read_picture,
+    size_of,
     stored_channels,
     write_picture,
 )
@@ -140,15 +140,15 @@ def device_of_process(name: str | None) -> torch.device:
 @contextmanager
 def _any_size_and_quiet() -> Iterator[None]:
     """In the block, pictures may be of any size, and libraries do not warn of what is reported anyway."""
-    limit, level = Image.MAX_IMAGE_PIXELS, cv2.utils.logging.getLogLevel()
-    Image.MAX_IMAGE_PIXELS = None
+    limits, level = (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK), cv2.utils.logging.getLogLevel()
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, PngImagePlugin.MAX_TEXT_MEMORY
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', module=r'PIL\.')
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
         cv2.utils.logging.setLogLevel(level)
 
 
@@ -175,7 +175,7 @@ class _Job:
         sizes = {item: size for item in missing if (size := self._size(item))}
         for folder in {item.path.parent for item in sizes}:
             folder.mkdir(parents=True, exist_ok=True)
-        megapixels = sum(height * width for height, width in sizes.values()) * self.tiled.scale**2 / 1e6
+        megapixels = sum(width * height for width, height in sizes.values()) * self.tiled.scale**2 / 1e6
         with (
             tqdm(total=megapixels, unit='MP', bar_format=BAR, disable=None if announces else True) as self.bar,
             ThreadPoolExecutor(self.jobs) as readers,
@@ -211,15 +211,15 @@ class _Job:
             tqdm.write(f'{item.source}: {self.failures[item.source]}')
 
     def _size(self, item: Target) -> tuple[int, int] | None:
-        """Height and width of a picture; None for one that cannot be read, or whose result would be too large."""
+        """Width and height of a picture; None for one that cannot be read, or whose result would be too large."""
         with self._failing(item):
-            height, width, _ = read_header(item.source)
-            side, largest = max(height, width) * self.tiled.scale, LARGEST_SIDE.get(item.kind)
+            size = size_of(item.source)
+            side, largest = max(size) * self.tiled.scale, LARGEST_SIDE.get(item.kind)
             if largest and side > largest:
                 raise ValueError(
                     f'the result would have {side:,} pixels, {item.kind} at most {largest:,}: --format png'
                 )
-            return height, width
+            return size
         return None
 
     def _read(self, item: Target) -> Picture:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 import earn_plugin
 from earn_plugin.archs.lgvan_arch import LGVAN
@@ -431,3 +432,75 @@ def test_processes_share_the_pictures(checkpoint):
     assert '3 of 4 pictures written' in printed and '3 of 3 pictures written' in printed
     assert printed.count('whole image') == 1
     assert len(list(Path('out').iterdir())) == 6
+
+
+def test_a_rotated_tiff_without_compression():
+    """Pillow would map such a file, and then take its width for its height."""
+    pixels = photo()[..., 0]
+    Path('in').mkdir()
+    tifffile.imwrite('in/a.tif', pixels, photometric='minisblack', extratags=[(274, 'H', 1, 6, True)])
+    upscale('in', 'out', Double())
+    np.testing.assert_array_equal(opened(Path('out/a.tif')), doubled(np.rot90(pixels, -1)))
+
+
+@pytest.mark.parametrize(
+    ('shape', 'settings'),
+    [
+        ((3, 10, 14), {'photometric': 'rgb', 'planarconfig': 'separate'}),
+        ((10, 14), {'photometric': 'miniswhite'}),
+        ((10, 14, 4), {'photometric': 'rgb', 'extrasamples': ['assocalpha']}),
+        ((10, 14, 2), {'photometric': 'minisblack', 'planarconfig': 'contig', 'extrasamples': ['unassalpha']}),
+    ],
+)
+def test_tiffs_that_would_be_read_wrongly_are_refused(shape, settings):
+    Path('in').mkdir()
+    tifffile.imwrite('in/a.tif', np.ones(shape, np.uint16), **settings)
+    with pytest.raises(UserError, match='save it as a PNG'):
+        upscale('in', 'out', Double())
+
+
+def test_a_transparent_value_of_grey_in_16_bits():
+    pixels = photo(deep=True)[..., 0]
+    content = save(Path('in/a.png'), pixels).read_bytes()
+    chunk = b'tRNS' + int(pixels[2, 3]).to_bytes(2, 'big')
+    chunk = struct.pack('>I', 2) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    Path('in/a.png').write_bytes(content[:33] + chunk + content[33:])
+    upscale('in', 'out', Double())
+    alpha = np.where(pixels == pixels[2, 3], 0, 65535).astype(np.uint16)
+    np.testing.assert_array_equal(opened(Path('out/a.png'))[..., 3], doubled(alpha))
+
+
+@pytest.mark.parametrize('ending', ['png', 'jpg', 'webp'])
+def test_names_that_are_not_utf_8(ending):
+    name = os.fsdecode(b'a\xff.' + ending.encode())
+    try:
+        save(Path('in', name), photo(), icc_profile=P3)
+    except OSError:
+        pytest.skip('the file system has no such names')
+    upscale('in', 'out', Double(), quality=100)
+    assert info(Path('out', name))['icc_profile'] == P3
+    assert abs(opened(Path('out', name)) - doubled(opened(Path('in', name)))).max() <= 6
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_profile_of_many_segments_of_a_jpeg(channels):
+    profile = (P3 if channels == 3 else GREY) + bytes(100_000)
+    save(Path('in/a.png'), photo()[..., :channels].squeeze(), icc_profile=profile)
+    upscale('in', 'out', Double(), format='jpeg', quality=100)
+    assert info(Path('out/a.jpg'))['icc_profile'] == profile
+    assert abs(opened(Path('out/a.jpg')) - doubled(opened(Path('in/a.png')))).max() <= 6
+
+
+def test_long_texts_in_a_png():
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt('XML:com.adobe.xmp', 'edit' * 300_000, zip=True)
+    save(Path('in/a.png'), photo(), pnginfo=texts)
+    assert upscale('in', 'out', Double()) == 1
+
+
+def test_a_pipe_is_not_waited_for():
+    save(Path('in/a.png'), photo())
+    os.mkfifo('in/b.png')
+    with pytest.raises(UserError, match=r'in/b.png: is a pipe'):
+        upscale('in', 'out', Double())
+    assert opened(Path('out/a.png')).shape == (20, 28, 3)
