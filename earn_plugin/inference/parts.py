@@ -35,6 +35,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def checked_size(out: Tensor, image: Tensor, scale: int) -> Tensor:
+    """The network's result for an image; raises UserError unless its sides are ``scale`` times those of the image."""
+    sizes = [tuple(x.shape[2:]) for x in (image, out)]
+    if sizes[1] != tuple(scale * side for side in sizes[0]):
+        (height, width), found = sizes[0], '×'.join(map(str, sizes[1]))
+        raise UserError(f'the network turns {height}×{width} pixels into {found}, not {height * scale}×{width * scale}')
+    return out
+
+
+def on_cpu(out: Tensor) -> Tensor:
+    """A result in float32 at least, on the CPU."""
+    return (out.float() if out.element_size() == 2 else out).cpu()
+
+
 class PartRunner:
     """Runs parts of a network on maps: tensors 1×C×H×W of the height and width of the image.
 
@@ -99,10 +113,10 @@ class PartRunner:
         y, x = max(0, top - rows), max(0, left - cols)
         try:
             windows = [m[:, :, y : bottom + rows, x : right + cols] for m in maps]
-            out = part(*[window.to(self.device) for window in windows])
             s = self.scale
+            out = checked_size(part(*[window.to(self.device) for window in windows]), windows[0], s)
             out = out[:, :, (top - y) * s : (bottom - y) * s, (left - x) * s : (right - x) * s]
-            out = (out.float() if out.element_size() == 2 else out).cpu()
+            out = on_cpu(out)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

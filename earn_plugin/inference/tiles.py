@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from earn_plugin.errors import UserError
 from earn_plugin.inference.layout import faster_layout
 from earn_plugin.inference.onnx_network import OnnxNetwork
-from earn_plugin.inference.parts import PartRunner, Result, is_out_of_memory
+from earn_plugin.inference.parts import PartRunner, Result, checked_size, is_out_of_memory, on_cpu
 from earn_plugin.inference.reach import Reach, measure_reach
 from earn_plugin.measure.memory import available_bytes, peak_bytes
 from earn_plugin.protocols import HasReach, RunsByParts
@@ -98,15 +99,8 @@ class TiledNetwork:
     def _run(self, plan: Plan, image: Tensor) -> Iterator[Result]:
         image = image.to(self.device, self.dtype)
         if plan.way == 'whole':
-            try:
-                out = self.network(image)
-                out = (out.float() if out.element_size() == 2 else out).cpu()
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                out, self._too_large = None, image.shape[2:].numel()
-            if out is not None:
-                yield 0, 0, out
+            if (whole := self._whole(image)) is not None:
+                yield 0, 0, whole
                 return
             plan = self.plan(*image.shape[2:])
             logging.getLogger('earn_plugin').warning('too little memory for the whole image: %s', self.describe(image))
@@ -117,10 +111,22 @@ class TiledNetwork:
         else:
             yield from runner.output(self.network, image, reach=plan.overlap, alignment=plan.alignment)
 
+    def _whole(self, image: Tensor) -> Tensor | None:
+        """The result for the whole image; None if memory runs out, which is then planned for."""
+        try:
+            return on_cpu(checked_size(self.network(image), image, self.scale))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if self.tile == 0:
+            raise UserError('not enough memory for the whole picture: leave out --tile 0, or use another --device')
+        self._too_large = image.shape[2:].numel()
+        return None
+
     def plan(self, height: int, width: int) -> Plan:
         """How an image of that size is processed."""
         fits = self._fits(height * width) if self.tile is None else not 0 < self.tile < max(height, width)
-        if fits and height * width < self._too_large:
+        if self.tile == 0 or (fits and height * width < self._too_large):
             return Plan('whole')
         if self.approximate:
             return self._approximate

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,9 @@ def measure_scale(network: nn.Module) -> tuple[int, int]:
     Raises:
         UserError: it fails on both, or does not enlarge both sides by one whole number.
     """
-    side, failure = 16, None
+    failure = None
     weight = next(network.parameters(), torch.empty(0))
-    for channels in (3, 1):
+    for side, channels in product((16, 64), (3, 1)):  # some networks take no smaller pictures
         try:
             with torch.inference_mode():
                 shape = tuple(output_of(network, torch.rand(1, channels, side, side).to(weight)).shape)
@@ -272,7 +272,7 @@ class _Job:
 def _levels(rows: Tensor, dtype: np.dtype) -> np.ndarray:
     """C×h×w in [0, 1] → h×w×C, rounded as BasicSR rounds."""
     if not rows.sum().isfinite():
-        raise ValueError('the network returns infinite values; use --dtype float32')
+        raise ValueError('the network returns NaN or infinite values: its weights are damaged, or need --dtype float32')
     levels = rows.clamp(0, 1).mul_(np.iinfo(dtype).max).round_().to(getattr(torch, dtype.name))
     return levels.permute(1, 2, 0).numpy()
 

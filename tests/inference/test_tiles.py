@@ -198,3 +198,9 @@ def test_ranges_cover_a_length_in_equal_parts():
                 assert [stop for _, stop in found] == [*[start for start, _ in found[1:]], length]
                 assert found[0][0] == 0
                 assert all(start < stop and start % alignment == 0 for start, stop in found)
+
+
+def test_the_whole_image_that_is_asked_for_is_not_replaced_by_tiles():
+    image = torch.rand(1, 1, 50, 80, dtype=torch.float64)
+    with pytest.raises(UserError, match='leave out --tile 0'):
+        TiledNetwork(OutOfMemoryAbove(600), 1, channels=1, tile=0, dtype=torch.float64)(image)

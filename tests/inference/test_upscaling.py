@@ -504,3 +504,25 @@ def test_a_pipe_is_not_waited_for():
     with pytest.raises(UserError, match=r'in/b.png: is a pipe'):
         upscale('in', 'out', Double())
     assert opened(Path('out/a.png')).shape == (20, 28, 3)
+
+
+def test_a_result_of_another_size_is_a_failure():
+    class DropsColumn(Double):
+        def forward(self, x):
+            out = super().forward(x)
+            return out if x.shape[3] % 2 == 0 else out[..., :-1]
+
+    save(Path('in/a.png'), photo(10, 13))
+    with pytest.raises(UserError, match='turns 10×13 pixels into 20×25, not 20×26'):
+        upscale('in', 'out', DropsColumn())
+    assert not Path('out/a.png').exists()
+
+
+def test_a_network_for_large_pictures_only():
+    class Large(Double):
+        def forward(self, x):
+            if x.shape[3] < 40:
+                raise RuntimeError('too small')
+            return super().forward(x)
+
+    np.testing.assert_array_equal(enlarge(photo(40, 50), 'a.png', Large()), doubled(photo(40, 50)))
