@@ -60,7 +60,7 @@ def format_of(path: Path) -> str | None:
     return next((name for name, endings in ENDINGS.items() if path.suffix.lower() in endings), None)
 
 
-def size_of(path: Path) -> tuple[int, int]:
+def stored_size(path: Path) -> tuple[int, int]:
     """Width and height of a picture as it is stored; raises as ``read_picture``."""
     with _opened(path) as image:
         return image.size

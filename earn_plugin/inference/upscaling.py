@@ -30,7 +30,7 @@ from earn_plugin.inference.picture_files import (
     colours_of,
     on_white,
     read_picture,
-    size_of,
+    stored_size,
     stored_channels,
     write_picture,
 )
@@ -213,7 +213,7 @@ class _Job:
     def _size(self, item: Target) -> tuple[int, int] | None:
         """Width and height of a picture; None for one that cannot be read, or whose result would be too large."""
         with self._failing(item):
-            size = size_of(item.source)
+            size = stored_size(item.source)
             side, largest = max(size) * self.tiled.scale, LARGEST_SIDE.get(item.kind)
             if largest and side > largest:
                 raise ValueError(
