@@ -30,8 +30,8 @@ from earn_plugin.inference.picture_files import (
     colours_of,
     on_white,
     read_picture,
-    stored_size,
     stored_channels,
+    stored_size,
     write_picture,
 )
 from earn_plugin.inference.result_array import result_array
