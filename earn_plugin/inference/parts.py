@@ -14,6 +14,8 @@ Result = tuple[int, int, Tensor]  # top row and left column of the result, 1Ã—CÃ
 # torch computes convs with fewer than 20,480 input values by another kernel, which rounds differently. So no window is
 # smaller than that, for a layer of a single channel.
 SMALLEST_AREA = 144**2
+# what torch, C++ and oneDNN, on a CPU, say where memory runs out
+OUT_OF_MEMORY = ("can't allocate memory", 'bad_alloc', 'could not create a primitive')
 CONV_MEMORY = 8  # of a part in work, in maps as wide as its inputs
 
 
@@ -31,7 +33,7 @@ def rounded_up(value: int, multiple: int) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or 'bad_alloc' in str(error))
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
     )
 
 
