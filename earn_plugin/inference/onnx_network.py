@@ -51,7 +51,7 @@ class OnnxNetwork(nn.Module):
             self.session = onnxruntime.InferenceSession(content, options, providers)
             (inputs,), (_,) = self.session.get_inputs(), self.session.get_outputs()
             self.input_name, self.input_type = inputs.name, TYPES[inputs.type]
-            self.channels = inputs.shape[1]
+            self.channels = inputs.shape[1] if isinstance(inputs.shape[1], int) else 3  # a name stands for any number
         except Exception as error:  # onnxruntime's errors have no class in common
             raise UserError(
                 f'{name} cannot be loaded: it is damaged, or not an ONNX network from one image to one image '

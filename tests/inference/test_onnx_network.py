@@ -16,9 +16,9 @@ from earn_plugin.inference.onnx_network import load_onnx
 from earn_plugin.inference.tiles import TiledNetwork
 
 
-def write(path: Path, element: int = onnx.TensorProto.FLOAT, **metadata: int) -> Path:
+def write(path: Path, element: int = onnx.TensorProto.FLOAT, channels: int | str = 3, **metadata: int) -> Path:
     """A file that repeats each pixel twice in both directions."""
-    shape = ['n', 3, 'h', 'w']
+    shape = ['n', channels, 'h', 'w']
     scales = onnx.helper.make_tensor('scales', onnx.TensorProto.FLOAT, [4], [1, 1, 2, 2])
     node = onnx.helper.make_node('Resize', ['x', '', 'scales'], ['y'], mode='nearest')
     values = [onnx.helper.make_tensor_value_info(name, element, shape) for name in 'xy']
@@ -42,6 +42,11 @@ def test_a_file_of_another_program_runs_like_a_module(tmp_path, element):
     tiled = TiledNetwork(network, network.scale, tile=4)
     assert tiled.describe(x) == 'exact (overlap 0)'  # measured
     torch.testing.assert_close(tiled(x), expected, atol=0, rtol=0)
+
+
+def test_a_file_for_any_number_of_channels_runs_in_colour(tmp_path):
+    network = load_onnx(write(tmp_path / 'x.onnx', channels='c'))
+    assert (network.channels, network.scale) == (3, 2)
 
 
 def test_metadata_say_what_images_it_takes(tmp_path):
