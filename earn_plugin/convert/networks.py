@@ -183,7 +183,8 @@ def read_network(path: Path, arguments: dict[str, Any], arch: str | None = None)
         if arch is not None and registered_name(arch) != registered_name(title):
             raise UserError(f'{path} is a checkpoint of {title}, not of {arch}')
         for name, value in arguments.items():
-            if (recorded := description['arguments'].get(name)) != value:
+            # files that were written before a network had a fused form do not record the form
+            if (recorded := {'fused': False, **description['arguments']}.get(name)) != value:
                 raise UserError(f'{path} has {name}={recorded!r}, not {value!r}')
     elif official := recognise(weights, arch):
         kind, title = official, f'official {official.title}'

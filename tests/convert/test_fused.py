@@ -73,6 +73,11 @@ def test_the_fused_form_of_any_checkpoint(golden, tmp_path, trained, name):
     assert earn_plugin.load(tmp_path / 'set.pth').fused
 
 
+def test_a_file_from_before_the_fused_form_has_the_training_form(tmp_path, trained):
+    write(tmp_path / 'a.pth', trained, {name: value for name, value in ARGUMENTS.items() if name != 'fused'})
+    assert not earn_plugin.load(tmp_path / 'a.pth', fused=False).fused
+
+
 def test_the_fused_form_has_no_authors_form(tmp_path, trained):
     convert(tmp_path / 'net.pth', tmp_path / 'fused.pth', {}, fused=True)
     with pytest.raises(UserError, match="authors' code of LGVAN supports only fused=False"):
