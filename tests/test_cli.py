@@ -165,3 +165,8 @@ def test_list_doctor_and_demo(tmp_path, monkeypatch, capsys):
     printed = command_here('prepare', 'demo', capsys=capsys)
     assert 'datasets/demo created' in printed
     assert 'datasets/demo already exists' in command_here('prepare', 'demo', capsys=capsys)
+
+
+def test_closed_output(monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', None)
+    assert cli.main(['list']) == 0

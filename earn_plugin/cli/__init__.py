@@ -21,6 +21,9 @@ from earn_plugin.signals import signal_number, sigterm_as_ctrl_c
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 or 143 when stopped."""
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed, as by some schedulers
+            setattr(sys, name, Path(os.devnull).open('w'))  # noqa: SIM115 (open until the process ends)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not be printable in its encoding
         sys.stdout.reconfigure(errors='backslashreplace')
     if not isinstance(sys.stdout, PrintableStream):
