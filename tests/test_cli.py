@@ -72,6 +72,7 @@ def test_names_that_the_terminal_cannot_print(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(printed, encoding='ascii', write_through=True))
     monkeypatch.setattr(networks, 'run_list', lambda args: print('ä ×\udcff'))
     assert cli.main(['list']) == 0
+    sys.stdout.close()
     assert printed.getvalue() == b'\\xe4 \\xd7\\udcff\n'
 
 
@@ -170,3 +171,4 @@ def test_list_doctor_and_demo(tmp_path, monkeypatch, capsys):
 def test_closed_output(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', None)
     assert cli.main(['list']) == 0
+    sys.stdout.close()
