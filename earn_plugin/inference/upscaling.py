@@ -23,6 +23,7 @@ from earn_plugin.atomic_files import remove_leftovers_of
 from earn_plugin.convert.networks import output_of
 from earn_plugin.devices import find_device
 from earn_plugin.errors import UsageError, UserError, reason_of
+from earn_plugin.inference.padding import for_any_size
 from earn_plugin.inference.picture_files import (
     DEEP,
     LARGEST_SIDE,
@@ -87,6 +88,7 @@ def upscale(
     check_dtype(network, dtype)
     everything = find_targets(Path(source), Path(target), format, suffix)
     channels, scale = measure_scale(network)
+    network = for_any_size(network, channels, scale)
     settings = {'device': device_of_process(device), 'dtype': DTYPES[dtype]}
     tiled = TiledNetwork(network, scale, channels=channels, tile=tile, approximate=approximate, **settings)
     tiled = EnsembledNetwork(tiled) if self_ensemble else tiled
