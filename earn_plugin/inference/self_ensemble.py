@@ -53,7 +53,7 @@ class EnsembledNetwork:
     """
 
     def __init__(self, tiled: TiledNetwork):
-        self.tiled, self.scale = tiled, tiled.scale
+        self.tiled, self.scale, self.network = tiled, tiled.scale, tiled.network
 
     def describe(self, image: Tensor) -> str:
         return f'{self.tiled.describe(image)}, self-ensemble'

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import islice, product
+from functools import partial
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from earn_plugin.inference.picture_files import (
 from earn_plugin.inference.result_array import result_array
 from earn_plugin.inference.self_ensemble import EnsembledNetwork
 from earn_plugin.inference.targets import Target, find_targets
-from earn_plugin.inference.tiles import TiledNetwork
+from earn_plugin.inference.tiles import SMALL, TiledNetwork
+from earn_plugin.protocols import HasReach
 
 ROWS = 256  # of a part that are rounded at a time
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -165,6 +167,7 @@ def _wait_for_others(processes: int) -> None:
 class _Job:
     def __init__(self, tiled: TiledNetwork | EnsembledNetwork, channels: int, quality: int, jobs: int):
         self.tiled, self.channels, self.quality, self.jobs = tiled, channels, quality, jobs
+        self.is_ours = isinstance(tiled.network, HasReach)
         self.failures: dict[Path, str] = {}
         self.said: set[str] = set()
         self.written = self.existing = 0
@@ -183,14 +186,45 @@ class _Job:
             ThreadPoolExecutor(self.jobs) as readers,
             ThreadPoolExecutor(self.jobs) as writers,
         ):
+            small = [item for item, (width, height) in sizes.items() if width * height <= SMALL]
+            large = [item for item in sizes if item not in set(small)]
             writing: deque[Callable[[], None]] = deque()
-            for item, picture in _ahead(readers, self._read, sizes, self.jobs):
-                with self._failing(item):
-                    writing.append(self._enlarge(item, picture.result(), writers))
+            for wait in chain(self._start_small(small, writers), self._start_large(large, readers, writers)):
+                writing.append(wait)
                 while len(writing) > self.jobs:
                     writing.popleft()()
             while writing:
                 writing.popleft()()
+
+    def _start_small(self, items: list[Target], writers: ThreadPoolExecutor) -> Iterator[Callable[[], None]]:
+        """Each picture is computed by a thread of its own, which is faster than threads that share one."""
+        threads = torch.get_num_threads()
+        together = threads if self.is_ours else 1  # other networks may keep something between their layers
+
+        def start(item: Target) -> list[Callable[[], None]]:
+            return self._start(item, partial(self._read, item), writers)
+
+        torch.set_num_threads(threads // together)
+        try:
+            with ThreadPoolExecutor(together) as computers:
+                for _, started in _ahead(computers, start, items, 2 * together):
+                    yield from started.result()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _start_large(
+        self, items: list[Target], readers: ThreadPoolExecutor, writers: ThreadPoolExecutor
+    ) -> Iterator[Callable[[], None]]:
+        for item, picture in _ahead(readers, self._read, items, self.jobs):
+            yield from self._start(item, picture.result, writers)
+
+    def _start(
+        self, item: Target, read: Callable[[], Picture], writers: ThreadPoolExecutor
+    ) -> list[Callable[[], None]]:
+        """Enlarge a picture and start to write it; returns what waits for the end of that, if it has not failed."""
+        with self._failing(item):
+            return [self._enlarge(item, read(), writers)]
+        return []
 
     def finish(self, count: int, target: Path | str) -> int:
         existing = f'; {self.existing} exist already (--overwrite replaces them)' if self.existing else ''
