@@ -72,7 +72,6 @@ def test_names_that_the_terminal_cannot_print(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(printed, encoding='ascii', write_through=True))
     monkeypatch.setattr(networks, 'run_list', lambda args: print('ä ×\udcff'))
     assert cli.main(['list']) == 0
-    sys.stdout.close()
     assert printed.getvalue() == b'\\xe4 \\xd7\\udcff\n'
 
 
