@@ -156,7 +156,8 @@ class A2N(nn.Module):
         check_choice((False, True), fused=fused)
 
         self.upscale, self.variant, self.branch_weights, self.fused = upscale, variant, branch_weights, fused
-        self.img_range = 1.0 if fused else img_range  # the fused form's first and last conv include it
+        self.img_range = img_range
+        self.factor = 1.0 if fused else img_range  # the fused form's first and last conv include the range
         self.reach = 2 * num_block + (3 if upscale == 3 and not fused else 4)  # fused, a zero weight reaches farther
         self.alignment = 1
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, 1, 1)
@@ -200,7 +201,7 @@ class A2N(nn.Module):
 
     def shallow(self, x: Tensor) -> Tensor:
         """The features that enter the body."""
-        return self.conv_first((channels_last(x) if self.fused else x) * self.img_range)
+        return self.conv_first((channels_last(x) if self.fused else x) * self.factor)
 
     def reconstruct(self, features: Tensor, x: Tensor, shallow: Tensor | None = None) -> Tensor:
         """The result from the body's features; ``shallow``, if at hand, is not computed again."""
@@ -211,7 +212,7 @@ class A2N(nn.Module):
             out = in_bands(self.enlarge, out, reach=2, width=width, upscale=self.upscale)
         else:
             out = self.enlarge(out)
-        return (out + bilinear(x * self.img_range, self.upscale)) / self.img_range
+        return (out + bilinear(x * self.factor, self.upscale)) / self.factor
 
     def enlarge(self, x: Tensor) -> Tensor:
         return self.conv_last(self.upsample(x))

@@ -1,9 +1,9 @@
-"""basicsr upscale: pictures enlarged by a trained network."""
+"""basicsr upscale | export: pictures enlarged by a trained network, and networks for other programs."""
 
 import argparse
 from pathlib import Path
 
-from earn_plugin.cli.network_commands import add_network_arguments, settings_of
+from earn_plugin.cli.network_commands import add_checkpoint_arguments, given_arguments
 from earn_plugin.errors import UsageError
 
 NO_MODEL = """no network is given: pass --model FILE, which may be
@@ -23,8 +23,7 @@ def add_commands(commands) -> None:
     add('source', type=Path, metavar='IN', help="a picture, a folder with its subfolders, or a pattern: 'pics/*.jpg'")
     add('target', type=Path, metavar='OUT', help='a folder; for a single picture also a file name')
     add('--model', type=Path, metavar='FILE', help='a checkpoint, or an .onnx file')
-    add('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
-    add_network_arguments(upscale, form=False)
+    add_checkpoint_arguments(upscale)
     form = 'the fused form of the network (default: where it has one)'
     add('--fused', action=argparse.BooleanOptionalAction, help=form)
     add('--format', choices=('png', 'jpeg', 'webp', 'tiff'), help='of the results (default: that of each picture)')
@@ -44,6 +43,13 @@ def add_commands(commands) -> None:
     add('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='to compute with')
     add('--jobs', type=int, default=4, metavar='N', help='threads that read, and as many that write; default 4')
     upscale.set_defaults(run=run_upscale)
+
+    export = commands.add_parser('export', help='write a network as an ONNX file, compared with torch')
+    export.add_argument('source', type=Path, metavar='IN', help='a checkpoint, as `convert` takes it')
+    export.add_argument('target', type=Path, metavar='OUT', help='an .onnx file')
+    add_checkpoint_arguments(export)
+    export.add_argument('--half', action='store_true', help='float16; refused where it changes results visibly')
+    export.set_defaults(run=run_onnx_export)
 
 
 def run_upscale(args: argparse.Namespace) -> None:
@@ -71,7 +77,7 @@ def network_of(args: argparse.Namespace):
     from earn_plugin.convert.networks import fuse_network, read_logged
     from earn_plugin.protocols import Fusible
 
-    given = settings_of(args.set, {} if args.upscale is None else {'upscale': args.upscale})
+    given = given_arguments(args)
     if args.model.suffix == '.onnx':
         if given or args.arch or args.fused is not None:
             raise UsageError(f'{args.model} is an ONNX file: --arch, --set, --upscale and --fused go with checkpoints')
@@ -81,3 +87,9 @@ def network_of(args: argparse.Namespace):
     found = read_logged(args.model, given, args.arch)
     fused = isinstance(type(found.network), Fusible) if args.fused is None else args.fused
     return (fuse_network(found) if fused else found).network
+
+
+def run_onnx_export(args: argparse.Namespace) -> None:
+    from earn_plugin.inference.onnx_export import export_onnx
+
+    print(export_onnx(args.source, args.target, given_arguments(args), arch=args.arch, half=args.half))

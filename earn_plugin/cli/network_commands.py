@@ -1,4 +1,4 @@
-"""basicsr convert | export | complexity | benchmark | list | doctor: networks, their checkpoints and the machine."""
+"""basicsr convert | complexity | benchmark | list | doctor: networks, their checkpoints and the machine."""
 
 import argparse
 from pathlib import Path
@@ -10,23 +10,10 @@ def add_commands(commands) -> None:
     convert = commands.add_parser('convert', help="convert the authors' checkpoints to ours, and back")
     convert.add_argument('source', type=Path, metavar='IN', help="the authors' checkpoint, or one of ours")
     convert.add_argument('target', type=Path, metavar='OUT', help='a .pth or .safetensors file')
-    convert.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
-    convert.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
-    add_import_arguments(convert)
-    add_set(convert, 'other arguments of the network')
+    add_checkpoint_arguments(convert)
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose parameter names to write')
     convert.add_argument('--fused', action='store_true', help='write the fused form: the same function, faster')
     convert.set_defaults(run=run_convert)
-
-    export = commands.add_parser('export', help='write a network as an ONNX file, compared with torch')
-    export.add_argument('source', type=Path, metavar='IN', help='a checkpoint, as `convert` takes it')
-    export.add_argument('target', type=Path, metavar='OUT', help='an .onnx file')
-    export.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
-    export.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
-    add_import_arguments(export)
-    add_set(export, 'other arguments of the network')
-    export.add_argument('--half', action='store_true', help='float16; refused where it changes results visibly')
-    export.set_defaults(run=run_onnx_export)
 
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
     complexity.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
@@ -90,6 +77,14 @@ def add_network_arguments(command: argparse.ArgumentParser, form: bool = True) -
         command.add_argument('--fused', action='store_true', help='use its fused form')
 
 
+def add_checkpoint_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments for what a checkpoint does not record, which ``given_arguments`` reads, and --arch."""
+    command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
+    command.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
+    add_import_arguments(command)
+    add_set(command, 'other arguments of the network')
+
+
 def add_set(command: argparse.ArgumentParser, what: str = 'arguments of the network') -> None:
     command.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help=what)
 
@@ -121,12 +116,6 @@ def run_convert(args: argparse.Namespace) -> None:
 
     settings = {'arch': args.arch, 'to_authors': args.to == 'authors', 'fused': args.fused}
     print(convert(args.source, args.target, given_arguments(args), **settings))
-
-
-def run_onnx_export(args: argparse.Namespace) -> None:
-    from earn_plugin.inference.onnx_export import export_onnx
-
-    print(export_onnx(args.source, args.target, given_arguments(args), arch=args.arch, half=args.half))
 
 
 def given_arguments(args: argparse.Namespace) -> dict:

@@ -95,8 +95,8 @@ def upscale(
     tiled = TiledNetwork(network, scale, channels=channels, tile=tile, approximate=approximate, **settings)
     tiled = EnsembledNetwork(tiled) if self_ensemble else tiled
     with _any_size_and_quiet():
-        job = _Job(tiled, channels, quality, jobs)
-        job.run(everything[rank::processes], overwrite, announces=rank == 0)
+        job = _Job(tiled, channels, quality, jobs, announces=rank == 0)
+        job.run(everything[rank::processes], overwrite)
     _wait_for_others(processes)
     return job.finish(len(everything[rank::processes]), target)
 
@@ -165,15 +165,14 @@ def _wait_for_others(processes: int) -> None:
 
 
 class _Job:
-    def __init__(self, tiled: TiledNetwork | EnsembledNetwork, channels: int, quality: int, jobs: int):
-        self.tiled, self.channels, self.quality, self.jobs = tiled, channels, quality, jobs
+    def __init__(self, tiled: TiledNetwork | EnsembledNetwork, channels: int, quality: int, jobs: int, announces: bool):
+        self.tiled, self.channels, self.quality, self.jobs, self.announces = tiled, channels, quality, jobs, announces
         self.is_ours = isinstance(tiled.network, HasReach)
         self.failures: dict[Path, str] = {}
         self.said: set[str] = set()
         self.written = self.existing = 0
 
-    def run(self, targets: list[Target], overwrite: bool, announces: bool) -> None:
-        self.announces = announces
+    def run(self, targets: list[Target], overwrite: bool) -> None:
         remove_leftovers_of(item.path for item in targets)
         missing = [item for item in targets if overwrite or not item.path.exists()]
         self.existing = len(targets) - len(missing)
@@ -182,12 +181,12 @@ class _Job:
             folder.mkdir(parents=True, exist_ok=True)
         megapixels = sum(width * height for width, height in sizes.values()) * self.tiled.scale**2 / 1e6
         with (
-            tqdm(total=megapixels, unit='MP', bar_format=BAR, disable=None if announces else True) as self.bar,
+            tqdm(total=megapixels, unit='MP', bar_format=BAR, disable=None if self.announces else True) as self.bar,
             ThreadPoolExecutor(self.jobs) as readers,
             ThreadPoolExecutor(self.jobs) as writers,
         ):
             small = [item for item, (width, height) in sizes.items() if width * height <= SMALL]
-            large = [item for item in sizes if item not in set(small)]
+            large = [item for item, (width, height) in sizes.items() if width * height > SMALL]
             writing: deque[Callable[[], None]] = deque()
             for wait in chain(self._start_small(small, writers), self._start_large(large, readers, writers)):
                 writing.append(wait)

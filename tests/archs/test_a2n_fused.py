@@ -9,6 +9,7 @@ from torch import nn
 from earn_plugin.archs import blocks
 from earn_plugin.archs.a2n_arch import A2N
 from tests.benchmarks.a2n_as_published import as_published
+from tests.helpers.golden import relative_error as error
 
 LARGER = [(1, 40), (40, 1), (31, 17), (64, 48)]
 
@@ -21,10 +22,6 @@ def trained(**arguments) -> A2N:
         if block.dynamic_attention is not None:
             nn.init.normal_(block.dynamic_attention[2].weight, std=10)
     return network
-
-
-def error(out: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((out - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from earn_plugin.archs import blocks
 from earn_plugin.archs.lgvan_arch import LGVAN
 from tests.archs.test_lgvan_arch import conv_costs
 from tests.benchmarks.lgvan_as_published import as_published, fill
+from tests.helpers.golden import relative_error as error
 
 LARGER = [(1, 40), (40, 1), (3, 33), (31, 17), (64, 48)]
 
@@ -16,10 +17,6 @@ LARGER = [(1, 40), (40, 1), (3, 33), (31, 17), (64, 48)]
 def trained(**arguments) -> LGVAN:
     torch.manual_seed(0)
     return fill(LGVAN(**{'num_feat': 8, 'num_block': 2, **arguments})).eval()
-
-
-def error(out: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((out - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from torch import nn
 from torch.nn import functional as F
 
+from earn_plugin.inference import upscale
 from tests.helpers.images import photograph
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -88,3 +89,11 @@ def opened(path: Path) -> np.ndarray:
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     code = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(pixels.shape[2] if pixels.ndim == 3 else 1)
     return pixels if code is None else cv2.cvtColor(pixels, code)
+
+
+def enlarge(pixels: np.ndarray, name: str, network=None, save_with=None, **settings) -> np.ndarray:
+    """The result for a picture that is saved under that name."""
+    save(Path('in', name), pixels, **(save_with or {}))
+    upscale(Path('in', name), 'out', network or Double(), **settings)
+    (result,) = Path('out').iterdir()
+    return opened(result)
