@@ -11,9 +11,9 @@ from earn_plugin.archs.blocks import MeanShift, ResidualBlock, Upsampler
 
 
 class NonLocalMaskBranch(nn.Module):
-    """The mask of the trunk, in (0, 1): non-local attention if ``non_local``, down and up once, with a skip.
+    """The mask of the trunk, in (0, 1), from the result of ``attention``: down and up once, with a skip.
 
-    Keeps N×C×H×W.
+    Keeps N×C×H×W. The block applies ``attention``, which is non-local or the identity, as it sees the entire image.
     """
 
     def __init__(self, num_feat: int, non_local: bool):
