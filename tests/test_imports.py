@@ -13,7 +13,7 @@ PACKAGE = Path(earn_plugin.__file__).parent
 LAYERS = [  # from the ground up; a module imports from its own folder and from the layers below it
     {'errors'},
     {'atomic_files', 'rng', 'compat', 'protocols'},
-    {'', 'signals', 'devices', 'own_code', 'archs', 'losses'},
+    {'', 'signals', 'devices', 'precision', 'own_code', 'archs', 'losses'},
     {'models', 'data', 'doctor'},
     {'metrics', 'prepare', 'convert'},
     {'options', 'measure'},

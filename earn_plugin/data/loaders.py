@@ -47,14 +47,16 @@ class TrainingData:
     Args:
         dataset: any BasicSR data set.
         opt: the completed options.
+        accum_iter: how many batches of each process are one batch here, because an iteration reads them all.
 
     Raises:
         UsageError: an epoch has fewer samples than a batch.
     """
 
-    def __init__(self, dataset: Any, opt: dict[str, Any]):
+    def __init__(self, dataset: Any, opt: dict[str, Any], accum_iter: int = 1):
         self.opt = opt
-        self.options = opt['datasets']['train']
+        self.options = dict(opt['datasets']['train'])
+        self.options['batch_size_per_gpu'] *= accum_iter
         self.stream = Stream(dataset, opt['manual_seed'], self.options.get('dataset_enlarge_ratio', 1))
         # as in BasicSR: with DataParallel one loader feeds all GPUs
         self.batch_size = self.options['batch_size_per_gpu'] * (1 if opt['dist'] else max(1, opt['num_gpu']))

@@ -40,6 +40,7 @@ from earn_plugin.inference.result_array import result_array
 from earn_plugin.inference.self_ensemble import EnsembledNetwork
 from earn_plugin.inference.targets import Target, find_targets
 from earn_plugin.inference.tiles import SMALL, TiledNetwork
+from earn_plugin.precision import check_float16
 from earn_plugin.protocols import HasReach
 
 ROWS = 256  # of a part that are rounded at a time
@@ -87,7 +88,8 @@ def upscale(
     rank, processes = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
     if not 1 <= quality <= 100 or jobs < 1 or (tile or 0) < 0:
         raise UsageError('--quality must be 1 to 100, --jobs at least 1, and --tile at least 0')
-    check_dtype(network, dtype)
+    if dtype == 'float16':
+        check_float16(network, '--dtype float16', 'bfloat16')
     everything = find_targets(Path(source), Path(target), format, suffix)
     channels, scale = measure_scale(network)
     network = for_any_size(network, channels, scale)
@@ -99,16 +101,6 @@ def upscale(
         job.run(everything[rank::processes], overwrite)
     _wait_for_others(processes)
     return job.finish(len(everything[rank::processes]), target)
-
-
-def check_dtype(network: nn.Module, dtype: str) -> None:
-    """Raise UsageError for a network that works on [0, 255], whose features float16 cannot hold."""
-    largest = max((getattr(module, 'img_range', 1) for module in network.modules()), default=1)
-    if dtype == 'float16' and largest > 1:
-        raise UsageError(
-            f'--dtype float16: this network works on values up to {largest:g}, and its features may exceed the largest '
-            'float16, 65,504; use bfloat16'
-        )
 
 
 def measure_scale(network: nn.Module) -> tuple[int, int]:

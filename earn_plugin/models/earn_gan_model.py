@@ -5,7 +5,7 @@ from basicsr.models.srgan_model import SRGANModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from earn_plugin.models.earn_model import EARNModel, clip_before_steps
+from earn_plugin.models.earn_model import EARNModel, last_exchanges, mean_of
 
 
 @MODEL_REGISTRY.register()
@@ -26,10 +26,6 @@ class EARNGANModel(EARNModel, SRGANModel):
             raise ValueError(f'train.losses.{min(taken)}: a term of the GAN has that name; choose another')
         super().init_training_settings()
 
-    def setup_optimizers(self) -> None:
-        super().setup_optimizers()
-        clip_before_steps(self.optimizer_d, self.opt['train'].get('grad_clip_d'))
-
     def check_patches(self) -> None:
         super().check_patches()
         patch = self.opt.get('datasets', {}).get('train', {}).get('gt_size')
@@ -38,9 +34,10 @@ class EARNGANModel(EARNModel, SRGANModel):
             raise ValueError(f'the discriminator needs a gt_size of {size}, got {patch}')
 
     def loss_terms(self) -> dict[str, Tensor]:
-        return super().loss_terms() | {'l_g_gan': self.cri_gan(self.net_d(self.output), True, is_disc=False)}
+        return super().loss_terms() | {'l_g_gan': self.cri_gan(self.compute(self.net_d, self.output), True)}
 
     def update(self, current_iter: int) -> dict[str, Tensor]:
+        before = self.buffers_of(self.net_d)
         if current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters:
             self.net_d.requires_grad_(False)
             log = super().update(current_iter)
@@ -49,14 +46,19 @@ class EARNGANModel(EARNModel, SRGANModel):
             log = {}
             self.optimizer_g.zero_grad()
             with torch.no_grad():
-                self.output = self.net_g(self.lq)
+                self.output = torch.cat([self.compute(self.net_g, lq) for lq in self.lq.chunk(self.accum_iter)])
             self.optimizer_g.step()  # changes nothing; torch warns if a scheduler steps before the optimiser
         self.optimizer_d.zero_grad()
-        for name, images, is_real in (('real', self.gt, True), ('fake', self.output.detach(), False)):
-            logits = self.net_d(images)
-            loss = self.cri_gan(logits, is_real, is_disc=True)
-            loss.backward()  # separately, so that only one graph is in memory
-            logits = logits.detach()
-            log |= {f'l_d_{name}': loss.detach(), f'out_d_{name}': logits.mean(), f'd_{name}': logits.sigmoid().mean()}
-        self.optimizer_d.step()
-        return log
+        pairs = self.batches(self.gt, self.output)
+        passes = [each for real, fake in pairs for each in (('real', real), ('fake', fake))]
+        logs = [self.judge(name, images) for name, images in last_exchanges(self.net_d, passes)]
+        norm = self.take_step(self.optimizer_d, self.opt['train'].get('grad_clip_d'), before)
+        return log | mean_of(logs[::2]) | mean_of(logs[1::2]) | {'grad_norm_d': norm}
+
+    def judge(self, name: str, images: Tensor) -> dict[str, Tensor]:
+        """Add the gradients of the discriminator for 'real' or 'fake' images; returns the values to log."""
+        logits = self.compute(self.net_d, images)
+        loss = self.cri_gan(logits, name == 'real', is_disc=True)
+        self.backward(loss)
+        logits = logits.detach()
+        return {f'l_d_{name}': loss.detach(), f'out_d_{name}': logits.mean(), f'd_{name}': logits.sigmoid().mean()}

@@ -8,11 +8,13 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from basicsr.utils import AvgTimer, MessageLogger, make_exp_dirs, mkdir_and_rename, set_random_seed
+from basicsr.utils.registry import MODEL_REGISTRY
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -22,7 +24,7 @@ from earn_plugin.data.loaders import TrainingData, build_checked, validation_loa
 from earn_plugin.data.stream import image_names
 from earn_plugin.devices import cuda_is_optional
 from earn_plugin.errors import UserError
-from earn_plugin.models import EARNModel
+from earn_plugin.models.earn_model import EARNModel, NonFinite
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import Options
@@ -80,7 +82,8 @@ class Training:
         for phase, dataset_opt in opt['datasets'].items():
             datasets[phase], found = build_checked(dataset_opt)
             warnings += found
-        self.data = TrainingData(datasets.pop('train'), opt)
+        is_ours = issubclass(MODEL_REGISTRY.get(opt['model_type']), EARNModel)
+        self.data = TrainingData(datasets.pop('train'), opt, opt['train'].get('accum_iter', 1) if is_ours else 1)
         val_loaders = [validation_loader(d, opt['datasets'][phase], opt) for phase, d in datasets.items()]
 
         set_random_seed(opt['manual_seed'] + opt['rank'])
@@ -176,27 +179,43 @@ class Training:
             self.check_losses()
 
     def check_losses(self) -> None:
-        """Stop if a loss was not finite since the last call, before anything is saved.
+        """Stop if a value was not finite since the last call, before anything is saved; or warn, as the options say.
 
         Raises:
-            UserError: names the loss, its iteration and the images of its batch.
+            UserError: names the loss, its iteration and the images of its batch; or too many iterations were skipped.
         """
         if isinstance(self.model, EARNModel):
             bad = self.model.first_non_finite()
         else:
             log = self.model.get_current_log()
-            bad = next(((self.iteration, name) for name, value in log.items() if not math.isfinite(value)), None)
+            wrong = next((name for name, value in log.items() if not math.isfinite(value)), None)
+            bad = NonFinite(self.iteration, wrong, log) if wrong else None
         if distributed.any_rank(bad is not None):
-            iteration, term = min(found for found in distributed.all_gather(bad) if found is not None)
-            names = [name for part in distributed.all_gather(self.recent_images.get(iteration, [])) for name in part]
-            states = checkpoint.states_in(Path(self.opt['path']['training_states']))
+            everywhere = [found for found in distributed.all_gather(bad) if found is not None]
+            first = min(everywhere, key=lambda found: (found.iteration, found.name.startswith('grad_norm')))
+            names = distributed.all_gather(self.recent_images.get(first.iteration, []))
+            what = (
+                f'{first.name} is not finite in iteration {first.iteration} '
+                f'({", ".join(f"{name} {value:.4g}" for name, value in first.values.items())}). '
+                f'Images of this batch: {", ".join(chain(*names)) or "unknown"}'
+            )
+            if self.opt['train'].get('on_non_finite') != 'skip':
+                raise UserError(self.end_of(what))
+            self.logger.warning(f'{what}. The iteration is skipped')
+        if getattr(self.model, 'skipped', 0) >= getattr(self.model, 'max_skipped', 1):
             raise UserError(
-                f'{term} is not finite in iteration {iteration}. Images of this batch: '
-                f'{", ".join(names) or "unknown"}. Training stops; '
-                f'{f"the latest valid state is {states[0]}" if states else "no state was saved"}. '
-                'Check these images, or lower the learning rate or the weight of this loss'
+                self.end_of(f'{int(self.model.skipped)} iterations in a row had gradients that are not finite')
             )
         self.recent_images.clear()
+
+    def end_of(self, reason: str) -> str:
+        """A reason to stop, with what can be done."""
+        states = checkpoint.states_in(Path(self.opt['path']['training_states']))
+        latest = f'the latest valid state is {states[0]}' if states else 'no state was saved'
+        return (
+            f'{reason}. Training stops; {latest}. Check these images, or lower the learning rate or the weight of this '
+            'loss; on_non_finite: skip leaves out such iterations'
+        )
 
     def log(self, message: MessageLogger, times: tuple[AvgTimer, AvgTimer], bar: tqdm) -> None:
         self.check_losses()

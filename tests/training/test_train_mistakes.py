@@ -57,7 +57,9 @@ def test_a_loss_that_is_not_finite_stops_training(tiny, tmp_path, run_here, mode
     tiny['logger']['save_checkpoint_freq'] = 1
     del tiny['val']
     printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1)
-    match = re.search(r'l_pix is not finite in iteration (\d+)\. Images of this batch: im\d\d, im\d\d\.', printed)
+    match = re.search(
+        r'l_pix is not finite in iteration (\d+) \(.*?\)\. Images of this batch: im\d\d, im\d\d\.', printed
+    )
     assert match, printed
     last = int(match[1]) - 1
     assert f'the latest valid state is {tmp_path}/experiments/tiny/training_states/{last}.state' in printed
