@@ -231,6 +231,7 @@ def test_channels_last_changes_only_the_layout(opt):
 
 def test_compiled_networks_have_the_names_and_values_of_others(opt, monkeypatch):
     """With a compiler that traces networks as any does, but takes less time than the default."""
+    opt['network_g'] = {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1, 'upscale': 2}
     compile_ = nn.Module.compile
     monkeypatch.setattr(nn.Module, 'compile', lambda net: compile_(net, backend='aot_eager'))
     plain, compiled = build(opt), build(opt, compile=True)
