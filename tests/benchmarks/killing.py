@@ -66,7 +66,7 @@ def family(pid: int) -> list[int]:
 
 
 def kill(process: subprocess.Popen, processes: int) -> None:
-    """Kill all processes of a run at once; of several, sometimes one of them or their launcher, which ends the others."""
+    """Kill all processes of a run at once; of several, sometimes one of them or the launcher."""
     victims = family(process.pid)
     alone = processes > 1 and random.random() < 0.5
     for pid in [random.choice(victims)] if alone else victims:
