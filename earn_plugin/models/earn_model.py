@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from earn_plugin.devices import to_channels_last
+from earn_plugin.errors import UserError, reason_of
 from earn_plugin.precision import autocast, check_float16
 from earn_plugin.protocols import HasSmallestPatch
 
@@ -137,7 +138,12 @@ class EARNModel(SRModel):
         return terms
 
     def optimize_parameters(self, current_iter: int) -> None:
-        self.log_dict = self.update(current_iter)
+        try:
+            self.log_dict = self.update(current_iter)
+        except RuntimeError as error:
+            if type(error).__module__.startswith(('torch._dynamo', 'torch._inductor')):
+                raise UserError(f'train.compile: torch.compile fails ({reason_of(error)}); train without it') from error
+            raise
         self.scaler.update(None if self.precision == 'fp16' else 1.0)
         self._record_non_finite(current_iter)
         if self.ema_decay > 0:

@@ -6,7 +6,7 @@ import torch
 from basicsr.models.sr_model import SRModel
 from torch import nn
 
-from earn_plugin.errors import UsageError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.models.earn_model import EARNModel
 from tests.helpers.runs import batch, build, same, step
 
@@ -270,3 +270,15 @@ def test_skipped_iterations_change_nothing(opt):
     step(model, 3)
     assert model.skipped == 0
     assert not same(before[0], model.net_g.state_dict())
+
+
+def test_a_compiler_that_fails_is_named(opt, monkeypatch):
+    def fail(graph, inputs):
+        raise OSError('no compiler\nfound')
+
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, 'compile', lambda net: compile_(net, backend=fail))
+    opt['network_g'] = {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1, 'upscale': 2}
+    model = build(opt, compile=True)
+    with pytest.raises(UserError, match=r'train\.compile: torch\.compile fails \(.*no compiler\); train without it'):
+        step(model)
