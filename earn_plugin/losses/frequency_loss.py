@@ -19,8 +19,5 @@ class FrequencyLoss(WeightedLoss):
         reduction: 'none' (N×C×H×W×2, real and imaginary parts), 'mean' or 'sum'.
     """
 
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        difference = pred - target
-        if difference.element_size() == 2:  # torch has no FFT of half precision
-            difference = difference.float()
-        return self.weighted(torch.view_as_real(torch.fft.fft2(difference)).abs())
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        return self.weighted(torch.view_as_real(torch.fft.fft2(pred - target)).abs())

@@ -1,5 +1,6 @@
 """Total variation."""
 
+import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
@@ -33,7 +34,8 @@ class TVLoss(WeightedLoss):
             raise ValueError(f'p must be 1 or 2, got {p!r}')
         self.p = p
 
-    def forward(self, pred: Tensor, target: Tensor | None = None) -> Tensor:
+    def compare(self, pred: Tensor, target: Tensor | None) -> Tensor:
+        power = torch.abs if self.p == 1 else torch.square
         down = pred[..., 1:, :] - pred[..., :-1, :]
         right = pred[..., :, 1:] - pred[..., :, :-1]
-        return sum(self.weighted(d.abs() ** self.p) if d.numel() else d.sum() for d in (down, right))
+        return sum(self.weighted(power(d)) if d.numel() else d.sum() for d in (down, right))

@@ -137,7 +137,7 @@ class VGGLoss(WeightedLoss):
     def describe(features: Tensor) -> Tensor:
         return features
 
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
         found = self.vgg(pred)
         with torch.no_grad():
             wanted = self.vgg(target)

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from earn_plugin import losses
+
+PRED, TARGET = torch.rand(2, 2, 3, 32, 40, generator=torch.Generator().manual_seed(1))
+
+
+def create(name, **options):
+    return getattr(losses, name)(**options, **({'weights': 'random'} if 'VGG' in name or 'Texture' in name else {}))
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('name', losses.__all__)
+def test_half_precision_and_autocast_are_computed_in_float32(name, dtype):
+    loss = create(name)
+    pred = PRED.to(dtype).requires_grad_()
+    exact = PRED.to(dtype).float().requires_grad_()
+    expected = loss(exact, TARGET)
+    with torch.autocast('cpu', torch.bfloat16):
+        value = loss(pred, TARGET)
+        of_float = loss(exact.detach(), TARGET)
+    assert value.dtype == torch.float32
+    assert value == expected == of_float
+    value.backward()
+    expected.backward()
+    assert torch.equal(pred.grad, exact.grad.to(dtype))
+
+
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+@pytest.mark.parametrize('name', losses.__all__)
+def test_weight_and_reduction_can_be_read_as_in_basicsr(name, reduction):
+    """Accumulated batches divide a mean, and not a sum."""
+    loss = create(name, loss_weight=0.5, reduction=reduction)
+    assert (loss.loss_weight, loss.reduction) == (0.5, reduction)
