@@ -137,14 +137,15 @@ class VGGLoss(WeightedLoss):
     def describe(features: Tensor) -> Tensor:
         return features
 
-    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
-        found = self.vgg(pred)
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        found = self.vgg(pred)  # in half precision under autocast, unlike the comparison
         with torch.no_grad():
             wanted = self.vgg(target)
-        return sum(
-            weight * self.weighted((self.describe(found[layer]) - self.describe(wanted[layer])) ** 2)
-            for layer, weight in self.layer_weights.items()
-        )
+        compared = super().forward
+        return sum(weight * compared(found[layer], wanted[layer]) for layer, weight in self.layer_weights.items())
+
+    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
+        return self.weighted((self.describe(found) - self.describe(wanted)) ** 2)
 
 
 @LOSS_REGISTRY.register()

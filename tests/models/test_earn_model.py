@@ -274,11 +274,11 @@ def test_skipped_iterations_change_nothing(opt):
 
 def test_a_compiler_that_fails_is_named(opt, monkeypatch):
     def fail(graph, inputs):
-        raise OSError('no compiler\nfound')
+        raise AssertionError
 
     compile_ = nn.Module.compile
     monkeypatch.setattr(nn.Module, 'compile', lambda net: compile_(net, backend=fail))
     opt['network_g'] = {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1, 'upscale': 2}
     model = build(opt, compile=True)
-    with pytest.raises(UserError, match=r'train\.compile: torch\.compile fails \(.*no compiler\); train without it'):
+    with pytest.raises(UserError, match=r'train\.compile: torch\.compile fails \(.*fail.*\); train without it'):
         step(model)
