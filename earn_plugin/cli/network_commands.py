@@ -40,12 +40,43 @@ def add_commands(commands) -> None:
     add('--json', type=Path, metavar='FILE', help='also write the table to this file')
     network.set_defaults(run=run_benchmark)
 
+    training = subject.add_parser('train', help="compare a recipe's training step by BasicSR's model and by ours")
+    add_recipe_arguments(training)
+    rows = "stock (BasicSR's model), plain (ours), or parts joined by +: channels_last, bf16, fp16, compile, losses"
+    add = training.add_argument
+    add('--batch', type=int, metavar='N', help="images in a batch (default: the recipe's)")
+    add('--gt-size', type=int, metavar='N', help="side of the HR patches (default: the recipe's)")
+    add('--repeats', type=int, default=7, help='timed bursts of each row, interleaved')
+    add('--device', choices=('cpu', 'cuda'), help='default: cuda if available')
+    add('--threads', type=int, metavar='N', help='of the CPU')
+    add('--rows', nargs='+', metavar='ROW', help=rows)
+    add('--json', type=Path, metavar='FILE', help='also write the table to this file')
+    training.set_defaults(run=run_training_benchmark)
+
     listing = commands.add_parser('list', help='list what is registered, with parameter counts, and the recipes')
     add_import_arguments(listing)
     listing.set_defaults(run=run_list)
 
     doctor = commands.add_parser('doctor', help='check packages, devices and disk, and suggest remedies')
     doctor.set_defaults(run=run_doctor)
+
+
+def add_recipe_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments that ``read_recipe`` and ``import_own_code`` read."""
+    command.add_argument('-opt', required=True, metavar='FILE', help='options file or name of a recipe')
+    command.add_argument(
+        '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='override options: train:ema_decay=0.999'
+    )
+    add_import_arguments(command)
+
+
+def read_recipe(args: argparse.Namespace):
+    """The options of -opt with those of --force_yml."""
+    from earn_plugin.options.options_file import find_options_file, override, read_options
+
+    options = read_options(find_options_file(args.opt))
+    override(options, args.force_yml)
+    return options
 
 
 def add_import_arguments(command: argparse.ArgumentParser) -> None:
@@ -136,6 +167,15 @@ def run_benchmark(args: argparse.Namespace) -> None:
     names = ('size', 'batch', 'repeats', 'device', 'threads', 'json')
     benchmark = Benchmark(**{name: getattr(args, name) for name in names}, forms=args.forms or FORMS)
     benchmark_network(network_choice(args, args.network), benchmark)
+
+
+def run_training_benchmark(args: argparse.Namespace) -> None:
+    options = read_recipe(args)
+    from earn_plugin.training.step_speed import ROWS, StepBenchmark, benchmark_training
+
+    names = ('batch', 'gt_size', 'repeats', 'device', 'threads', 'json')
+    benchmark = StepBenchmark(**{name: getattr(args, name) for name in names}, rows=args.rows or ROWS)
+    benchmark_training(options, benchmark)
 
 
 def run_list(args: argparse.Namespace) -> None:

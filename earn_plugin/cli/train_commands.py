@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from earn_plugin.cli.network_commands import add_import_arguments
+from earn_plugin.cli.network_commands import add_recipe_arguments, read_recipe
 
 
 def add_commands(commands) -> None:
@@ -30,23 +30,15 @@ def add_commands(commands) -> None:
 
 def add_options_arguments(command: argparse.ArgumentParser) -> None:
     """BasicSR's own flags, and those for a user's own code."""
-    command.add_argument('-opt', required=True, metavar='FILE', help='options file or name of a recipe')
+    add_recipe_arguments(command)
     command.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='how it was started')
     command.add_argument('--local_rank', '--local-rank', type=int, default=None, help='set by old launchers')
-    command.add_argument(
-        '--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='override options: train:ema_decay=0.999'
-    )
-    add_import_arguments(command)
 
 
 def read_arguments(args: argparse.Namespace):
-    from earn_plugin.options.options_file import find_options_file, override, read_options
-
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    options = read_options(find_options_file(args.opt))
-    override(options, args.force_yml)
-    return options
+    return read_recipe(args)
 
 
 def run_train(args: argparse.Namespace) -> None:

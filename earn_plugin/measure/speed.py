@@ -89,12 +89,7 @@ class Form:
 
     def peak_bytes(self) -> int | None:
         """Most bytes of the tensors that a run creates, at one time; None if compiled code hides them."""
-        if self.x.is_cuda:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self()
-            return torch.cuda.max_memory_allocated() - before
-        return None if 'compiled' in self.parts else peak_bytes(self)
+        return None if 'compiled' in self.parts and not self.x.is_cuda else peak_bytes(self, self.x.device)
 
 
 def interleaved_medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -109,6 +104,38 @@ def interleaved_medians(runs: dict[str, Callable[[], object]], repeats: int) -> 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def measure_rows(
+    names: Sequence[str], build: Callable[[str, Row], Callable[[], object]], repeats: int, what: str
+) -> list[Row]:
+    """Median time of what is built by each name, interleaved, relative to the first; a reason for each that fails.
+
+    Args:
+        build: returns what is to be run, which it has run once, and may add to the row.
+        what: the names, for the message: 'form of LGVAN'.
+
+    Raises:
+        UserError: none of them can run.
+    """
+    built, failure, rows = {}, None, {name: {what.split()[0]: name} for name in names}
+    for name, row in tqdm(rows.items(), desc='build', unit=what.split()[0], disable=None):
+        try:
+            built[name] = build(name, row)
+        except Exception as error:  # a compiler may fail in any way; the others can still run
+            if not isinstance(error, (UserError, RuntimeError)) and 'compile' not in name:
+                raise
+            line = next(iter(str(error).strip().splitlines()), '')
+            failure = failure or error
+            row['failure'] = line if isinstance(error, UserError) else f'{type(error).__name__}: {line:.100}'
+    if not built:
+        kind = UsageError if isinstance(failure, UsageError) else UserError
+        raise kind(f'no {what} runs: {rows[names[0]]["failure"]}')
+    seconds = interleaved_medians(built, repeats)
+    first = next(iter(seconds.values()))
+    for name, median in seconds.items():
+        rows[name] |= {'median_ms': median * 1000, 'ratio': first / median}
+    return list(rows.values())
+
+
 def measure_forms(found: FoundNetwork, forms: Sequence[str], x: Tensor, repeats: int) -> list[Row]:
     """Median time, speed and peak memory of each form, interleaved; a reason for each that cannot run.
 
@@ -118,27 +145,19 @@ def measure_forms(found: FoundNetwork, forms: Sequence[str], x: Tensor, repeats:
     Raises:
         UserError: none of the forms can run.
     """
-    built, rows = {}, {name: {'form': name} for name in forms}
-    for name, row in tqdm(rows.items(), desc='build', unit='form', disable=None):
-        try:
-            form = Form(found, name, x)
-            out = form()
-            row['peak_memory_bytes'] = form.peak_bytes()
-            built[name] = form
-        except Exception as error:  # a compiler may fail in any way; the other forms can still run
-            if not isinstance(error, (UserError, RuntimeError)) and 'compiled' not in name:
-                raise
-            line = next(iter(str(error).strip().splitlines()), '')[:100]
-            row['failure'] = line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
-    if not built:
-        raise UserError(f'no form of {found.arch} runs: {rows[forms[0]]["failure"]}')
-    megapixels = out.shape[0] * out.shape[2:].numel() / 1e6
-    seconds = interleaved_medians(built, repeats)
-    first = next(iter(seconds.values()))
-    for name, median in seconds.items():
-        speed = {'median_ms': median * 1000, 'megapixels_per_second': megapixels / median, 'ratio': first / median}
-        rows[name] |= speed
-    return list(rows.values())
+
+    def build(name: str, row: Row) -> Form:
+        form = Form(found, name, x)
+        out = form()
+        row['megapixels'] = out.shape[0] * out.shape[2:].numel() / 1e6
+        row['peak_memory_bytes'] = form.peak_bytes()
+        return form
+
+    rows = measure_rows(forms, build, repeats, f'form of {found.arch}')
+    for row in rows:
+        if 'failure' not in row:
+            row['megapixels_per_second'] = row.pop('megapixels') / row['median_ms'] * 1000
+    return rows
 
 
 def print_forms(rows: list[Row]) -> None:

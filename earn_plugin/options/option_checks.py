@@ -42,8 +42,11 @@ IMAGE_PAIRS = ('PairedImageDataset', 'BicubicPairDataset')
 NO_TRAINING = {'maximize', 'capturable', 'differentiable'}  # arguments of torch's optimisers for other purposes
 
 
-def check_options(options: Options, is_train: bool) -> list[str]:
+def check_options(options: Options, is_train: bool, files: bool = True) -> list[str]:
     """Check everything that can be checked without building anything; missing demo data are valid.
+
+    Args:
+        files: whether the data sets and weights that it names must exist.
 
     Returns:
         Warnings: keys that only other types than the given ones read.
@@ -51,7 +54,7 @@ def check_options(options: Options, is_train: bool) -> list[str]:
     Raises:
         UsageError: lists all problems, each with its line.
     """
-    checker = _Checker(options, is_train)
+    checker = _Checker(options, is_train, files)
     checker.check_all()
     checker.raise_problems()
     return checker.warnings
@@ -87,10 +90,11 @@ def choices_of(registry: Iterable) -> dict[str, Any]:
 
 
 class _Checker:
-    def __init__(self, options: Options, is_train: bool):
+    def __init__(self, options: Options, is_train: bool, files: bool = True):
         self.options = options
         self.data = options.data
         self.is_train = is_train
+        self.files = files
         self.problems: set[tuple[int, str]] = set()  # by line
         self.warnings: list[str] = []
         self.lacks_data = self.lacks_class = False
@@ -357,7 +361,7 @@ class _Checker:
     def check_exists(self, place: Place, is_file: bool = False) -> bool:
         """Whether a folder or, with ``is_file``, a file exists; otherwise it is reported, unless it is not given."""
         value = self.value(place)
-        if value is None:
+        if value is None or not self.files:
             return False
         if not isinstance(value, str) or not value:
             self.report(place, 'must not be empty' if value == '' else wrong_kind(str, value))
@@ -431,5 +435,5 @@ class _Checker:
             if not isinstance(weights, str | None) or not isinstance(vgg, str) or vgg not in LAYOUTS:
                 return  # reported already, or when the loss is built
             path = weights_file(vgg, weights)
-            if weights not in ('hub', 'random') and not path.is_file():
+            if self.files and weights not in ('hub', 'random') and not path.is_file():
                 self.report(place, f'the weights of {vgg} are not at {path}; {how_to_get(vgg, weights)}')
