@@ -2,15 +2,23 @@
 
 import argparse
 import os
+from pathlib import Path
 
 from earn_plugin.cli.network_commands import add_recipe_arguments, read_recipe
+from earn_plugin.errors import UsageError
 
 
 def add_commands(commands) -> None:
     train = commands.add_parser('train', help='train from an options file')
     add_options_arguments(train)
     train.add_argument('--debug', action='store_true', help='log every iteration, save and validate every 8')
-    train.add_argument('--auto_resume', action='store_true', help='resume from the latest valid state, if there is one')
+    instead = train.add_mutually_exclusive_group()
+    instead.add_argument(
+        '--auto_resume', action='store_true', help='resume from the latest valid state if there is one'
+    )
+    profile = 'only report where the time goes in N iterations; saves nothing and leaves a run of this name as it is'
+    instead.add_argument('--profile', type=int, metavar='N', help=profile)
+    train.add_argument('--trace', type=Path, metavar='FILE', help='with --profile: write a trace for ui.perfetto.dev')
     train.set_defaults(run=run_train)
 
     test = commands.add_parser('test', help='test a network from an options file')
@@ -42,7 +50,15 @@ def read_arguments(args: argparse.Namespace):
 
 
 def run_train(args: argparse.Namespace) -> None:
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # torch's profiler writes to stderr; read when torch is imported
     options = read_arguments(args)
+    if args.profile is not None:
+        from earn_plugin.training.profile import profile_training
+
+        profile_training(options, args.launcher, args.debug, count=args.profile, trace=args.trace)
+        return
+    if args.trace is not None:
+        raise UsageError('--trace needs --profile N')
     from earn_plugin.training.train import train
 
     train(options, args.launcher, args.auto_resume, args.debug)

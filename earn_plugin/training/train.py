@@ -7,7 +7,7 @@ SIGTERM, ``check_losses`` ends it when a loss is not finite.
 import math
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,27 @@ def train(options: Options, launcher: str = 'none', auto_resume: bool = False, d
     Raises:
         UserError: lists all problems; or training was stopped, or a loss is not finite.
     """
+    with started(options, launcher, auto_resume, debug) as (opt, warnings), ExitStack() as locks:
+        distributed.rank0_first(lambda: locks.enter_context(run_lock(Path(opt['path']['experiments_root']))))
+        Training(opt, options.file, warnings).run()
+
+
+@contextmanager
+def started(
+    options: Options, launcher: str, auto_resume: bool = False, debug: bool = False
+) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Join the other processes; the completed options and warnings.
+
+    Raises:
+        UserError: lists all mistakes of the options.
+    """
     rank, world_size = distributed.start(launcher, options.data.get('dist_params'))
     try:
         warnings = check_options(options, is_train=True)
         distributed.rank0_first(lambda: make_missing_demo(options.data))
         settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
-        opt = fill_defaults(options, is_train=True, **settings)
-        with cuda_is_optional(), ExitStack() as locks:
-            distributed.rank0_first(lambda: locks.enter_context(run_lock(Path(opt['path']['experiments_root']))))
-            Training(opt, options.file, warnings).run()
+        with cuda_is_optional():
+            yield fill_defaults(options, is_train=True, **settings), warnings
     finally:
         distributed.stop()
 
