@@ -101,6 +101,8 @@ def measured_parts(model: BaseModel, phases: Phases) -> Iterator[None]:
 
         measure(model, 'feed_data', COPY)
         measure(model, 'model_ema', AVERAGE)
+        if hasattr(model, 'take_step'):  # of EARNModel: with the clipping of gradients
+            measure(model, 'take_step', OPTIMIZER)
         measure(torch.autograd, 'backward', BACKWARD)
         for optimizer in model.optimizers:
             measure(optimizer, 'step', OPTIMIZER)
