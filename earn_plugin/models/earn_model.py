@@ -47,7 +47,8 @@ class EARNModel(SRModel):
     - ``optim_g`` can be Adam or AdamW, fused unless it has ``fused: false``.
     - ``grad_clip_g``: the largest norm over all gradients. The norm is logged as grad_norm_g.
     - ``precision``: fp32, bf16 or fp16, by torch's autocast: weights, optimiser and losses stay in float32.
-    - ``memory_format``: channels_last for weights and images of four dimensions.
+    - ``memory_format``: channels_last for weights and images of four dimensions; or auto, with which ``basicsr train``
+      measures what is faster.
     - ``compile``: compile the networks by torch.compile; validation runs them as they are.
     - ``accum_iter``: how many batches an iteration reads. They are processed one after another, and the optimiser takes
       one step with the gradient of the loss over all of them.
@@ -97,6 +98,8 @@ class EARNModel(SRModel):
         self.log_dict = {}
         self.first_bad: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
         self.skipped = torch.zeros((), dtype=torch.int64, device=self.device)  # iterations without a step, in a row
+        if self.precision == 'fp16' and self.device.type == 'cpu':
+            get_root_logger().warning('train.precision: fp16 is slow on CPUs; bf16 is fast where they support it')
         self.max_skipped = train_opt.get('max_skipped', 20)
         # with a scale of 1, all that it does is to leave out steps whose gradients are not finite
         scale = 2.0**16 if self.precision == 'fp16' else 1.0

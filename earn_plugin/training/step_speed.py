@@ -2,20 +2,23 @@
 
 import copy
 import json
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from basicsr.utils import get_root_logger
 
 from earn_plugin import rng
 from earn_plugin.atomic_files import write_file
 from earn_plugin.devices import cuda_is_optional, describe_device, find_device
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.measure.memory import peak_bytes
-from earn_plugin.measure.speed import Row, measure_rows
+from earn_plugin.measure.speed import Row, interleaved_medians, measure_rows
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import Options
@@ -179,6 +182,30 @@ def measure_steps(opt: dict[str, Any], rows: Sequence[str], repeats: int) -> lis
             row['median_ms'] /= step.iterations
             row |= {'iterations_per_second': 1000 / row['median_ms'], 'loss': step.loss()}
     return measured
+
+
+def faster_memory_format(opt: dict[str, Any], repeats: int = 3) -> str:
+    """contiguous or channels_last: in which of them the model of the completed options trains faster on its device."""
+    precision = opt['train'].get('precision', 'fp32')
+    rest = ['losses', *([] if precision == 'fp32' else [precision])]
+    rows = {'contiguous': rest, 'channels_last': ['channels_last', *rest]}
+    opt = opt | {'dist': False, 'world_size': 1}
+    with quiet():
+        steps = {name: TrainingStep(opt, '+'.join(parts)) for name, parts in rows.items()}
+        seconds = interleaved_medians(steps, repeats)
+    return min(seconds, key=seconds.get)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """In the block, models do not introduce themselves in the log."""
+    logger = get_root_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def print_steps(rows: list[Row]) -> None:

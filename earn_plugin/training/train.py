@@ -34,6 +34,7 @@ from earn_plugin.training import checkpoint, distributed, run_logs
 from earn_plugin.training.model import build_checked_model
 from earn_plugin.training.resume import build_resumed_model, check_resumed_options, find_state, rename_newer_states
 from earn_plugin.training.run_lock import run_lock
+from earn_plugin.training.step_speed import faster_memory_format
 from earn_plugin.training.validation import ValidationSets
 
 
@@ -87,6 +88,9 @@ class Training:
         if opt['manual_seed'] is None:
             seed = state['options']['manual_seed'] if state and 'options' in state else random.randint(1, 10_000)
             opt['manual_seed'] = distributed.broadcast(seed)
+        if opt['train'].get('memory_format') == 'auto':  # measured once, as another format rounds differently
+            saved = state['options']['train'].get('memory_format') if state and 'options' in state else None
+            opt['train']['memory_format'] = saved or distributed.rank0_first(lambda: faster_memory_format(opt))
         if state is not None:
             warnings += check_resumed_options(state, opt)
 
