@@ -56,3 +56,14 @@ class MakesLR(Protocol):
     """A data set that can make its LR images from the HR images; ``makes_lr`` is True where it does."""
 
     makes_lr: bool
+
+
+@runtime_checkable
+class HasExtraState(Protocol):
+    """A model that has more to resume from than networks, optimisers and schedulers, such as a gradient scaler."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """Tensors and plain data, for the training state."""
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore them; not called for states that have none."""

@@ -8,6 +8,8 @@ averages, optimisers, schedulers, random number generators, position in the data
 import errno
 import re
 import shutil
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from earn_plugin.atomic_files import atomic_file
 from earn_plugin.convert.seals import seal_archive
 from earn_plugin.convert.weight_files import as_plain_data, describe_network
 from earn_plugin.errors import UserError
+from earn_plugin.protocols import HasExtraState
 
 Networks = dict[str, dict[str, nn.Module]]  # label → param key → network: {'net_g': {'params': …, 'params_ema': …}}
 
@@ -41,13 +44,21 @@ def networks_of(model: BaseModel) -> Networks:
     return found
 
 
+def copy_to_cpu(value: Any) -> Any:
+    """A copy that training does not change, with all tensors on the CPU; their strides are kept."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to('cpu', copy=True)
+    if type(value) is dict:
+        return {key: copy_to_cpu(below) for key, below in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(copy_to_cpu, value))
+    return deepcopy(value)  # numbers, and classes of their own such as a scheduler's Counter
+
+
 def weights_of(model: BaseModel) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
-    """Label → param key → state dict on the CPU."""
+    """Label → param key → copy of the state dict on the CPU."""
     return {
-        label: {
-            key: {name: value.detach().cpu() for name, value in network.state_dict().items()}
-            for key, network in by_key.items()
-        }
+        label: {key: copy_to_cpu(dict(network.state_dict())) for key, network in by_key.items()}
         for label, by_key in networks_of(model).items()
     }
 
@@ -58,8 +69,17 @@ def save_networks(model: BaseModel, opt: dict[str, Any], name: str) -> None:
     Raises:
         UserError: a file cannot be written; earlier files are intact.
     """
-    for label, weights in weights_of(model).items():
-        save_file(Path(opt['path']['models'], f'{label}_{name}.pth'), weights | describe_network(label, opt))
+    write_networks(weights_of(model), opt, name)
+
+
+def write_networks(weights: dict[str, dict[str, dict[str, torch.Tensor]]], opt: dict[str, Any], name: str) -> None:
+    for label, by_key in weights.items():
+        contiguous = {key: {name: value.contiguous() for name, value in w.items()} for key, w in by_key.items()}
+        save_file(Path(opt['path']['models'], f'{label}_{name}.pth'), contiguous | describe_network(label, opt))
+
+
+def at_once(write: Callable[[], None]) -> None:
+    write()
 
 
 def save_state(
@@ -71,21 +91,25 @@ def save_state(
     position: int,
     rngs: list[dict[str, Any]],
     validated_at: int = -1,
+    with_networks: bool = False,
+    run: Callable[[Callable[[], None]], None] = at_once,
 ) -> Path:
     """Write training_states/ITER.state and delete all but the latest ``logger: keep_states``.
 
     BasicSR counts iterations from 1, epochs from 0. ``position`` is the index of the stream's next sample; ``rngs`` has
     a state of the random number generators for each process; ``validated_at`` is the last iteration whose validation is
-    in the best metrics.
+    in the best metrics; ``with_networks`` also writes the network files, before the state.
+
+    The content is copied now, once for all files; ``run`` calls the function that writes them, now or later.
 
     Raises:
-        UserError: the file cannot be written; earlier states are intact.
+        UserError: by what ``run`` calls: a file cannot be written; earlier ones are intact.
     """
     content = {
         'epoch': epoch,
         'iter': iteration,
-        'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
-        'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],
+        'optimizers': [copy_to_cpu(optimizer.state_dict()) for optimizer in model.optimizers],
+        'schedulers': [copy_to_cpu(scheduler.state_dict()) for scheduler in model.schedulers],
         'networks': weights_of(model),
         'rngs': rngs,
         'position': position,
@@ -93,12 +117,22 @@ def save_state(
         'best_metric_results': as_plain_data(getattr(model, 'best_metric_results', {})),
         'options': as_plain_data(opt),
     }
+    if isinstance(model, HasExtraState):
+        content['extra_state'] = copy_to_cpu(model.extra_state())
     folder = Path(opt['path']['training_states'])
     path = folder / f'{iteration}.state'
-    save_file(path, content)
-    for old in states_in(folder)[opt['logger']['keep_states'] :]:
-        if old != path:
-            old.unlink()
+
+    def write() -> None:
+        try:
+            if with_networks:
+                write_networks(content['networks'], opt, str(iteration))
+        finally:  # there may be space for one of them
+            save_file(path, content)
+        for old in states_in(folder)[opt['logger']['keep_states'] :]:
+            if old != path:
+                old.unlink()
+
+    run(write)
     return path
 
 

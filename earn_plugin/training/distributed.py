@@ -114,6 +114,33 @@ def any_rank(flag: bool) -> bool:
     return bool(flags.item())
 
 
+class LateMaximum:
+    """The largest of each of a few numbers over all processes, one call later, so that no process waits for another."""
+
+    def __init__(self):
+        self._numbers = torch.zeros(0)
+        self._exchange: dist.Work | None = None
+
+    def update(self, *numbers: int) -> list[int]:
+        """The maxima of the call before, the same in all processes; 0 at first. In a single process, of this call."""
+        if not dist.is_initialized():
+            return list(numbers)
+        maxima = self.last() or [0] * len(numbers)
+        self._numbers = torch.tensor(numbers, dtype=torch.int32)
+        with _lost_processes_reported():
+            self._exchange = dist.all_reduce(self._numbers, op=dist.ReduceOp.MAX, async_op=True)
+        return maxima
+
+    def last(self) -> list[int]:
+        """The maxima of the last call, waited for; none if they were returned before."""
+        if self._exchange is None:
+            return []
+        with _lost_processes_reported():
+            self._exchange.wait()
+        self._exchange = None
+        return self._numbers.tolist()
+
+
 @contextmanager
 def _lost_processes_reported() -> Iterator[None]:
     try:

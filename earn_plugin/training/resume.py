@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import check_resume, get_time_str
+from torch import Tensor
+from torch.optim import Optimizer
 
 from earn_plugin import rng
 from earn_plugin.convert.weight_files import load_torch_file
 from earn_plugin.errors import UserError
+from earn_plugin.protocols import HasExtraState
 from earn_plugin.training.checkpoint import networks_of, states_in
 from earn_plugin.training.model import build_checked_model, flatten
 
@@ -121,6 +125,10 @@ def restore(model: BaseModel, state: State, opt: dict[str, Any]) -> None:
         if any(key[0] == 'train' and key[1].startswith(schedule) for key in _changes(state['options'], opt)):
             state = {**state, **_replay_schedule(model, state)}
         model.resume_training(state)
+        for optimizer in model.optimizers:
+            adapt_layouts(optimizer)
+        if isinstance(model, HasExtraState) and 'extra_state' in state:
+            model.load_extra_state(state['extra_state'])
     except (KeyError, RuntimeError, ValueError, AssertionError) as error:
         raise UserError(f'the state of iteration {state["iter"]} does not fit this model: {error}') from error
     best = state['best_metric_results']
@@ -130,6 +138,14 @@ def restore(model: BaseModel, state: State, opt: dict[str, Any]) -> None:
             best[dataset] = model.best_metric_results[dataset] | best[dataset]
     if best:
         model.best_metric_results = best
+
+
+def adapt_layouts(optimizer: Optimizer) -> None:
+    """Give an optimiser's tensors the strides of their parameters: fused kernels read both in the order of memory."""
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _replay_schedule(model: BaseModel, state: State) -> dict[str, list]:

@@ -31,6 +31,7 @@ from earn_plugin.options.options_file import Options
 from earn_plugin.prepare.demo import make_missing_demo
 from earn_plugin.signals import Stopped, StopRequest
 from earn_plugin.training import checkpoint, distributed, run_logs
+from earn_plugin.training.checkpoint_writer import CheckpointWriter
 from earn_plugin.training.model import build_checked_model
 from earn_plugin.training.resume import build_resumed_model, check_resumed_options, find_state, rename_newer_states
 from earn_plugin.training.run_lock import run_lock
@@ -115,6 +116,8 @@ class Training:
         self.saved_at = self.iteration if state else -1
         self.validated_at = state.get('validated_at', self.iteration) if state else -1
         self.recent_images: dict[int, list[str]] = {}  # iteration → images, since the losses were last checked
+        self.bad_loss: NonFinite | None = None  # of this process, since then
+        self.writer = CheckpointWriter()
 
         def create_run_folder() -> None:
             if state is None:  # rename the folders of an earlier run of this name
@@ -140,14 +143,21 @@ class Training:
         )
 
     def run(self) -> None:
+        with self.writer:
+            self.iterate()
+            self.finish()
+
+    def iterate(self) -> None:
         total = self.opt['train']['total_iter']
         message = run_logs.message_logger(self.opt, self.iteration, self.tensorboard)
         times = AvgTimer(), AvgTimer()  # of an iteration, and of the wait for its data
         hidden = None if self.opt['rank'] == 0 else True  # None: hidden unless on a terminal
         bar = tqdm(total=total, initial=self.iteration, unit='it', dynamic_ncols=True, disable=hidden)
         batches = self.data.batches(self.position, max(0, total - self.iteration))
+        flags = distributed.LateMaximum()
         with StopRequest() as request, logging_redirect_tqdm([self.logger]), bar, closing(batches):
             self.validate_if_due()  # if the run ended during a validation
+            self.finish_writing()  # before processes that read images are forked
             for batch in self.saved_on_failure(batches):
                 times[1].record()
                 self.step(batch)
@@ -158,11 +168,23 @@ class Training:
                 if self.is_due(self.opt['logger']['save_checkpoint_freq']):
                     self.save_checkpoint()
                 self.validate_if_due()
-                if distributed.any_rank(bool(request.number) or distributed.is_orphan()):
-                    self.stop_on_signal(request.number)
+                self.react(flags.update(*self.flags(request)))
                 for timer in times:
                     timer.start()
-        self.finish()
+            self.react(flags.last())
+
+    def flags(self, request: StopRequest) -> tuple[int, ...]:
+        """What any process can ask all others for, as numbers, the largest of which ``react`` gets."""
+        return request.number, distributed.is_orphan(), self.writer.failure is not None, self.bad_loss is not None
+
+    def react(self, flags: list[int]) -> None:
+        number, is_orphan, writing_failed, loss_is_bad = flags or (0,) * 4
+        if loss_is_bad:
+            self.check_losses()
+        if writing_failed:
+            self.finish_writing()
+        if number or is_orphan:
+            self.stop_on_signal(number)
 
     def saved_on_failure(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The batches; if one cannot be read, the iterations before it are saved first, unless other processes wait."""
@@ -171,6 +193,7 @@ class Training:
         except Exception:  # a damaged image, a worker that was killed
             if self.opt['world_size'] == 1 and self.saved_at != self.iteration > 0:
                 self.save_checkpoint()
+                self.finish_writing()
                 self.logger.info(f'the checkpoint of iteration {self.iteration:,} is saved')
             raise
 
@@ -192,7 +215,16 @@ class Training:
         self.position += self.data.samples_per_iteration
         # at once if this does not wait for a GPU, or if the model does not remember its losses
         if self.model.device.type == 'cpu' or not isinstance(self.model, EARNModel):
-            self.check_losses()
+            self.find_bad_loss()
+
+    def find_bad_loss(self) -> None:
+        """Record the first loss of this process that was not finite since the last check."""
+        if self.bad_loss is None and isinstance(self.model, EARNModel):
+            self.bad_loss = self.model.first_non_finite()
+        elif self.bad_loss is None:
+            log = self.model.get_current_log()
+            names = (name for name, value in log.items() if not math.isfinite(value))
+            self.bad_loss = next((NonFinite(self.iteration, name, log) for name in names), None)
 
     def check_losses(self) -> None:
         """Stop if a value was not finite since the last call, before anything is saved; or warn, as the options say.
@@ -200,14 +232,9 @@ class Training:
         Raises:
             UserError: names the loss, its iteration and the images of its batch; or too many iterations were skipped.
         """
-        if isinstance(self.model, EARNModel):
-            bad = self.model.first_non_finite()
-        else:
-            log = self.model.get_current_log()
-            wrong = next((name for name, value in log.items() if not math.isfinite(value)), None)
-            bad = NonFinite(self.iteration, wrong, log) if wrong else None
-        if distributed.any_rank(bad is not None):
-            everywhere = [found for found in distributed.all_gather(bad) if found is not None]
+        self.find_bad_loss()
+        if distributed.any_rank(self.bad_loss is not None):
+            everywhere = [found for found in distributed.all_gather(self.bad_loss) if found is not None]
             first = min(everywhere, key=lambda found: (found.iteration, found.name.startswith('grad_norm')))
             names = distributed.all_gather(self.recent_images.get(first.iteration, []))
             what = (
@@ -218,14 +245,15 @@ class Training:
             if self.opt['train'].get('on_non_finite') != 'skip':
                 raise UserError(self.end_of(what))
             self.logger.warning(f'{what}. The iteration is skipped')
+            self.bad_loss = None
         if getattr(self.model, 'skipped', 0) >= getattr(self.model, 'max_skipped', 1):
-            raise UserError(
-                self.end_of(f'{int(self.model.skipped)} iterations in a row had gradients that are not finite')
-            )
+            skipped = int(self.model.skipped)
+            raise UserError(self.end_of(f'the gradients of the last {skipped} iterations are not finite'))
         self.recent_images.clear()
 
     def end_of(self, reason: str) -> str:
         """A reason to stop, with what can be done."""
+        distributed.rank0_first(self.writer.join)
         states = checkpoint.states_in(Path(self.opt['path']['training_states']))
         latest = f'the latest valid state is {states[0]}' if states else 'no state was saved'
         return (
@@ -250,9 +278,11 @@ class Training:
             UserError: names data set, image and metric.
         """
         self.check_losses()
+        self.finish_writing()  # before what may kill the process, such as too large an image
         if failure := self.validation_sets.run(self.model, self.iteration):
             if self.saved_at != self.iteration:
                 self.save_checkpoint()
+            self.finish_writing()
             raise UserError(
                 f'{failure}. The checkpoint of iteration {self.iteration:,} is saved: correct the cause or set '
                 'val: on_error: skip, and resume with --auto_resume'
@@ -262,24 +292,31 @@ class Training:
             self.save_state()  # again, with the best metrics
 
     def save_checkpoint(self) -> None:
-        """Write the network files and the training state."""
+        """Start to write the network files and the training state."""
         self.check_losses()
-        try:
-            distributed.rank0_first(lambda: checkpoint.save_networks(self.model, self.opt, str(self.iteration)))
-        finally:  # there may be space for one of them
-            self.save_state()
+        self.save_state(with_networks=True)
         self.saved_at = self.iteration
 
-    def save_state(self) -> None:
+    def save_state(self, with_networks: bool = False) -> None:
+        self.finish_writing()  # before memory is needed for another copy
         progress = {'iteration': self.iteration, 'position': self.position, 'validated_at': self.validated_at}
         progress |= {'epoch': self.data.epoch(self.position), 'rngs': distributed.all_gather(rng.get_state())}
-        distributed.rank0_first(lambda: checkpoint.save_state(self.model, self.opt, **progress))
+        files = {'with_networks': with_networks, 'run': self.writer.start}
+        distributed.rank0_first(lambda: checkpoint.save_state(self.model, self.opt, **progress, **files))
+
+    def finish_writing(self) -> None:
+        """Wait until all files are written.
+
+        Raises:
+            UserError: one cannot be written; in all processes.
+        """
+        distributed.rank0_first(self.writer.wait)
 
     def stop_on_signal(self, number: int) -> None:
         """Save a checkpoint and stop, after Ctrl-C or SIGTERM reached any of the processes, or their launcher ended."""
         if self.saved_at != self.iteration:
             self.save_checkpoint()
-        number = max(distributed.all_gather(number))
+        self.finish_writing()
         message = f'stopped at iteration {self.iteration:,}; a checkpoint is saved, resume with --auto_resume'
         if not number:
             raise UserError(f'the launcher of this process has ended: {message}')
@@ -288,9 +325,11 @@ class Training:
     def finish(self) -> None:
         if self.saved_at != self.iteration:
             self.save_checkpoint()
+        self.finish_writing()
         distributed.rank0_first(lambda: checkpoint.save_networks(self.model, self.opt, 'latest'))
         if self.opt.get('val') and self.validated_at != self.iteration:
             self.validate()
+        self.finish_writing()
         self.logger.info(f'end of training; the network is {self.opt["path"]["models"]}/net_g_latest.pth')
         if self.tensorboard:
             self.tensorboard.close()
