@@ -51,7 +51,10 @@ def signal_number(interrupt: KeyboardInterrupt) -> int:
 
 
 class StopRequest:
-    """In the block, the first signal only sets ``number``; a second one raises KeyboardInterrupt."""
+    """In the block, the first signal only sets ``number``; a second one raises KeyboardInterrupt.
+
+    Not a second SIGTERM under torchrun, which sends one of its own when a scheduler has sent one to all processes.
+    """
 
     def __init__(self):
         self.number = 0
@@ -65,6 +68,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _record(self, number, frame) -> None:
+        if self.number and number == signal.SIGTERM and 'TORCHELASTIC_RUN_ID' in os.environ:
+            return
         if self.number:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self.number = number

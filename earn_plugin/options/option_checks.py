@@ -31,6 +31,7 @@ REGISTERED = ('network', 'data set', 'model type', 'loss', 'metric')  # what use
 # BasicSR's modules that read options for every model
 READERS = ('train', 'test', 'models', 'utils.options', 'utils.logger', 'utils.misc')
 OURS = frozenset({('logger', 'keep_states'), ('val', 'on_error'), ('dist_params', 'backend'), ('dist_params', 'port')})
+OURS |= {('deterministic',)}
 OF_TESTS = frozenset({('val', 'fused'), ('val', 'self_ensemble')})  # validation in training does not read them
 # read by BasicSR, but set by the program
 DERIVED = {'is_train', 'dist', 'rank', 'world_size', 'root_path', 'auto_resume', 'experiments_root', 'results_root'}

@@ -1,19 +1,29 @@
 """The processes of one training, started by torchrun or Slurm, on GPUs (nccl) or CPUs (gloo)."""
 
+import json
 import os
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info, init_dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from earn_plugin.errors import UserError, reason_of
 
 # Gradients use nccl, flags and objects gloo, so that exchanging them never waits for the GPUs.
 CUDA_BACKEND = 'cpu:gloo,cuda:nccl'
+CONSEQUENCE = 10  # seconds by which a failure that follows from another one is reported as later
+
+
+class LostProcess(UserError):
+    """Another process has ended, or does not answer."""
 
 
 def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int, int]:
@@ -74,16 +84,32 @@ def without_ddp(model: Any) -> Iterator[None]:
         vars(model).update(wrapped)
 
 
-def rank0_first(do: Callable[[], Any]) -> None:
-    """Call a function in the first process while the others wait; if it raises, all raise the same."""
-    failure = None
+def copy_buffers(model: Any) -> None:
+    """Give the buffers of the model's networks, such as running means, the values that they have in the first process.
+
+    DistributedDataParallel does so only before a forward pass, and not in averages of networks.
+    """
+    if dist.is_initialized():
+        with _lost_processes_reported():
+            for network in [value for value in vars(model).values() if isinstance(value, nn.Module)]:
+                for buffer in network.buffers():
+                    value = buffer.contiguous()
+                    dist.broadcast(value, src=0)
+                    buffer.copy_(value)
+
+
+def rank0_first(do: Callable[[], Any]) -> Any:
+    """Call a function in the first process while the others wait; all return what it returns or raise what it does."""
+    result = failure = None
     if get_dist_info()[0] == 0:
         try:
-            do()
+            result = do()
         except Exception as error:
             failure = error
-    if failure := broadcast(failure):
+    result, failure = broadcast((result, failure))
+    if failure:
         raise failure
+    return result
 
 
 def broadcast(value: Any) -> Any:
@@ -146,4 +172,36 @@ def _lost_processes_reported() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # a closed connection, or a timeout
-        raise UserError(f'another process of this run has ended or does not answer: {reason_of(error)}') from error
+        reason = re.sub(r'^\[\S+\] ', '', reason_of(error)).partition('. ')[0]  # without place in the source and advice
+        raise LostProcess(
+            f'another process of this run has ended or does not answer ({reason}). Its own message, if there is one, '
+            'says why; resume with --auto_resume'
+        ) from error
+
+
+@contextmanager
+def failures_reported() -> Iterator[None]:
+    """Explain that another process has ended wherever torch notices it, and give torchrun the reason of a failure.
+
+    torchrun ends by showing the earliest failure, which it knows to the second.
+    """
+    try:
+        try:
+            yield
+        except RuntimeError as error:  # also within DistributedDataParallel
+            if not isinstance(error, dist.DistError) and 'gloo' not in str(error):
+                raise
+            with _lost_processes_reported():
+                raise
+    except Exception as error:
+        if path := os.environ.get('TORCHELASTIC_ERROR_FILE'):
+            text = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
+            seconds = int(time.time()) + CONSEQUENCE * isinstance(error, LostProcess)
+            failure = {'message': {'message': text, 'extraInfo': {'timestamp': str(seconds)}}}
+            Path(path).write_text(json.dumps(failure))
+        raise
+
+
+def is_restart() -> bool:
+    """Whether torchrun has started the processes again after one of them failed."""
+    return int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0

@@ -77,7 +77,7 @@ def check_resumed_options(state: State, opt: dict[str, Any]) -> list[str]:
             f'the state of iteration {state["iter"]} belongs to a different network ({", ".join(networks)}); resume '
             'with the options it was saved with, or choose a new name for the new network'
         )
-    sections = ('train', 'datasets', 'model_type', 'manual_seed', 'world_size')
+    sections = ('train', 'datasets', 'model_type', 'manual_seed', 'world_size', 'deterministic')
     return [
         f'resumed with a different {text}'
         for key, text in texts.items()

@@ -23,7 +23,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from earn_plugin import rng
 from earn_plugin.atomic_files import write_file
 from earn_plugin.convert.networks import FoundNetwork, fuse_network
 from earn_plugin.data.loaders import build_checked, validation_loader
@@ -41,7 +40,7 @@ from earn_plugin.prepare.demo import make_missing_demo
 from earn_plugin.training import distributed, run_logs
 from earn_plugin.training.model import build_checked_model
 from earn_plugin.training.run_lock import run_lock
-from earn_plugin.training.validation import explain
+from earn_plugin.training.validation import explain, image_paths
 
 FORMS = {'fused': 'fused', 'self_ensemble': 'self-ensemble'}  # options under val, and as the table shows them
 
@@ -220,14 +219,9 @@ def collect(names: list[str], tested: list[TestedImage]) -> dict[str, Any]:
 
 def result_names(dataset: Any) -> list[str]:
     """A distinct name for each image of a data set, from the paths of the LR images."""
-    paths = getattr(dataset, 'paths', None)
-    if not isinstance(paths, list) or len(paths) != len(dataset):  # not a data set like BasicSR's: read it
-        with rng.preserved():
-            paths = [dataset[index] for index in range(len(dataset))]
     names: dict[str, None] = {}
-    for path in paths:
-        path = path.get('lq_path') or path['gt_path'] if isinstance(path, dict) else path
-        names[unique_name(Path(path), names)] = None
+    for path in image_paths(dataset):
+        names[unique_name(path, names)] = None
     return list(names)
 
 

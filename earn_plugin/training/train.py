@@ -5,6 +5,7 @@ SIGTERM, ``check_losses`` ends it when a loss is not finite.
 """
 
 import math
+import os
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -39,6 +40,7 @@ from earn_plugin.training.step_speed import faster_memory_format
 from earn_plugin.training.validation import ValidationSets
 
 
+@distributed.failures_reported()
 def train(options: Options, launcher: str = 'none', auto_resume: bool = False, debug: bool = False) -> None:
     """Train from an options file, under the working directory.
 
@@ -61,15 +63,45 @@ def started(
     Raises:
         UserError: lists all mistakes of the options.
     """
+    if options.data.get('deterministic') is True:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts
     rank, world_size = distributed.start(launcher, options.data.get('dist_params'))
     try:
         warnings = check_options(options, is_train=True)
         distributed.rank0_first(lambda: make_missing_demo(options.data))
+        auto_resume = auto_resume or distributed.is_restart()
         settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
-        with cuda_is_optional():
-            yield fill_defaults(options, is_train=True, **settings), warnings
+        opt = fill_defaults(options, is_train=True, **settings)
+        with cuda_is_optional(), chosen_kernels(opt.get('deterministic', False)):
+            yield opt, warnings
     finally:
         distributed.stop()
+
+
+@contextmanager
+def chosen_kernels(deterministic: bool) -> Iterator[None]:
+    """In the block, cuDNN searches its fastest kernels, or, if ``deterministic``, torch uses only those that always
+    give the same result.
+
+    Raises:
+        UserError: an operation has no such kernel.
+    """
+    before = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic or before[1])
+    try:
+        yield
+    except RuntimeError as error:
+        if 'does not have a deterministic implementation' not in str(error):
+            raise
+        operation = str(error).split(' does not have')[0]
+        raise UserError(
+            f'deterministic: true: torch has no deterministic implementation of {operation} on this device; remove the '
+            'option, or replace what uses it in the network or the losses'
+        ) from error
+    finally:
+        torch.backends.cudnn.benchmark = before[0]
+        torch.use_deterministic_algorithms(before[1])
 
 
 class Training:
@@ -84,7 +116,7 @@ class Training:
     def __init__(self, opt: dict[str, Any], file: Path, warnings: list[str]):
         self.opt = opt
         recipe = file.read_bytes()  # now, because the file may be in the folder of the earlier run, which is renamed
-        state, found = find_state(opt)
+        state, found = distributed.rank0_first(lambda: find_state(opt))  # the others may not see the file, or not yet
         warnings = [*warnings, *found]
         if opt['manual_seed'] is None:
             seed = state['options']['manual_seed'] if state and 'options' in state else random.randint(1, 10_000)
@@ -104,7 +136,6 @@ class Training:
         val_loaders = [validation_loader(d, opt['datasets'][phase], opt) for phase, d in datasets.items()]
 
         set_random_seed(opt['manual_seed'] + opt['rank'])
-        torch.backends.cudnn.benchmark = True
         run_logs.start_log(opt)
         self.iteration = self.position = 0
         if state is None:

@@ -22,7 +22,6 @@ def training(tiny, tmp_path, monkeypatch) -> Training:
     return Training(completed(tmp_path, tiny), tmp_path / 'options.yml', [])
 
 
-
 def test_training_continues_while_a_state_is_written(training, tmp_path, monkeypatch):
     real, step, is_later, copies = checkpoint.save_file, training.step, threading.Event(), {}
 
