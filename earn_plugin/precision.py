@@ -1,6 +1,6 @@
 """The precision that a network computes in, and which networks float16 suits."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ LARGEST_HALF = torch.finfo(torch.float16).max
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """torch's autocast for 'bf16' or 'fp16'; without effect for 'fp32'."""
-    return torch.autocast(device.type, HALVES.get(precision, torch.bfloat16), enabled=precision in HALVES)
+    return torch.autocast(device.type, HALVES[precision]) if precision in HALVES else nullcontext()
 
 
 def check_float16(network: nn.Module, given: str, instead: str) -> None:

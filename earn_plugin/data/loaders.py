@@ -79,9 +79,9 @@ class TrainingData:
             UserError: names an image that cannot be read, or a worker that ended.
         """
         sampler = Positions(position, count, self.batch_size, self.opt['rank'], self.opt['world_size'])
-        on_cuda = self.options.get('prefetch_mode') == 'cuda' and self.opt['num_gpu'] > 0
+        on_cuda = self.options.get('prefetch_mode', 'cuda') == 'cuda' and self.opt['num_gpu'] > 0
         # the workers prefetch; BasicSR's thread for prefetch_mode: cpu waits for ever for a worker that was killed
-        settings = {**self.options, 'prefetch_mode': 'cuda' if on_cuda else None}
+        settings = {'pin_memory': on_cuda, **self.options, 'prefetch_mode': 'cuda' if on_cuda else None}
         settings['persistent_workers'] = False  # there is only one pass
         loader = build_dataloader(
             self.stream, settings, self.opt['num_gpu'], self.opt['dist'], sampler, self.opt['manual_seed']
