@@ -52,6 +52,13 @@ class HasSmallestPatch(Protocol):
 
 
 @runtime_checkable
+class ReadsLQ(Protocol):
+    """A loss that is called with the LR image as its second argument, not the HR image, where ``reads_lq`` is True."""
+
+    reads_lq: bool
+
+
+@runtime_checkable
 class MakesLR(Protocol):
     """A data set that can make its LR images from the HR images; ``makes_lr`` is True where it does."""
 

@@ -13,9 +13,11 @@ PACKAGE = Path(earn_plugin.__file__).parent
 LAYERS = [  # from the ground up; a module imports from its own folder and from the layers below it
     {'errors'},
     {'atomic_files', 'rng', 'compat', 'protocols'},
-    {'', 'signals', 'devices', 'precision', 'own_code', 'archs', 'losses'},
+    {'', 'signals', 'devices', 'precision', 'own_code', 'archs'},
+    {'convert'},
+    {'losses'},
     {'models', 'data', 'doctor'},
-    {'metrics', 'prepare', 'convert'},
+    {'metrics', 'prepare'},
     {'options', 'measure'},
     {'inference', 'spandrel'},
     {'training', 'ntire', 'catalogue'},

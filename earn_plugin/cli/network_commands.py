@@ -71,10 +71,14 @@ def add_recipe_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def read_recipe(args: argparse.Namespace):
-    """The options of -opt with those of --force_yml."""
+    """The options of -opt with those of --force_yml, and where a command has it, with the images of --hr."""
     from earn_plugin.options.options_file import find_options_file, override, read_options
 
     options = read_options(find_options_file(args.opt))
+    if getattr(args, 'hr', None) is not None:
+        from earn_plugin.options.own_photographs import use_photographs
+
+        use_photographs(options, args.hr, args.val)
     override(options, args.force_yml)
     return options
 

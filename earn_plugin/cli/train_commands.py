@@ -19,6 +19,10 @@ def add_commands(commands) -> None:
     profile = 'only report where the time goes in N iterations; saves nothing and leaves a run of this name as it is'
     instead.add_argument('--profile', type=int, metavar='N', help=profile)
     train.add_argument('--trace', type=Path, metavar='FILE', help='with --profile: write a trace for ui.perfetto.dev')
+    about = 'train on these images instead of the data sets of the options: a folder or an LMDB of HR images'
+    train.add_argument('--hr', metavar='DIR', help=about)
+    about = 'validate on these images (default: a fixed part of those of --hr, which is not trained on)'
+    train.add_argument('--val', metavar='DIR', help=about)
     train.set_defaults(run=run_train)
 
     test = commands.add_parser('test', help='test a network from an options file')
@@ -51,6 +55,8 @@ def read_arguments(args: argparse.Namespace):
 
 def run_train(args: argparse.Namespace) -> None:
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # torch's profiler writes to stderr; read when torch is imported
+    if args.val is not None and args.hr is None:
+        raise UsageError(f'--val {args.val} goes with --hr DIR, the images to train on')
     options = read_arguments(args)
     if args.profile is not None:
         from earn_plugin.training.profile import profile_training

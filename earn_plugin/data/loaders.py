@@ -14,9 +14,12 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader
 
 from earn_plugin import signals
+from earn_plugin.data.bicubic_pair_dataset import BicubicPairDataset
 from earn_plugin.data.pair_checks import check_dataset, check_pairing
 from earn_plugin.data.stream import Positions, Readable, Stream, collate
 from earn_plugin.errors import UsageError, UserError, reason_of
+
+SMALLEST_EPOCH = 1000  # samples, with dataset_enlarge_ratio: auto; a constant, so that batches hardly ever change it
 
 
 def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -31,7 +34,8 @@ def build_checked(dataset_opt: dict[str, Any]) -> tuple[Any, list[str]]:
     except (AssertionError, ValueError, KeyError, OSError) as error:
         needs = 'needs the option ' if isinstance(error, KeyError) else ''
         raise UserError(f'data set {dataset_opt["name"]}: {needs}{error}') from error
-    return dataset, check_dataset(dataset_opt, dataset)
+    found = dataset.warnings if isinstance(dataset, BicubicPairDataset) else []
+    return dataset, [*found, *check_dataset(dataset_opt, dataset)]
 
 
 def validation_loader(dataset: Any, dataset_opt: dict[str, Any], opt: dict[str, Any]) -> DataLoader:
@@ -57,10 +61,13 @@ class TrainingData:
         self.opt = opt
         self.options = dict(opt['datasets']['train'])
         self.options['batch_size_per_gpu'] *= accum_iter
-        self.stream = Stream(dataset, opt['manual_seed'], self.options.get('dataset_enlarge_ratio', 1))
         # as in BasicSR: with DataParallel one loader feeds all GPUs
         self.batch_size = self.options['batch_size_per_gpu'] * (1 if opt['dist'] else max(1, opt['num_gpu']))
         self.samples_per_iteration = self.batch_size * opt['world_size']
+        ratio = self.options.get('dataset_enlarge_ratio', 1)
+        if ratio == 'auto':
+            ratio = -(-max(SMALLEST_EPOCH, self.samples_per_iteration) // len(dataset))
+        self.stream = Stream(dataset, opt['manual_seed'], ratio)
         if self.samples_per_iteration > self.stream.epoch_length:
             ratio = -(-self.samples_per_iteration // len(dataset))
             raise UsageError(

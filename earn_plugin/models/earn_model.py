@@ -130,6 +130,8 @@ class EARNModel(SRModel):
             images = (self.output, self.gt)
             if isinstance(criterion, WeightedTVLoss):  # its second argument is a weight, not the target
                 images = (self.output,)
+            elif getattr(criterion, 'reads_lq', False):
+                images = (self.output, self.lq)
             loss = criterion(*images)
             if isinstance(loss, tuple):  # BasicSR's PerceptualLoss: perceptual and style, each possibly None
                 named = zip((f'l_{name}', f'l_{name}_style'), loss, strict=True)

@@ -14,6 +14,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from earn_plugin.data.pair_checks import lq_name, meta_info_problems
 from earn_plugin.errors import UsageError, UserError
+from earn_plugin.losses.teacher_loss import TeacherLoss, teacher_problem
 from earn_plugin.losses.vgg_loss import LAYOUTS, VGGLoss, how_to_get, weights_file
 from earn_plugin.models.earn_model import OPTIMIZERS, EARNModel
 from earn_plugin.options.argument_types import arguments_of, fits, kind_of, takes_any_key
@@ -428,6 +429,13 @@ class _Checker:
         if key == 'periods' and fits(starts, list[float]) and fits(total, float) and sum(starts) < total - 1:
             self.report((*place, key), f'end at iteration {sum(starts)}, before total_iter: {total}')
 
+    def check_teacher(self, place: Place) -> None:
+        train, scale = self.section(('datasets', 'train')), self.data.get('scale')
+        gt_size, channels = train.get('gt_size'), 1 if train.get('color') == 'y' else 3
+        if self.check_exists(place, is_file=True) and not self.problems and fits(scale, int) and fits(gt_size, int):
+            teacher = Path(self.value(place)).expanduser()
+            self.report_if(place, teacher_problem(teacher, (1, channels, gt_size // scale, gt_size // scale), scale))
+
     def check_loss(self, place: Place) -> None:
         found = self.check_object(place, choices_of(LOSS_REGISTRY), 'loss')
         if inspect.isclass(found) and issubclass(found, VGGLoss):
@@ -438,3 +446,7 @@ class _Checker:
             path = weights_file(vgg, weights)
             if self.files and weights not in ('hub', 'random') and not path.is_file():
                 self.report(place, f'the weights of {vgg} are not at {path}; {how_to_get(vgg, weights)}')
+        elif inspect.isclass(found) and issubclass(found, TeacherLoss):
+            if self.value((*place, 'criterion')) is not None:
+                self.check_loss((*place, 'criterion'))
+            self.check_teacher((*place, 'teacher'))

@@ -34,12 +34,12 @@ class Options:
     file: Path
     data: dict[str, Any]
     lines: dict[Place, int] = field(default_factory=dict)  # here keys and indices are text
-    overrides: dict[Place, str] = field(default_factory=dict)
+    overrides: dict[Place, str] = field(default_factory=dict)  # what set a value instead: '--force_yml KEY=VALUE'
 
     def describe(self, place: Place) -> str:
         """'line 12: train.total_iter', or the override that set the value instead of the line."""
         override = next((self.overrides[part] for part in _parents(place) if part in self.overrides), None)
-        source = f'line {self.line(place)}' if override is None else f'--force_yml {override:.200}'
+        source = f'line {self.line(place)}' if override is None else override
         return f'{source}: {".".join(map(str, place))}'
 
     def line(self, place: Place) -> int:
@@ -177,7 +177,7 @@ def override(options: Options, entries: list[str]) -> None:
                 )
             section = section[key]
         section[place[-1]] = parse_value(text.strip())
-        options.overrides[place] = entry
+        options.overrides[place] = f'--force_yml {entry:.200}'
 
 
 def parse_value(text: str, flag: str = '--force_yml') -> Any:
