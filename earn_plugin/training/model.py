@@ -1,6 +1,8 @@
 """Builds a BasicSR model from completed options and reports what it cannot use in one sentence."""
 
 import pickle
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from basicsr.utils import get_root_logger
 from torch import nn
 
 from earn_plugin.convert.authors import CheckpointFormat
-from earn_plugin.convert.networks import MOST_NAMED, load_strictly, recognise
+from earn_plugin.convert.networks import MOST_NAMED, build, load_strictly, recognise
 from earn_plugin.convert.weight_files import (
     Weights,
     describe_network,
@@ -47,15 +49,20 @@ def load_network(
 ) -> None:
     """In place of BaseModel's method: load a file of any form that ``load`` takes into a network of a model.
 
+    Training may start from the same network of another scale: if the file's description differs in ``upscale`` alone,
+    all weights that fit are loaded. The others keep their initial values; in a moving average, those of the network.
+
     Raises:
         UserError: the file is missing, damaged or belongs to a different network, its weights cannot be found, or they
             do not fit; if not ``strict``, none of them fits.
     """
     path, bare, logger = Path(load_path), model.get_bare_model(net), get_root_logger()
-    label = next((name for name, value in vars(model).items() if value is net), 'net_g').removesuffix('_ema')
+    attribute = next((name for name, value in vars(model).items() if value is net), 'net_g')
+    label = attribute.removesuffix('_ema')
     content, description = read_file(path)
-    if strict:
-        compare_descriptions(path, label, description, describe_network(label, model.opt))
+    is_other_scale = strict and differs_in_scale(path, label, description, describe_network(label, model.opt))
+    if is_other_scale and not model.is_train:
+        raise UserError(f'{path} is for upscale {description["arguments"]["upscale"]}: set scale and upscale to it')
     weights, within = choose_weights(path, content, param_key, label, model.opt['path'])
     own = bare.state_dict()
     weights = max(possible_names(weights), key=lambda named: len(named.keys() & own.keys()))
@@ -67,16 +74,30 @@ def load_network(
     if strict:
         kind = CheckpointFormat()
         kind.title = type(bare).__name__
-        load_strictly(path, bare, weights, kind, {})
+        # the file of another scale must be complete: then all that does not fit is of its scale
+        load_strictly(path, build(path, description, [weights])[1] if is_other_scale else bare, weights, kind, {})
+    if strict and not is_other_scale:
         return
     if not fitting:
         raise UserError(
             f'{path} has no weight whose name and shape fit {type(bare).__name__}: its names begin with '
             f'{", ".join(list(weights)[:MOST_NAMED])}, those of the network with {", ".join(list(own)[:MOST_NAMED])}'
         )
-    logger.warning(f'{path}: {len(fitting)} of the {len(own)} weights of {type(bare).__name__} fit and are loaded')
-    model._print_different_keys_loading(net, dict(weights), strict)
-    bare.load_state_dict({name: weights[name] for name in fitting}, strict=False)
+    initial, unused = own.keys() - fitting, weights.keys() - fitting
+    logger.warning(
+        f'{path}: {len(fitting)} of the {len(own)} weights of {type(bare).__name__} fit and are loaded: '
+        f'{by_prefix(fitting, own)}; initial values: {by_prefix(initial, own)}; unused: {by_prefix(unused, weights)}'
+    )
+    if attribute != label:
+        own = model.get_bare_model(getattr(model, label)).state_dict()
+    bare.load_state_dict({name: weights[name] if name in fitting else value for name, value in own.items()})
+
+
+def by_prefix(names: Iterable[str], among: Iterable[str]) -> str:
+    """How many names there are of each first part, and of how many: 'conv_first 2, upsample 2 of 4'."""
+    counts, totals = (Counter(name.partition('.')[0] for name in some) for some in (names, among))
+    parts = (f'{prefix} {counts[prefix]}' + f' of {n}' * (n > counts[prefix]) for prefix, n in totals.items())
+    return ', '.join(part for prefix, part in zip(totals, parts, strict=True) if counts[prefix]) or 'none'
 
 
 def choose_weights(
@@ -102,26 +123,29 @@ def choose_weights(
     return find_weights(path, content, remedy)
 
 
-def compare_descriptions(path: Path, label: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def differs_in_scale(path: Path, label: str, found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Compare the metadata of a network file with the network of the options; either may be empty.
+
+    Returns:
+        Whether they differ in ``upscale`` alone.
 
     Raises:
         UserError: the file belongs to a different network.
     """
     if not found or not wanted:
-        return
+        return False
     has, asks = flatten(found['arguments']), flatten(wanted['arguments'])
     if registered_name(found['arch']) != registered_name(wanted['arch']):
         differing = [f'the file has {found["arch"]}, the options {wanted["arch"]}']
     else:
-        differing = [
-            f'{".".join(key)}: the file has {has[key]!r}, the options {asks[key]!r}'
-            for key in sorted(has.keys() & asks.keys())
-            if has[key] != asks[key]
-        ]
+        keys = [key for key in sorted(has.keys() & asks.keys()) if has[key] != asks[key]]
+        if keys == [('upscale',)]:
+            return True
+        differing = [f'{".".join(key)}: the file has {has[key]!r}, the options {asks[key]!r}' for key in keys]
     if differing:
         network = label.replace('net_', 'network_')
         raise UserError(f'{path} belongs to a different {network}: {"; ".join(differing)}')
+    return False
 
 
 def flatten(opt: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
