@@ -22,6 +22,7 @@ from earn_plugin.data.pair_checks import header_or_problem
 from earn_plugin.errors import UsageError
 
 LARGE = 2e6  # pixels, from which decoding an image for each small crop is likely to take longer than a training step
+NOT_READ = ('grey of floats', '32-bit')  # kinds of images that cv2 does not convert to 8 bits
 SUB_IMAGE, STEP = 480, 240  # as BasicSR cuts DIV2K
 
 
@@ -101,6 +102,8 @@ class BicubicPairDataset(Dataset):
             headers = {path: lmdb_header(shape) for path, shape in lmdb_shapes(Path(root)).items()}
         else:
             headers = {path: header_of_decodable(path) for path in paths}
+            folders = sorted(path.name for path in Path(root).iterdir() if path.is_dir())
+            headers |= {name: 'is a folder: subfolders are not searched' for name in folders if name[0] != '.'}
         problems = {path: header for path, header in headers.items() if isinstance(header, str)}
         problems |= {
             path: f'is {header.height}×{header.width}, smaller than gt_size {smallest}'
@@ -111,12 +114,10 @@ class BicubicPairDataset(Dataset):
         found = first_few(f'{Path(path).name} {problem}' for path, problem in problems.items())
         name = f'data set {self.opt["name"]}'
         if not left:
-            raise UsageError(
-                '\n  '.join([f'{name}: no image in {root} is suitable (subfolders are not searched)', *found])
-            )
+            raise UsageError('\n  '.join([f'{name}: no image in {root} is suitable', *found]))
         if self.opt['phase'] == 'train' or 'part' not in self.opt:  # once for both parts
             if problems:
-                self.warnings.append(f'{name}: {len(problems)} of {len(paths)} files left out: {", ".join(found)}')
+                self.warnings.append(f'{name}: left out of {root}: {", ".join(found)}')
             pixels = sum(headers[path].height * headers[path].width for path in left)
             if self.opt['phase'] == 'train' and pixels > LARGE * len(left) and self.io_backend_opt['type'] == 'disk':
                 self.warnings.append(self.advice(pixels, len(left)))
@@ -182,4 +183,8 @@ def middle(length: int, most: int) -> slice:
 def header_of_decodable(path: str) -> Header | str:
     """An image's header, or why it cannot be read."""
     header = header_or_problem(Path(path))
-    return header if isinstance(header, str) or cv2.haveImageReader(path) else 'is in a format that cv2 does not read'
+    if isinstance(header, str):
+        return header
+    if not cv2.haveImageReader(path):
+        return 'is in a format that cv2 does not read'
+    return f'is {header.kind}: convert it to 8 bits' if header.kind.startswith(NOT_READ) else header

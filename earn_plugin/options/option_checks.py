@@ -329,7 +329,8 @@ class _Checker:
             self.check_template((*place, 'filename_tmpl'), template)
         for key in dataset:
             if str(key).startswith('dataroot'):
-                self.check_exists((*place, key))
+                if phase == 'train' or dataset[key] != self.value(('datasets', 'train', key)):  # reported already
+                    self.check_exists((*place, key))
             elif str(key).startswith('meta_info') and self.check_exists((*place, key), is_file=True):
                 for problem in meta_info_problems(Path(dataset[key]).expanduser()):
                     self.report((*place, key), problem)

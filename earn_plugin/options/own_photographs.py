@@ -49,8 +49,7 @@ def use_photographs(options: Options, hr: str, val: str | None = None) -> None:
             ('datasets', phase, key): f'{flag} {roots[flag]:.200}' for key in ('name', 'type', 'dataroot_gt')
         }
     if isinstance(data.get('name'), str):
-        name = f'{data["name"]}_{name_of(hr)}'
-        data['name'] = name.encode()[:LONGEST_NAME].decode(errors='ignore')
+        data['name'] = shortened(f'{data["name"]}_{name_of(hr)}')
 
 
 def photographs(root: str) -> dict[str, Any]:
@@ -66,4 +65,9 @@ def name_of(root: str) -> str:
     """A folder's name as a part of the names of files, without .lmdb."""
     path = os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111 (Path's does not shorten a/..)
     name = Path(path).name.removesuffix('.lmdb').lstrip('.')
-    return ''.join(c if c.isprintable() and c not in '/\\' else '_' for c in name).strip() or 'photographs'
+    name = ''.join(c if c.isprintable() and c not in '/\\' else '_' for c in name).strip()
+    return shortened(name) or 'photographs'
+
+
+def shortened(name: str) -> str:
+    return name.encode()[:LONGEST_NAME].decode(errors='ignore')

@@ -1,5 +1,6 @@
 import copy
 import random
+import shlex
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from earn_plugin.options.options_file import override, read_options
 from earn_plugin.prepare.lmdb import make_lmdb
 from earn_plugin.prepare.lr import make_lr
 from earn_plugin.prepare.subimages import SubImages, make_subimages
-from tests.helpers.command import command
+from tests.helpers.command import command, command_here
 from tests.helpers.images import pair_options, photograph
 from tests.helpers.options import write_options
 from tests.helpers.runs import losses, validations
@@ -35,7 +36,7 @@ def sizes(scale):
 
 def prepared(root, scale, border='replicate'):
     """HR, HR cropped to multiples of the scale, and LR: folders and LMDBs."""
-    (root / 'HR').mkdir()
+    (root / 'HR').mkdir(parents=True)
     for seed, (name, size) in enumerate(zip(NAMES, sizes(scale), strict=True)):
         cv2.imwrite(str(root / f'HR/{name}.png'), photograph(*size, seed))
     make_subimages(root / 'HR', root / 'multiple', SubImages(multiple=scale))
@@ -210,3 +211,78 @@ def test_training_equals_that_on_prepared_lr_bit_for_bit(tmp_path, tiny, made, p
     assert len(losses(tmp_path / 'files')) == 3
     assert losses(tmp_path / 'made') == losses(tmp_path / 'files')
     assert validations(tmp_path / 'made') == validations(tmp_path / 'files') != []
+
+
+def stems(dataset):
+    return [Path(path['gt_path']).stem for path in dataset.paths]
+
+
+def test_the_parts_of_a_folder_and_of_its_lmdb_are_the_same_and_disjoint(tmp_path):
+    (tmp_path / 'HR').mkdir()
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f'HR/{number:02d}.png'), photograph(16, 16, number))
+    make_lmdb(tmp_path / 'HR', tmp_path / 'HR.lmdb')
+    found = []
+    for backend, ending in (('disk', ''), ('lmdb', '.lmdb')):
+        root = {'io_backend': {'type': backend}, 'dataroot_gt': str(tmp_path / f'HR{ending}')}
+        train, notes = build_checked(hr_only(tmp_path, part='train', **root))
+        val, no_notes = build_checked(hr_only(tmp_path, part='val', phase='val', **root))
+        found.append((stems(train), stems(val)))
+        assert sorted(stems(train) + stems(val)) == [f'{number:02d}' for number in range(12)]
+        assert notes[0].startswith(f'data set set: {len(train)} images to train on; held out for validation: ')
+        assert no_notes == []
+    assert found[0] == found[1]
+
+
+def test_unsuitable_files_are_left_out_with_a_warning(tmp_path):
+    (tmp_path / 'HR/more').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'HR/a.png'), photograph(16, 16))
+    cv2.imwrite(str(tmp_path / 'HR/icon.png'), photograph(16, 7))
+    Image.fromarray(photograph(16, 16)).convert('F').save(tmp_path / 'HR/float.tif')
+    Image.fromarray(photograph(16, 16)).save(tmp_path / 'HR/b.tga')  # which Pillow reads
+    (tmp_path / 'HR/notes.txt').write_text('x')
+    (tmp_path / 'HR/empty.jpg').touch()
+    dataset, (warning,) = build_checked(hr_only(tmp_path, skip_unsuitable=True))
+    assert stems(dataset) == ['a']
+    for reason in (
+        'icon.png is 16×7, smaller than gt_size 8',
+        'float.tif is grey of floats: convert it to 8 bits',
+        'b.tga is in a format that cv2 does not read',
+        'notes.txt is not an image',
+        'empty.jpg is empty',
+        'more is a folder: subfolders are not searched',
+    ):
+        assert reason in warning
+    (tmp_path / 'HR/a.png').unlink()
+    with pytest.raises(UsageError, match=r'no image in \S+HR is suitable\n(  .*\n)*  notes\.txt is not an image'):
+        build_checked(hr_only(tmp_path, skip_unsuitable=True))
+    make_lmdb(prepared(tmp_path / 'sizes', 2) / 'HR', tmp_path / 'HR.lmdb')  # 13×14, 18×13, 13×17
+    lmdb = {'dataroot_gt': str(tmp_path / 'HR.lmdb'), 'io_backend': {'type': 'lmdb'}}
+    with pytest.raises(UsageError, match='a is 13×14, smaller than gt_size 14'):
+        build_checked(hr_only(tmp_path, skip_unsuitable=True, gt_size=14, **lmdb))
+
+
+def test_the_center_crop_is_the_middle_of_the_complete_pair(tmp_path, scale):
+    (tmp_path / 'HR').mkdir()
+    cv2.imwrite(str(tmp_path / 'HR/a.png'), photograph(70 * scale + 1, 11 * scale))
+    options = {'phase': 'val', 'scale': scale}
+    complete, _ = build_checked(hr_only(tmp_path, **options))
+    cropped, _ = build_checked(hr_only(tmp_path, center_crop=30 * scale + 1, **options))
+    lq, gt = complete[0]['lq'], complete[0]['gt']
+    assert torch.equal(cropped[0]['lq'], lq[:, 20:50])
+    assert torch.equal(cropped[0]['gt'], gt[:, 20 * scale : 50 * scale])
+
+
+def test_advice_for_large_photographs_is_a_command_that_works(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'my photos').mkdir()
+    cv2.imwrite(str(tmp_path / 'my photos/a.jpg'), photograph(1500, 1500))
+    monkeypatch.chdir(tmp_path)
+    options = hr_only(tmp_path, name='my photos', dataroot_gt='my photos', skip_unsuitable=True)
+    _, (advice,) = build_checked(options)
+    assert 'every crop decodes an image of 2 megapixels' in advice
+    command, again = advice.partition(': basicsr ')[2].split('; then --hr ')
+    command_here(*shlex.split(command), capsys=capsys)
+    lmdb = {'io_backend': {'type': 'lmdb'}, 'dataroot_gt': shlex.split(again)[0]}
+    dataset, warnings = build_checked({**options, **lmdb})
+    assert len(dataset) == 36
+    assert warnings == []
