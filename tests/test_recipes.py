@@ -10,6 +10,7 @@ from basicsr.archs import build_network
 from torchvision import models
 
 from earn_plugin.cli import main
+from earn_plugin.convert.weight_files import describe_network
 from earn_plugin.data.loaders import build_checked
 from earn_plugin.errors import UserError
 from earn_plugin.losses.vgg_loss import weights_file
@@ -177,7 +178,7 @@ def write_networks(opt: dict, path: str) -> None:
     """A network file as training with these options writes it."""
     state = build_network(opt['network_g']).state_dict()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'params': state, 'params_ema': state}, path)
+    torch.save({'params': state, 'params_ema': state, **describe_network('net_g', opt)}, path)
 
 
 @pytest.mark.parametrize('path', recipes(), ids=lambda path: path.stem)

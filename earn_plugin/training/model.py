@@ -74,8 +74,15 @@ def load_network(
     if strict:
         kind = CheckpointFormat()
         kind.title = type(bare).__name__
-        # the file of another scale must be complete: then all that does not fit is of its scale
-        load_strictly(path, build(path, description, [weights])[1] if is_other_scale else bare, weights, kind, {})
+        # a file of another scale must be complete: then what does not fit is so because of the scale
+        complete = build(path, description, [weights])[1] if is_other_scale else bare
+        try:
+            load_strictly(path, complete, weights, kind, {})
+        except UserError as error:
+            if description or not model.is_train:
+                raise
+            option = f'strict_load_{label.removeprefix("net_")}: false'
+            raise UserError(f'{error}; to start with all that fit, set path: {option}') from error
     if strict and not is_other_scale:
         return
     if not fitting:
@@ -89,7 +96,7 @@ def load_network(
         f'{by_prefix(fitting, own)}; initial values: {by_prefix(initial, own)}; unused: {by_prefix(unused, weights)}'
     )
     if attribute != label:
-        own = model.get_bare_model(getattr(model, label)).state_dict()
+        own = model.get_bare_model(getattr(model, label, net)).state_dict()
     bare.load_state_dict({name: weights[name] if name in fitting else value for name, value in own.items()})
 
 

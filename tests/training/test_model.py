@@ -7,9 +7,11 @@ from basicsr.archs import build_network
 from basicsr.models.base_model import BaseModel
 from safetensors.torch import save_file
 
-from earn_plugin.convert.weight_files import write_weights
+from earn_plugin.convert.conversion import convert
+from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.errors import UserError
 from earn_plugin.training.model import build_checked_model
+from tests.archs.test_any_arch import SMALL, UPSCALES
 from tests.helpers.golden import Golden
 from tests.helpers.runs import same
 
@@ -136,6 +138,69 @@ def test_what_to_do_with_a_file_that_cannot_be_used(opt, weights, content, key, 
         build_checked_model(opt)
 
 
+SCALES = {  # networks whose scale changes other weights than those of the sub-pixel convs upsample.0, .2, .4
+    'A2N': {(2, 4): 'upsample.1', (2, 3): '', (4, 2): ''},
+}
+NEW = {(2, 4): 'upsample.2', (2, 3): 'upsample.0', (4, 2): '', (2, 8): 'upsample.2 upsample.4'}
+
+
+@pytest.mark.parametrize('scales', NEW, ids=str)
+@pytest.mark.parametrize('name', SMALL)
+def test_a_network_starts_from_another_scale(opt, caplog, name, scales):
+    """What fits is loaded, also into the moving average, whose other weights are those of the network."""
+    if 8 in scales and 8 not in UPSCALES[name]:
+        return
+    new = SCALES.get(name, NEW)[scales].split()
+    first, opt['network_g'] = ({'type': name, **SMALL[name], 'upscale': scale} for scale in scales)
+    weights = build_network(first).state_dict()
+    write_weights(Path('net.pth'), weights, describe_network('net_g', {'network_g': first}), ('params', 'params_ema'))
+    opt['path']['pretrain_network_g'] = 'net.pth'
+    model = build_checked_model(opt)
+    loaded = model.net_g.state_dict()
+    kept = {key for key in loaded if not key.startswith(tuple(f'{part}.' for part in new))}
+    assert same({key: loaded[key] for key in kept}, {key: weights[key] for key in kept})
+    assert same(model.net_g_ema.state_dict(), loaded)
+    assert f'{len(kept)} of the {len(loaded)} weights of {name} fit and are loaded: ' in caplog.text
+    own = [key for key in loaded if key.startswith('upsample')]
+    left = f'upsample {len(loaded) - len(kept)}' + f' of {len(own)}' * (len(kept & set(own)) > 0)
+    assert f'; initial values: {left if new else "none"}; unused: ' in caplog.text
+
+
+def test_only_another_scale_is_loaded_in_part(opt, weights):
+    """A different network, an incomplete file, a test, and a file without description are errors as before."""
+    opt['path']['pretrain_network_g'] = 'net.pth'
+    opt['network_g']['upscale'] = 4
+
+    def error_of(described: dict, weights=weights, **options) -> str:
+        torch.save({'params': weights, **described}, 'net.pth')
+        with pytest.raises(UserError) as error:
+            build_checked_model({**opt, **options})
+        return str(error.value)
+
+    described = describe_network('net_g', {'network_g': {**opt['network_g'], 'upscale': 2}})
+    other = describe_network('net_g', {'network_g': {**opt['network_g'], 'upscale': 2, 'num_block': 2}})
+    assert 'num_block: the file has 2, the options 1; upscale: the file has 2, the options 4' in error_of(other)
+    part = {name: value for name, value in weights.items() if name != 'conv_last.bias'}
+    assert 'its weights do not fit: missing conv_last.bias' in error_of(described, part)
+    assert 'net.pth is for upscale 2: set scale and upscale to it' in error_of(described, is_train=False)
+    assert 'missing upsample.2.weight, upsample.2.bias; to start with all that fit, set path: strict_load_g: false' in (
+        error_of({})
+    )
+
+
+def test_an_official_checkpoint_of_another_scale(opt):
+    golden = Golden('han_x2_f16b2')
+    torch.save(golden.weights, 'authors.pt')
+    convert(Path('authors.pt'), Path('net.pth'))
+    opt['network_g'] = {'type': 'HAN', **torch.load('net.pth')['arguments'], 'upscale': 4}
+    opt['path']['pretrain_network_g'] = 'net.pth'
+    own, taken = build_checked_model(opt).net_g.state_dict(), torch.load('net.pth')['params']
+    assert {name for name in own if name not in taken or not torch.equal(own[name], taken[name])} == {
+        'upsample.2.weight',
+        'upsample.2.bias',
+    }
+
+
 def test_how_much_fits_without_strict_loading(opt, weights, caplog):
     opt['path'] |= {'pretrain_network_g': 'net.pth', 'strict_load_g': False}
     fitting = {name: value for name, value in weights.items() if not name.startswith('conv_last')}
@@ -144,6 +209,7 @@ def test_how_much_fits_without_strict_loading(opt, weights, caplog):
     assert f'{len(fitting)} of the {len(weights)} weights of EARN fit and are loaded' in caplog.text
     loaded = model.net_g.state_dict()
     assert same({name: loaded[name] for name in fitting}, fitting)
+    assert same(model.net_g_ema.state_dict(), loaded)
     torch.save({'params': {'x.weight': torch.zeros(1), 'conv_last.bias': torch.zeros(5)}}, 'net.pth')
     with pytest.raises(
         UserError, match=r'net\.pth has no weight whose name and shape fit EARN: its names begin with x'
