@@ -77,6 +77,8 @@ class BicubicPairDataset(Dataset):
             raise ValueError(f'scale must be an integer, got {opt["scale"]}')
         root, meta_info = opt['dataroot_gt'], opt.get('meta_info_file')
         if self.io_backend_opt['type'] == 'lmdb':
+            if Path(root).suffix != '.lmdb':
+                raise ValueError(f'{root} must be a folder whose name ends in .lmdb')
             self.io_backend_opt.update(db_paths=root, client_keys='gt')
             paths = sorted(paths_from_lmdb(root))
         elif meta_info is not None:

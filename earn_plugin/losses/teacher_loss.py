@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from basicsr.losses import build_loss
+from basicsr.losses.basic_loss import WeightedTVLoss
+from basicsr.losses.gan_loss import GANLoss
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class TeacherLoss(nn.Module):
 
     Raises:
         UserError: the file is missing, damaged or not recognised.
-        ValueError: the criterion reads the LR image itself, or the teacher's output has another shape than ``pred``.
+        ValueError: the criterion does not compare two images, or the teacher's output has another shape than ``pred``.
     """
 
     reads_lq = True  # as ``protocols.ReadsLQ``: it is called with the LR image
@@ -38,7 +40,7 @@ class TeacherLoss(nn.Module):
         super().__init__()
         self.teacher = load(Path(teacher).expanduser()).requires_grad_(False)
         self.criterion = build_loss(criterion)
-        if isinstance(self.criterion, ReadsLQ):
+        if isinstance(self.criterion, ReadsLQ | GANLoss | WeightedTVLoss):
             raise ValueError(f'the criterion of a TeacherLoss must compare two images; {criterion["type"]} does not')
         self.loss_weight = loss_weight
         if isinstance(self.criterion, HasSmallestPatch):

@@ -434,8 +434,8 @@ class _Checker:
         train, scale = self.section(('datasets', 'train')), self.data.get('scale')
         gt_size, channels = train.get('gt_size'), 1 if train.get('color') == 'y' else 3
         if self.check_exists(place, is_file=True) and not self.problems and fits(scale, int) and fits(gt_size, int):
-            teacher = Path(self.value(place)).expanduser()
-            self.report_if(place, teacher_problem(teacher, (1, channels, gt_size // scale, gt_size // scale), scale))
+            teacher, side = Path(self.value(place)).expanduser(), max(1, gt_size // scale)
+            self.report_if(place, teacher_problem(teacher, (1, channels, side, side), scale))
 
     def check_loss(self, place: Place) -> None:
         found = self.check_object(place, choices_of(LOSS_REGISTRY), 'loss')

@@ -11,6 +11,9 @@ from earn_plugin.options.valid_values import LONGEST_NAME
 OF_IMAGES = ('color', 'mean', 'std', 'border')  # in training and in validation
 OF_TRAINING = ('gt_size', 'use_hflip', 'use_rot', 'num_worker_per_gpu', 'batch_size_per_gpu')
 OF_TRAINING += ('prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
+# BasicSR's data sets whose samples are not an HR and an LR image, which the models of such options need
+NOT_PAIRS = ('RealESRGANDataset', 'FFHQDataset', 'REDSDataset', 'REDSRecurrentDataset', 'Vimeo90KDataset')
+NOT_PAIRS += ('Vimeo90KRecurrentDataset',)
 CENTER_CROP = 1024  # photographs may have many more pixels than fit in memory as a network's features
 
 
@@ -21,7 +24,7 @@ def use_photographs(options: Options, hr: str, val: str | None = None) -> None:
     validation. The folders are checked with the options.
 
     Raises:
-        UsageError: ``val`` is the same folder, or the options do not validate.
+        UsageError: ``val`` is the same folder, the options do not validate, or they do not train on pairs of images.
     """
     data, roots = options.data, {'--hr': hr, '--val': val}
     validates = isinstance(data.get('val'), dict)
@@ -34,6 +37,10 @@ def use_photographs(options: Options, hr: str, val: str | None = None) -> None:
         raise UsageError(f'--val {val} has no effect: {options.file} has no section val: with val_freq and metrics')
     sets = data.get('datasets') if isinstance(data.get('datasets'), dict) else {}
     recipe = sets.get('train') if isinstance(sets.get('train'), dict) else {}
+    if recipe.get('type') in NOT_PAIRS:
+        raise UsageError(
+            f'--hr {hr} makes pairs of images, but {options.file} trains on {recipe["type"]}: change its dataroot_gt'
+        )
     of_images = {key: recipe[key] for key in OF_IMAGES if key in recipe}
     of_training = {key: recipe[key] for key in OF_TRAINING if key in recipe}
     train = {**photographs(hr), **of_images, **of_training, 'dataset_enlarge_ratio': 'auto'}

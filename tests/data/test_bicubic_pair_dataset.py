@@ -148,7 +148,7 @@ def test_mistakes_are_reported_before_training(tmp_path):
     assert 'c.png is 12×16, smaller than gt_size 14' in error_of(hr_only(tmp_path, gt_size=14))  # it is 13×17
     lmdb = {'dataroot_gt': str(tmp_path / 'HR.lmdb'), 'io_backend': {'type': 'lmdb'}}
     assert 'HR.lmdb:c is 12×16, smaller than gt_size 14' in error_of(hr_only(tmp_path, gt_size=14, **lmdb))
-    assert 'lmdb' in error_of(hr_only(tmp_path, io_backend={'type': 'lmdb'}))
+    assert 'HR must be a folder whose name ends in .lmdb' in error_of(hr_only(tmp_path, io_backend={'type': 'lmdb'}))
     damaged = tmp_path / 'HR/b.png'
     damaged.write_bytes(damaged.read_bytes()[:-20])
     assert f'{damaged} is cut off' in error_of(hr_only(tmp_path))

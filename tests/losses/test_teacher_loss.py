@@ -131,10 +131,11 @@ def test_mistakes_are_reported_with_their_line(distilled, tmp_path, case):
     assert message in problem
 
 
-def test_a_criterion_that_is_a_teacher_is_refused(tmp_path):
+def test_a_criterion_that_does_not_compare_images_is_refused(tmp_path):
     write_teacher(tmp_path / 't.pth')
     inner = {'type': 'TeacherLoss', 'teacher': str(tmp_path / 't.pth'), 'criterion': {'type': 'L1Loss'}}
-    with pytest.raises(ValueError, match='must compare two images; TeacherLoss does not'):
-        TeacherLoss(str(tmp_path / 't.pth'), inner)
+    for criterion in (inner, {'type': 'WeightedTVLoss'}, {'type': 'GANLoss', 'gan_type': 'vanilla'}):
+        with pytest.raises(ValueError, match=f'must compare two images; {criterion["type"]} does not'):
+            TeacherLoss(str(tmp_path / 't.pth'), copy.deepcopy(criterion))
     with pytest.raises(UserError, match=r'x\.pth does not exist'):
         TeacherLoss('x.pth', {'type': 'L1Loss'})

@@ -65,6 +65,9 @@ def test_own_validation_images(photos, tmp_path, tiny):
     with pytest.raises(UsageError, match='--val others has no effect'):
         use_photographs(options, photos, 'others')
     use_photographs(options, photos)
+    tiny['datasets']['train']['type'] = 'RealESRGANDataset'
+    with pytest.raises(UsageError, match=r'options\.yml trains on RealESRGANDataset: change its dataroot_gt'):
+        use_photographs(read_options(write_options(tmp_path, tiny)), photos)
     assert options.data['datasets'].keys() == {'train'}
     assert 'part' not in options.data['datasets']['train']
 
