@@ -448,6 +448,9 @@ class _Checker:
             if self.files and weights not in ('hub', 'random') and not path.is_file():
                 self.report(place, f'the weights of {vgg} are not at {path}; {how_to_get(vgg, weights)}')
         elif inspect.isclass(found) and issubclass(found, TeacherLoss):
+            model = choices_of(MODEL_REGISTRY).get(str(self.data.get('model_type')))
+            if model is not None and not issubclass(model, EARNModel):
+                self.report((*place, 'type'), 'TeacherLoss needs model_type: EARNModel or EARNGANModel')
             if self.value((*place, 'criterion')) is not None:
                 self.check_loss((*place, 'criterion'))
             self.check_teacher((*place, 'teacher'))

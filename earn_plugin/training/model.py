@@ -60,9 +60,8 @@ def load_network(
     attribute = next((name for name, value in vars(model).items() if value is net), 'net_g')
     label = attribute.removesuffix('_ema')
     content, description = read_file(path)
-    is_other_scale = strict and differs_in_scale(path, label, description, describe_network(label, model.opt))
-    if is_other_scale and not model.is_train:
-        raise UserError(f'{path} is for upscale {description["arguments"]["upscale"]}: set scale and upscale to it')
+    wanted = describe_network(label, model.opt)
+    is_other_scale = strict and differs_in_scale(path, label, description, wanted, is_allowed=model.is_train)
     weights, within = choose_weights(path, content, param_key, label, model.opt['path'])
     own = bare.state_dict()
     weights = max(possible_names(weights), key=lambda named: len(named.keys() & own.keys()))
@@ -130,11 +129,11 @@ def choose_weights(
     return find_weights(path, content, remedy)
 
 
-def differs_in_scale(path: Path, label: str, found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def differs_in_scale(path: Path, label: str, found: dict[str, Any], wanted: dict[str, Any], is_allowed: bool) -> bool:
     """Compare the metadata of a network file with the network of the options; either may be empty.
 
     Returns:
-        Whether they differ in ``upscale`` alone.
+        Whether they differ in ``upscale`` alone, if that ``is_allowed``.
 
     Raises:
         UserError: the file belongs to a different network.
@@ -146,7 +145,7 @@ def differs_in_scale(path: Path, label: str, found: dict[str, Any], wanted: dict
         differing = [f'the file has {found["arch"]}, the options {wanted["arch"]}']
     else:
         keys = [key for key in sorted(has.keys() & asks.keys()) if has[key] != asks[key]]
-        if keys == [('upscale',)]:
+        if is_allowed and keys == [('upscale',)]:
             return True
         differing = [f'{".".join(key)}: the file has {has[key]!r}, the options {asks[key]!r}' for key in keys]
     if differing:

@@ -131,6 +131,17 @@ def test_mistakes_are_reported_with_their_line(distilled, tmp_path, case):
     assert message in problem
 
 
+def test_models_whose_losses_do_not_read_the_lr_image_are_refused(distilled, tmp_path):
+    distilled['train']['pixel_opt'] = distilled['train'].pop('losses')['teacher']
+    for model_type in ('EARNModel', 'SRModel'):
+        options = read_options(write_options(tmp_path, distilled | {'model_type': model_type}))
+        if model_type == 'EARNModel':
+            assert check_options(options, is_train=True) == []
+            continue
+        with pytest.raises(UsageError, match=r'train\.pixel_opt\.type: TeacherLoss needs model_type: EARNModel'):
+            check_options(options, is_train=True)
+
+
 def test_a_criterion_that_does_not_compare_images_is_refused(tmp_path):
     write_teacher(tmp_path / 't.pth')
     inner = {'type': 'TeacherLoss', 'teacher': str(tmp_path / 't.pth'), 'criterion': {'type': 'L1Loss'}}

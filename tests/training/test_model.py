@@ -182,7 +182,7 @@ def test_only_another_scale_is_loaded_in_part(opt, weights):
     assert 'num_block: the file has 2, the options 1; upscale: the file has 2, the options 4' in error_of(other)
     part = {name: value for name, value in weights.items() if name != 'conv_last.bias'}
     assert 'its weights do not fit: missing conv_last.bias' in error_of(described, part)
-    assert 'net.pth is for upscale 2: set scale and upscale to it' in error_of(described, is_train=False)
+    assert 'network_g: upscale: the file has 2, the options 4' in error_of(described, is_train=False)
     assert 'missing upsample.2.weight, upsample.2.bias; to start with all that fit, set path: strict_load_g: false' in (
         error_of({})
     )
