@@ -1,11 +1,9 @@
 """Training pairs from HR images alone: the LR image is made when a sample is read."""
 
-import shlex
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from basicsr.data.data_util import paired_paths_from_meta_info_file, paths_from_folder, paths_from_lmdb
 from basicsr.data.transforms import augment, paired_random_crop
@@ -15,15 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
 from earn_plugin.data.bicubic import BORDERS, crop_to_multiple, imresize
-from earn_plugin.data.folder_or_lmdb import first_few, lmdb_header, lmdb_shapes
-from earn_plugin.data.held_out import split
-from earn_plugin.data.image_headers import Header
-from earn_plugin.data.pair_checks import header_or_problem
-from earn_plugin.errors import UsageError
-
-LARGE = 2e6  # pixels, from which decoding an image for each small crop is likely to take longer than a training step
-NOT_READ = ('grey of floats', '32-bit')  # kinds of images that cv2 does not convert to 8 bits
-SUB_IMAGE, STEP = 480, 240  # as BasicSR cuts DIV2K
+from earn_plugin.data.photographs import part_of, suitable
 
 
 class LR:
@@ -88,64 +78,11 @@ class BicubicPairDataset(Dataset):
             paths = paths_from_folder(root)
         self.warnings: list[str] = []
         if opt.get('skip_unsuitable'):
-            paths = self.suitable(paths)
-        if part := opt.get('part'):
-            paths = self.part(paths, part)
+            paths, self.warnings = suitable(paths, opt)
+        if opt.get('part'):
+            paths, notes = part_of(paths, opt)
+            self.warnings += notes
         self.paths = [{'gt_path': path} for path in paths]
-
-    def suitable(self, paths: list[str]) -> list[str]:
-        """The images of at least gt_size that can be read; the others are in the warnings.
-
-        Raises:
-            UsageError: there are none.
-        """
-        root, smallest = self.opt['dataroot_gt'], self.opt.get('gt_size', 1)
-        if self.io_backend_opt['type'] == 'lmdb':
-            headers = {path: lmdb_header(shape) for path, shape in lmdb_shapes(Path(root)).items()}
-        else:
-            headers = {path: header_of_decodable(path) for path in paths}
-            folders = sorted(path.name for path in Path(root).iterdir() if path.is_dir())
-            headers |= {name: 'is a folder: subfolders are not searched' for name in folders if name[0] != '.'}
-        problems = {path: header for path, header in headers.items() if isinstance(header, str)}
-        problems |= {
-            path: f'is {header.height}×{header.width}, smaller than gt_size {smallest}'
-            for path, header in headers.items()
-            if isinstance(header, Header) and min(header.height, header.width) < smallest
-        }
-        left = [path for path in paths if path not in problems]
-        found = first_few(f'{Path(path).name} {problem}' for path, problem in problems.items())
-        name = f'data set {self.opt["name"]}'
-        if not left:
-            raise UsageError('\n  '.join([f'{name}: no image in {root} is suitable', *found]))
-        if self.opt['phase'] == 'train' or 'part' not in self.opt:  # once for both parts
-            if problems:
-                self.warnings.append(f'{name}: left out of {root}: {", ".join(found)}')
-            pixels = sum(headers[path].height * headers[path].width for path in left)
-            if self.opt['phase'] == 'train' and pixels > LARGE * len(left) and self.io_backend_opt['type'] == 'disk':
-                self.warnings.append(self.advice(pixels, len(left)))
-        return left
-
-    def advice(self, pixels: int, count: int) -> str:
-        """What to do if decoding large images keeps the training waiting."""
-        root, gt_size = self.opt['dataroot_gt'], self.opt['gt_size']
-        size, step = (SUB_IMAGE, STEP) if gt_size <= SUB_IMAGE else (2 * gt_size, gt_size)
-        lmdb = shlex.quote(f'{self.opt["name"]}.lmdb')
-        disk = pixels * 3 * (size / step) ** 2 / 1e9
-        return (
-            f'data set {self.opt["name"]}: every crop decodes an image of {pixels / count / 1e6:.0f} megapixels; to '
-            f'read sub-images instead, many times as fast (about {disk:.1f} GB): basicsr prepare lmdb '
-            f'{shlex.quote(root)} {lmdb} --size {size} --step {step} --skip-small --encoding bmp; then --hr {lmdb}'
-        )
-
-    def part(self, paths: list[str], part: str) -> list[str]:
-        train, val = split(paths)
-        if part == 'train':
-            names = ', '.join(first_few(Path(path).name for path in val))
-            note = f'{len(train)} images to train on; held out for validation: {names}'
-            if train == paths:
-                note = f'{names} is its only photograph: it is trained on and validated on; give others with --val'
-            self.warnings.append(f'data set {self.opt["name"]}: {note}')
-        return {'train': train, 'val': val}[part]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -180,13 +117,3 @@ class BicubicPairDataset(Dataset):
 def middle(length: int, most: int) -> slice:
     start = max(0, (length - most) // 2)
     return slice(start, min(length, start + most))
-
-
-def header_of_decodable(path: str) -> Header | str:
-    """An image's header, or why it cannot be read."""
-    header = header_or_problem(Path(path))
-    if isinstance(header, str):
-        return header
-    if not cv2.haveImageReader(path):
-        return 'is in a format that cv2 does not read'
-    return f'is {header.kind}: convert it to 8 bits' if header.kind.startswith(NOT_READ) else header

@@ -1,5 +1,6 @@
 import copy
 import random
+import re
 import shlex
 from pathlib import Path
 
@@ -280,9 +281,9 @@ def test_advice_for_large_photographs_is_a_command_that_works(tmp_path, monkeypa
     options = hr_only(tmp_path, name='my photos', dataroot_gt='my photos', skip_unsuitable=True)
     _, (advice,) = build_checked(options)
     assert 'every crop decodes an image of 2 megapixels' in advice
-    command, again = advice.partition(': basicsr ')[2].split('; then --hr ')
-    command_here(*shlex.split(command), capsys=capsys)
-    lmdb = {'io_backend': {'type': 'lmdb'}, 'dataroot_gt': shlex.split(again)[0]}
+    line, _, lmdb = re.search(r': basicsr (prepare .*) \((.*)\); then --hr (.*)$', advice).groups()
+    command_here(*shlex.split(line), capsys=capsys)
+    lmdb = {'io_backend': {'type': 'lmdb'}, 'dataroot_gt': shlex.split(lmdb)[0]}
     dataset, warnings = build_checked({**options, **lmdb})
     assert len(dataset) == 36
     assert warnings == []
