@@ -10,7 +10,6 @@ from basicsr.losses.gan_loss import GANLoss
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.convert.networks import load, output_of
 from earn_plugin.errors import UserError
 from earn_plugin.protocols import HasSmallestPatch, ReadsLQ
 
@@ -37,6 +36,8 @@ class TeacherLoss(nn.Module):
     reads_lq = True  # as ``protocols.ReadsLQ``: it is called with the LR image
 
     def __init__(self, teacher: str, criterion: dict[str, Any], loss_weight: float = 1.0):
+        from earn_plugin.convert.networks import load  # not above: it imports basicsr, which registers this loss
+
         super().__init__()
         self.teacher = load(Path(teacher).expanduser()).requires_grad_(False)
         self.criterion = build_loss(criterion)
@@ -64,6 +65,8 @@ class TeacherLoss(nn.Module):
 
 def teacher_problem(path: Path, shape: tuple[int, int, int, int], scale: int) -> str | None:
     """Why a file cannot be the teacher for LR images of a shape, N×C×H×W, and a scale."""
+    from earn_plugin.convert.networks import load, output_of  # as above
+
     try:
         teacher = load(path)
     except UserError as error:

@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,13 @@ def test_mistakes_are_reported_with_their_line(distilled, tmp_path, case):
     line = next(n for place, n in options.lines.items() if place == ('train', 'losses', 'teacher', *changes))
     assert problem.strip().startswith(f'line {line}: ' if case not in ('criterion', 'argument') else 'line ')
     assert message in problem
+
+
+def test_networks_are_loaded_before_losses_are_registered(tmp_path):
+    """Which the import of basicsr does, and loading imports basicsr."""
+    write_teacher(tmp_path / 't.pth')
+    code = 'import sys, earn_plugin; assert "basicsr" not in sys.modules; print(earn_plugin.load("t.pth").upscale)'
+    assert subprocess.check_output([sys.executable, '-c', code], cwd=tmp_path, text=True) == '2\n'
 
 
 def test_models_whose_losses_do_not_read_the_lr_image_are_refused(distilled, tmp_path):
