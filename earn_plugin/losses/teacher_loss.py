@@ -19,7 +19,7 @@ class TeacherLoss(nn.Module):
     """``criterion(pred, teacher(lq))``: the output of a trained network takes the place of the HR image.
 
     ``pred`` is N×C×sH×sW, the LR image ``lq`` N×C×H×W in [0, 1]. The teacher stays in evaluation mode; it gets no
-    gradient, is not trained, and is not saved with the model.
+    gradient, is not trained, and is not saved with the model. Under autocast it runs in bfloat16, but not in float16.
 
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), for outputs that are images.
 
@@ -53,7 +53,10 @@ class TeacherLoss(nn.Module):
         return self
 
     def forward(self, pred: Tensor, lq: Tensor) -> Tensor:
-        with torch.no_grad():
+        device = lq.device.type
+        # networks that work on [0, 255] exceed float16's largest number
+        is_half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != torch.float16
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=is_half):
             target = self.teacher(lq)
         if target.shape != pred.shape:
             raise ValueError(f'the teacher returns {tuple(target.shape)}, the network {tuple(pred.shape)}')

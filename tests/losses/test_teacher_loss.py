@@ -67,10 +67,14 @@ def test_the_teacher_stays_in_evaluation_mode_without_gradients(tmp_path):
     loss = TeacherLoss(str(tmp_path / 't.pth'), {'type': 'L1Loss'}).train()
     assert not any(module.training for module in loss.teacher.modules())
     assert not any(parameter.requires_grad for parameter in loss.parameters())
-    with torch.autocast('cpu', torch.bfloat16):
-        value = loss(batch()['gt'].requires_grad_(), batch()['lq'])
-    value.backward()
-    assert value.dtype == torch.float32
+    dtypes = []
+    loss.teacher.conv_first.register_forward_hook(lambda module, given, output: dtypes.append(output.dtype))
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast('cpu', dtype):
+            value = loss(batch()['gt'].requires_grad_(), batch()['lq'])
+        value.backward()
+        assert value.dtype == torch.float32
+    assert dtypes == [torch.bfloat16, torch.float32]
 
 
 def test_a_step_of_training_reads_the_lr_images_and_saves_no_teacher(distilled, tmp_path):
