@@ -19,6 +19,7 @@ from earn_plugin.errors import UserError, reason_of
 
 # Gradients use nccl, flags and objects gloo, so that exchanging them never waits for the GPUs.
 CUDA_BACKEND = 'cpu:gloo,cuda:nccl'
+ATTEMPT = 'TORCHELASTIC_RESTART_COUNT'  # 0, and one more each time that torchrun starts all processes again
 CONSEQUENCE = 10  # seconds by which a failure that follows from another one is reported as later
 
 
@@ -50,7 +51,11 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
             )
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
-        dist.init_process_group(CUDA_BACKEND if torch.cuda.is_available() else 'gloo')
+        store, rank, world_size = next(dist.rendezvous('env://'))
+        # torchrun has one store for all attempts, in which the addresses of processes that have ended remain
+        store = dist.PrefixStore(f'attempt_{os.environ.get(ATTEMPT, 0)}', store)
+        backend = CUDA_BACKEND if torch.cuda.is_available() else 'gloo'
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     return get_dist_info()
 
 
@@ -204,4 +209,4 @@ def failures_reported() -> Iterator[None]:
 
 def is_restart() -> bool:
     """Whether torchrun has started the processes again after one of them failed."""
-    return int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
+    return int(os.environ.get(ATTEMPT, 0)) > 0

@@ -64,7 +64,7 @@ class ValidationSets:
             enable_grad(),
             distributed.without_ddp(model),
             reported_pictures(model, self.logger) as numbers,
-            for_any_size(),
+            without_kernel_search(),
             fast_metrics(),
         ):
             for loader in self.loaders:
@@ -151,7 +151,7 @@ def no_results(model: BaseModel) -> Iterator[None]:
 
 
 @contextmanager
-def for_any_size() -> Iterator[None]:
+def without_kernel_search() -> Iterator[None]:
     """Images differ in size: cuDNN does not search its fastest kernels for each, torch.compile compiles for none."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False

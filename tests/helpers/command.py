@@ -31,11 +31,19 @@ def command(*arguments: str | Path, cwd: Path, expect: int = 0, timeout: float =
     return output
 
 
-def torchrun(folder: Path, *arguments: str, program: tuple[str, ...] = ('-m', 'earn_plugin'), expect: int = 0) -> str:
-    """Run the command in two processes; returns what they printed."""
-    launch = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *program)
+TORCHRUN = (sys.executable, '-m', 'torch.distributed.run')
+
+
+def torchrun(
+    folder: Path,
+    *arguments: str,
+    program: tuple[str, ...] = ('-m', 'earn_plugin'),
+    expect: int = 0,
+    launch: tuple[str, ...] = ('--standalone', '--nproc_per_node=2'),
+) -> str:
+    """Run the command in several processes; returns what they printed."""
     done = subprocess.run(
-        [sys.executable, *launch, *arguments],
+        [*TORCHRUN, *launch, *program, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

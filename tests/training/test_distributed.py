@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +18,9 @@ def test_a_single_process(monkeypatch):
     assert distributed.any_rank(True)
     assert not distributed.any_rank(False)
     done = []
-    distributed.rank0_first(lambda: done.append(1))
+    assert distributed.rank0_first(lambda: done.append(1) or 2) == 2
     assert done == [1]
+    assert distributed.LateMaximum().update(3, 4) == [3, 4]
     with pytest.raises(ZeroDivisionError):
         distributed.rank0_first(lambda: 1 / 0)
     distributed.stop()
@@ -53,6 +56,9 @@ def start_and_stop(rank):
         net(torch.rand(1, 2)).sum().backward()
         for _ in range(2):
             assert distributed.all_gather(list(range(100))) == [list(range(100))] * 2
+        largest = distributed.LateMaximum()
+        assert [largest.update(15 * rank, number) for number in (0, 7, 0)] == [[0, 0], [15, 0], [15, 7]]
+        assert (largest.last(), largest.last()) == ([15, 0], [])
         distributed.stop()
         del net
     dist.init_process_group('gloo', store=dist.FileStore('last', 2), rank=rank, world_size=2)
@@ -77,3 +83,49 @@ def test_stop_never_hangs_and_a_killed_process_is_reported(tmp_path):
     """Right after an exchange, a thread of the group may still wait for Python's lock; mostly within ten rounds."""
     (tmp_path / 'rounds.py').write_text(ROUNDS)
     subprocess.run([sys.executable, 'rounds.py'], cwd=tmp_path, check=True, timeout=300)
+
+
+GRADIENTS = """
+import copy, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import start_processes
+import earn_plugin
+from basicsr.models import build_model
+from tests.helpers.options import completed, TINY
+from tests.helpers.runs import batch
+
+def gradients(world_size, rank=0):
+    opt = completed(Path(f'{world_size}_{rank}'), copy.deepcopy(TINY), rank=rank, world_size=world_size)
+    opt['train'].update(losses={'pix': {'type': 'L1Loss'}})
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    model = build_model(opt)
+    images = batch(shape=(4, 3, 16, 16))
+    model.feed_data({key: value.double().chunk(world_size)[rank] for key, value in images.items()})
+    model.optimize_parameters(1)
+    return [p.grad for p in model.net_g.parameters()]
+
+def compare(rank):
+    torch.set_num_threads(1)
+    alone = gradients(1, rank) if rank == 0 else None
+    dist.init_process_group('gloo', store=dist.FileStore('store', 2), rank=rank, world_size=2)
+    both = gradients(2, rank)
+    if rank == 0:
+        assert any(grad.abs().max() > 1e-3 for grad in alone)
+        for one, two in zip(alone, both, strict=True):
+            torch.testing.assert_close(two, one, rtol=1e-10, atol=1e-12)
+
+if __name__ == '__main__':
+    for folder in ('1_0', '2_0', '2_1'):
+        Path(folder).mkdir()
+    start_processes(compare, (), 2, start_method='fork')  # which imports everything once
+"""
+
+
+def test_two_processes_of_batch_b_have_the_gradients_of_one_of_2b(tmp_path):
+    (tmp_path / 'gradients.py').write_text(GRADIENTS)
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {'PYTHONPATH': root}
+    subprocess.run([sys.executable, 'gradients.py'], cwd=tmp_path, check=True, timeout=300, env=environment)
