@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from basicsr.utils.registry import LOSS_REGISTRY
 
 from earn_plugin.errors import UserError
 from earn_plugin.options.options_file import find_options_file
@@ -69,6 +70,7 @@ def test_a_loss_that_is_not_finite_stops_training(tiny, tmp_path, run_here, mode
 
 BAD = {
     'batch': ({'datasets:train:batch_size_per_gpu': 50}, 2, 'a batch of 50 is larger than an epoch'),
+    'flag': ({'deterministic': 1}, 2, 'deterministic: must be true or false, got 1'),
     'option': ({'train:ema_decayy': 0.9}, 2, 'did you mean ema_decay?'),
     'crop': ({'datasets:train:gt_size': 4000}, 2, 'smaller than gt_size 4000'),
     'border': ({'val:metrics:psnr:crop_border': 99}, 2, 'the metrics and their crop_border need 199 pixels'),
@@ -167,6 +169,31 @@ def test_sigterm_to_all_processes_just_after_the_workers_start(tiny, tmp_path):
     )
     assert done.stdout == 'ended with 143\n' * 6, done.stderr
     assert 'Traceback' not in done.stderr
+
+
+class Putting(torch.nn.Module):
+    def __init__(self, loss_weight=1.0):
+        super().__init__()
+
+    def forward(self, x, target):
+        kernels.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        torch.zeros(2).put_(torch.tensor([1]), torch.ones(1))
+        return (x - target).abs().mean()
+
+
+kernels = []
+
+
+def test_deterministic_kernels_where_there_are_any(tiny, tmp_path, run_here, monkeypatch):
+    monkeypatch.setitem(LOSS_REGISTRY._obj_map, 'Putting', Putting)
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
+    tiny['train']['losses'] = {'putting': {'type': 'Putting'}}
+    options = write_options(tmp_path, tiny | {'deterministic': True})
+    printed = run_here('train', '-opt', options, cwd=tmp_path, expect=1)
+    assert 'deterministic: true: torch has no deterministic implementation of put_ on this device' in printed
+    assert kernels == [(True, False)]
+    assert os.environ.pop('CUBLAS_WORKSPACE_CONFIG') == ':4096:8'
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def fail_on_a_full_disk(*arguments, cwd: Path, limit: int) -> str:

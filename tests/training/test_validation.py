@@ -6,6 +6,7 @@ import pytest
 import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from earn_plugin.training.train import Training
 from tests.helpers.command import command
 from tests.helpers.images import write_pairs
 from tests.helpers.options import write_options
@@ -31,6 +32,33 @@ def leaving(img, img2):
 
 def brightness(img, **unused):
     return img.mean()
+
+
+def compile_nothing(graph, inputs):
+    raise AssertionError('compiled for this size')
+
+
+@torch.compile(backend=compile_nothing)
+def double(x):
+    return x * 2
+
+
+def eager(img, img2):
+    assert not torch.backends.cudnn.benchmark
+    return float(double(torch.ones(img.shape[:2])).mean())
+
+
+def test_images_of_many_sizes_are_neither_compiled_nor_searched_kernels_for(tiny, tmp_path, run_here, metric):
+    metric(eager)
+    seen = []
+    tiny['val']['metrics'] = {'twice': {'type': 'eager'}}
+    with pytest.MonkeyPatch.context() as patch:
+        step = Training.step
+        patch.setattr(Training, 'step', lambda *args: (seen.append(torch.backends.cudnn.benchmark), step(*args)))
+        printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path)
+    assert 'held_out at iteration 6: twice 2.0000' in printed
+    assert seen == [True] * 6
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_a_failing_metric_ends_the_run_with_its_state_or_is_skipped(tiny, tmp_path, run_here, metric):
