@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
+from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
 from tqdm import tqdm
@@ -22,7 +23,8 @@ def bicubic_metrics(dataset: Any, metrics: dict[str, dict[str, Any]], scale: int
         scale: s.
     """
     results = []
-    for index in tqdm(range(len(dataset)), desc='bicubic', unit='image', disable=None):
+    hidden = None if get_dist_info()[0] == 0 else True  # None: hidden unless on a terminal
+    for index in tqdm(range(len(dataset)), desc='bicubic', unit='image', disable=hidden):
         sample = dataset[index]
         if 'gt' not in sample or sample['lq'].dim() != 3:
             return None

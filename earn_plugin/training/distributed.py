@@ -201,6 +201,7 @@ def failures_reported() -> Iterator[None]:
     except Exception as error:
         if path := os.environ.get('TORCHELASTIC_ERROR_FILE'):
             text = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
+            text = text.partition('\n')[0].partition('. ')[0]  # the process itself prints all of it
             seconds = int(time.time()) + CONSEQUENCE * isinstance(error, LostProcess)
             failure = {'message': {'message': text, 'extraInfo': {'timestamp': str(seconds)}}}
             Path(path).write_text(json.dumps(failure))

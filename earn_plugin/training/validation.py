@@ -33,6 +33,17 @@ PARTS = ('validation', 'dist_validation', 'nondist_validation')  # methods of SR
 FRAME_NAMES = {'img_name': 'image', 'metric_type': 'metric'}  # local variables in BasicSR's validation
 
 
+class Pictures:
+    """Pictures of a validation. One of a.bmp, next to a.png, gets a number: BasicSR names both a.
+
+    ``numbers``: of the next pictures, if other processes write some of that name. ``unwritten``: the first failure.
+    """
+
+    def __init__(self):
+        self.numbers: deque[int] = deque()
+        self.unwritten: str | None = None
+
+
 class ValidationSets:
     """The validation data sets of a run.
 
@@ -63,32 +74,35 @@ class ValidationSets:
             rng.preserved(),
             enable_grad(),
             distributed.without_ddp(model),
-            reported_pictures(model, self.logger) as numbers,
+            watched_pictures(model) as pictures,
             without_kernel_search(),
             fast_metrics(),
         ):
             for loader in self.loaders:
                 try:
-                    self.validate(model, loader, iteration, numbers if shares else None)
+                    self.validate(model, loader, iteration, pictures if shares else None)
                 except (Exception, SystemExit) as error:  # networks, metrics and data sets may raise anything
                     failures.append(f'validation on {loader.dataset.opt["name"]} failed: {explain(error)}')
-        failures = distributed.broadcast(failures)
+        failures, unwritten = zip(*distributed.all_gather((failures, pictures.unwritten)), strict=True)
+        if problem := next(filter(None, unwritten), None):
+            self.logger.warning(problem)
+        failures = failures[0]
         if self.opt['val'].get('on_error') == 'skip':
             for failure in failures if self.opt['rank'] == 0 else ():
                 self.logger.error(f'{failure}; continuing, as val: on_error: skip says')
             return None
         return failures[0] if failures else None
 
-    def validate(self, model: BaseModel, loader: DataLoader, iteration: int, numbers: deque[int] | None) -> None:
-        """``numbers``: of the pictures, to be filled in if the processes share the images; else None."""
+    def validate(self, model: BaseModel, loader: DataLoader, iteration: int, pictures: Pictures | None) -> None:
+        """Validate on a data set; ``pictures`` is None unless the processes share its images."""
         name = loader.dataset.opt['name']
         metrics = self.metrics[name]
         with changed_options(model, metrics, name if len(self.loaders) > 1 else ''), modes_kept(model):
             vars(model).pop('metric_results', None)  # of another data set
-            if numbers is None:
+            if pictures is None:
                 model.validation(loader, iteration, self.tensorboard, self.opt['val']['save_img'])
             else:
-                self.validate_share(model, loader, iteration, numbers)
+                self.validate_share(model, loader, iteration, pictures)
         results = getattr(model, 'metric_results', None)
         # BasicSR's video models log those of each frame themselves
         if self.opt['rank'] != 0 or not results or not all(isinstance(value, Number) for value in results.values()):
@@ -98,7 +112,7 @@ class ValidationSets:
             self.bicubic[name] = mean_metrics(bicubic) if bicubic else None
         self.logger.info(f'{name} at iteration {iteration:,}: {compare_metrics(results, self.bicubic[name])}')
 
-    def validate_share(self, model: BaseModel, loader: DataLoader, iteration: int, numbers: deque[int]) -> None:
+    def validate_share(self, model: BaseModel, loader: DataLoader, iteration: int, pictures: Pictures) -> None:
         """The same with every image in one of the processes; metrics are the means over all images, in all processes.
 
         Raises:
@@ -109,7 +123,7 @@ class ValidationSets:
         share = Share(dataset.dataset, rank, world_size)
         bicubic = failure = None
         try:
-            numbers.extend(picture_numbers(dataset)[rank::world_size] if save_img else ())
+            pictures.numbers.extend(picture_numbers(dataset)[rank::world_size] if save_img else ())
             if len(share):
                 with no_results(model):
                     share_loader = validation_loader(share, dataset.opt, self.opt)
@@ -118,7 +132,7 @@ class ValidationSets:
                 bicubic = bicubic_metrics(share, metrics, self.opt.get('scale', 1))
         except (Exception, SystemExit) as error:
             failure = explain(error)
-        numbers.clear()
+        pictures.numbers.clear()
         result = len(share), getattr(model, 'metric_results', None), bicubic
         failures, results = zip(*distributed.all_gather((failure, result)), strict=True)
         if failure := next(filter(None, failures), None):
@@ -191,34 +205,28 @@ def modes_kept(model: BaseModel) -> Iterator[None]:
 
 
 @contextmanager
-def reported_pictures(model: BaseModel, logger: Logger) -> Iterator[deque[int]]:
-    """Report the first picture that cannot be written, rather than raise an error, wherever the model writes them.
-
-    A picture of a.bmp, next to a.png, gets a number: BasicSR names both pictures a. The caller may fill in the numbers
-    of the next pictures, if other processes write some of them.
-    """
+def watched_pictures(model: BaseModel) -> Iterator[Pictures]:
+    """Record the first picture that cannot be written, rather than raise an error, wherever the model writes them."""
     modules = {sys.modules[cls.__module__] for cls in type(model).__mro__}
     originals = {module: module.imwrite for module in modules if hasattr(module, 'imwrite')}
-    reported, written, numbers = [], set(), deque()
+    pictures, written = Pictures(), set()
 
     def imwrite(original, image, path, *arguments, **settings) -> bool:
         first = Path(path)
-        counted = [numbers.popleft()] if numbers else itertools.count(1)
+        counted = [pictures.numbers.popleft()] if pictures.numbers else itertools.count(1)
         names = (first if n == 1 else first.with_stem(f'{first.stem}_{n}') for n in counted)
         path = next(path for path in names if path not in written)
         written.add(path)
         try:
             return original(image, str(path), *arguments, **settings)
         except Exception as error:  # cv2 has errors of its own
-            if not reported:
-                reported.append(path)
-                logger.warning(f'cannot write {path}, training continues: {reason_of(error)}')
+            pictures.unwritten = pictures.unwritten or f'cannot write {path}, training continues: {reason_of(error)}'
             return False
 
     for module, original in originals.items():
         module.imwrite = partial(imwrite, original)
     try:
-        yield numbers
+        yield pictures
     finally:
         for module, original in originals.items():
             module.imwrite = original

@@ -283,7 +283,7 @@ def test_adversarial_models_are_resumed_bit_for_bit(tiny, folders, run_here, mod
 
 def test_two_processes_of_torchrun_train_one_network(tiny, tmp_path, run_here):
     """Two of batch size 1 see the samples of one of batch size 2; the weights differ only by the order of sums."""
-    del tiny['train']['ema_decay']  # so that the trained network itself is validated, by one process only
+    del tiny['train']['ema_decay']  # so that the trained network itself is validated
     tiny['train']['total_iter'] = 3
     tiny['train']['optim_g'] = {'type': 'Adam', 'lr': 1e-3, 'eps': 1e-3}  # rounding stays rounding
     tiny['train']['losses'] = {'pix': {'type': 'L1Loss'}}
