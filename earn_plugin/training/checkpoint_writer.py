@@ -1,7 +1,7 @@
 """Writes checkpoints in a thread while training continues."""
 
 from collections.abc import Callable
-from threading import Thread
+from threading import Event, Thread
 
 from basicsr.utils import get_root_logger
 
@@ -16,7 +16,8 @@ class CheckpointWriter:
 
     def __init__(self):
         self.failure: BaseException | None = None
-        self._thread: Thread | None = None
+        self._is_idle = Event()  # Thread.join takes a thread that Ctrl-C interrupts the wait for as ended
+        self._is_idle.set()
 
     def __enter__(self):
         return self
@@ -33,21 +34,21 @@ class CheckpointWriter:
             Exception: that of the write before it; then ``write`` is not called.
         """
         self.wait()
-        self._thread = Thread(target=self._run, args=(write,), name='checkpoint')
+        self._is_idle.clear()
         with signals.blocked():  # they are the main thread's
-            self._thread.start()
+            Thread(target=self._run, args=(write,), name='checkpoint').start()
 
     def _run(self, write: Callable[[], None]) -> None:
         try:
             write()
         except BaseException as error:
             self.failure = error
+        finally:
+            self._is_idle.set()
 
     def join(self) -> None:
         """Return once the last write has ended."""
-        if self._thread:
-            self._thread.join()
-            self._thread = None
+        self._is_idle.wait()
 
     def wait(self) -> None:
         """Return once the last write has succeeded.

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,6 @@ from earn_plugin.errors import UserError, reason_of
 
 # Gradients use nccl, flags and objects gloo, so that exchanging them never waits for the GPUs.
 CUDA_BACKEND = 'cpu:gloo,cuda:nccl'
-ATTEMPT = 'TORCHELASTIC_RESTART_COUNT'  # 0, and one more each time that torchrun starts all processes again
 CONSEQUENCE = 10  # seconds by which a failure that follows from another one is reported as later
 
 
@@ -52,11 +52,31 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
         store, rank, world_size = next(dist.rendezvous('env://'))
-        # torchrun has one store for all attempts, in which the addresses of processes that have ended remain
-        store = dist.PrefixStore(f'attempt_{os.environ.get(ATTEMPT, 0)}', store)
         backend = CUDA_BACKEND if torch.cuda.is_available() else 'gloo'
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+        dist.init_process_group(backend, store=_fresh(store, rank, world_size), rank=rank, world_size=world_size)
     return get_dist_info()
+
+
+def _fresh(store: dist.Store, rank: int, world_size: int) -> dist.Store:
+    """The part of a store that belongs to these processes.
+
+    torchrun keeps one store however often it starts the processes again, in which the addresses of those that have
+    ended remain, and its nodes count the attempts differently. So the first process names the attempt, and the others
+    join the one that confirms them.
+    """
+    mine = uuid.uuid4().hex
+    if rank == 0:
+        store.set('attempt', mine)
+        for other in range(1, world_size):
+            store.set(f'{mine}/confirmed/{other}', store.get(f'{mine}/joined/{other}'))
+        return dist.PrefixStore(mine, store)
+    while True:
+        attempt = store.get('attempt').decode()  # perhaps an earlier one
+        store.set(f'{attempt}/joined/{rank}', mine)
+        confirmed = f'{attempt}/confirmed/{rank}'
+        if store.check([confirmed]) and store.get(confirmed).decode() == mine:
+            return dist.PrefixStore(attempt, store)
+        time.sleep(0.02)
 
 
 _parent = os.getppid()
@@ -209,5 +229,5 @@ def failures_reported() -> Iterator[None]:
 
 
 def is_restart() -> bool:
-    """Whether torchrun has started the processes again after one of them failed."""
-    return int(os.environ.get(ATTEMPT, 0)) > 0
+    """Whether torchrun has started the processes again after one failed; only its own node counts that."""
+    return any_rank(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0)

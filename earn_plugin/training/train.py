@@ -69,7 +69,7 @@ def started(
     try:
         warnings = check_options(options, is_train=True)
         distributed.rank0_first(lambda: make_missing_demo(options.data))
-        auto_resume = auto_resume or distributed.is_restart()
+        auto_resume |= distributed.is_restart()
         settings = {'auto_resume': auto_resume, 'debug': debug, 'rank': rank, 'world_size': world_size}
         opt = fill_defaults(options, is_train=True, **settings)
         with cuda_is_optional(), chosen_kernels(opt.get('deterministic', False)):
