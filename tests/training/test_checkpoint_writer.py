@@ -1,5 +1,7 @@
 """Checkpoints that are written while training continues."""
 
+import os
+import signal
 import threading
 
 import pytest
@@ -59,3 +61,16 @@ def test_a_failure_behind_another_one_is_logged(caplog):
         writer.start(lambda: (_ for _ in ()).throw(UserError('cannot write 2.state')))
         raise KeyboardInterrupt
     assert 'cannot write 2.state' in caplog.text
+
+
+def test_an_interrupted_wait_can_be_repeated():
+    """Not so that of Thread.join, after which the thread counts as ended."""
+    release, written = threading.Event(), []
+    writer = CheckpointWriter()
+    writer.start(lambda: release.wait(60) and written.append(1))
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        writer.wait()
+    threading.Timer(0.1, release.set).start()
+    writer.wait()
+    assert written == [1]
