@@ -136,10 +136,13 @@ class ProfiledTraining(Training):
     """
 
     def __init__(self, opt: dict[str, Any], file: Path, warnings: list[str], count: int, trace: Path | None):
-        super().__init__(opt, file, warnings)
         self.count, self.trace = count, trace
         self.warm_up = WARM_UP + PREFETCHED * opt['datasets']['train']['num_worker_per_gpu']
-        opt['train']['total_iter'] = self.iteration + self.warm_up + count + TRACED
+        iterations = self.warm_up + count + TRACED
+        if periods := opt['train']['scheduler'].get('periods'):
+            periods[-1] += iterations  # this schedule has no learning rate after its end
+        super().__init__(opt, file, warnings)
+        opt['train']['total_iter'] = self.iteration + iterations
         self.phases = Phases(self.model.device)
 
     def run(self) -> None:

@@ -80,6 +80,12 @@ def test_time_counts_where_it_is_spent(tiny, tmp_path, run_here, monkeypatch):
     assert table(printed)['losses'][0] >= 50
 
 
+def test_a_schedule_that_ends_before(tiny, tmp_path, run_here):
+    tiny['train'] |= {'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4, 2], 'restart_weights': [1, 0.5]}}
+    printed = run_here('train', '-opt', write_options(tmp_path, tiny), '--profile', '2', cwd=tmp_path)
+    assert 'tiny: 2 iterations of 2 samples' in printed
+
+
 def test_a_gan(tiny, tmp_path, run_here):
     tiny |= {'model_type': 'EARNGANModel', 'network_d': {'type': 'SRGANDiscriminator', 'num_in_ch': 3, 'num_feat': 4}}
     tiny['train'] |= {
