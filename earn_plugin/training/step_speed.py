@@ -85,8 +85,9 @@ class TrainingStep:
             self.model = build_checked_model(row_options(opt, self.parts))
             network, images = opt['network_g'], opt['datasets']['train']
             batch, size = images['batch_size_per_gpu'], images['gt_size']
-            lq = torch.rand(batch, network.get('num_in_ch', 3), *2 * [size // int(opt.get('scale', 1))])
-            self.batch = {'lq': lq, 'gt': torch.rand(batch, network.get('num_out_ch', 3), size, size)}
+            channels = 1 if images.get('color') == 'y' else 3
+            lq = torch.rand(batch, network.get('num_in_ch', channels), *2 * [size // int(opt.get('scale', 1))])
+            self.batch = {'lq': lq, 'gt': torch.rand(batch, network.get('num_out_ch', channels), size, size)}
         self.device = self.model.device
         self.iterations = BURST if self.device.type == 'cuda' else 1
 
@@ -185,23 +186,35 @@ def measure_steps(opt: dict[str, Any], rows: Sequence[str], repeats: int) -> lis
 
 
 def faster_memory_format(opt: dict[str, Any], repeats: int = 3) -> str:
-    """contiguous or channels_last: in which of them the model of the completed options trains faster on its device."""
+    """contiguous or channels_last: in which of them the model of the completed options trains faster on its device.
+
+    Raises:
+        UserError: the model does not train on a random batch.
+    """
     precision = opt['train'].get('precision', 'fp32')
     rest = ['losses', *([] if precision == 'fp32' else [precision])]
     rows = {'contiguous': rest, 'channels_last': ['channels_last', *rest]}
     opt = opt | {'dist': False, 'world_size': 1}
     with quiet():
-        steps = {name: TrainingStep(opt, '+'.join(parts)) for name, parts in rows.items()}
-        seconds = interleaved_medians(steps, repeats)
+        try:
+            steps = {name: TrainingStep(opt, '+'.join(parts)) for name, parts in rows.items()}
+            seconds = interleaved_medians(steps, repeats)
+        except UserError:
+            raise
+        except Exception as error:  # a network or data set of another kind raises anything
+            raise UserError(
+                f'train.memory_format: auto cannot be measured on random images ({reason_of(error)}); set contiguous '
+                'or channels_last'
+            ) from error
     return min(seconds, key=seconds.get)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """In the block, models do not introduce themselves in the log."""
+    """In the block, models log no introductions and no warnings."""
     logger = get_root_logger()
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ import torch
 from basicsr.models.sr_model import SRModel
 from basicsr.models.srgan_model import SRGANModel
 
-from earn_plugin.errors import UsageError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.models import EARNGANModel, EARNModel
 from earn_plugin.training import step_speed
 from earn_plugin.training.step_speed import ROWS, StepBenchmark, TrainingStep, row_options
@@ -142,6 +142,23 @@ def test_a_network_that_takes_no_such_batch(opt, monkeypatch):
     monkeypatch.setattr(SRModel, 'feed_data', fail)
     with pytest.raises(Exception, match='no row of tiny runs: IndexError: a video, please'):
         step_speed.measure_steps(opt, ['stock'], 1)
+
+
+def test_a_model_that_cannot_choose_its_memory_format(opt, monkeypatch):
+    def fail(self, data):
+        raise IndexError('a video, please')
+
+    monkeypatch.setattr(SRModel, 'feed_data', fail)
+    with pytest.raises(UserError, match=r'auto cannot be measured .*: a video.*; set contiguous or channels_last'):
+        step_speed.faster_memory_format(opt)
+
+
+@pytest.mark.filterwarnings('ignore:torch.meshgrid:UserWarning')  # of BasicSR's SwinIR
+def test_images_of_one_channel_for_a_network_of_another_library(opt):
+    opt['datasets']['train']['color'] = 'y'
+    opt['network_g'] = {'type': 'SwinIR', 'upscale': 2, 'in_chans': 1, 'depths': [1], 'num_heads': [2]}
+    opt['network_g'] |= {'embed_dim': 8, 'window_size': 4, 'img_size': 16, 'upsampler': 'pixelshuffle'}
+    step_speed.TrainingStep(opt, 'plain')()
 
 
 @pytest.mark.parametrize(
