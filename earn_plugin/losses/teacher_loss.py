@@ -44,6 +44,7 @@ class TeacherLoss(nn.Module):
         if isinstance(self.criterion, ReadsLQ | GANLoss | WeightedTVLoss):
             raise ValueError(f'the criterion of a TeacherLoss must compare two images; {criterion["type"]} does not')
         self.loss_weight = loss_weight
+        self.reduction = getattr(self.criterion, 'reduction', 'mean')
         if isinstance(self.criterion, HasSmallestPatch):
             self.smallest = self.criterion.smallest
 

@@ -62,6 +62,16 @@ def test_it_is_the_distance_from_the_teachers_output(tmp_path, criterion, distan
     assert torch.equal(*(torch.autograd.grad(v, pred)[0] for v in (value, expected)))
 
 
+def test_small_batches_have_the_sum_of_one_large_batch(distilled, tmp_path):
+    distilled['train']['losses']['teacher']['criterion']['reduction'] = 'sum'
+    opt = completed(tmp_path, distilled)
+    data = batch(shape=(4, 3, 16, 16))
+    models = [build(opt, accum_iter=count) for count in (1, 2)]
+    for model in models:
+        step(model, data=data)
+    assert models[1].get_current_log() == pytest.approx(models[0].get_current_log(), rel=1e-5)
+
+
 def test_the_teacher_stays_in_evaluation_mode_without_gradients(tmp_path):
     write_teacher(tmp_path / 't.pth')
     loss = TeacherLoss(str(tmp_path / 't.pth'), {'type': 'L1Loss'}).train()
