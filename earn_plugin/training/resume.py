@@ -66,7 +66,7 @@ def check_resumed_options(state: State, opt: dict[str, Any]) -> list[str]:
         Warnings: differences that the resumed training has from here on.
 
     Raises:
-        UserError: the networks differ.
+        UserError: the networks differ, or which of their parameters are trained.
     """
     if 'options' not in state:
         return []
@@ -76,6 +76,11 @@ def check_resumed_options(state: State, opt: dict[str, Any]) -> list[str]:
         raise UserError(
             f'the state of iteration {state["iter"]} belongs to a different network ({", ".join(networks)}); resume '
             'with the options it was saved with, or choose a new name for the new network'
+        )
+    if any(changes.get(('train', 'freeze'), ())):  # none and an empty list are alike
+        raise UserError(
+            f'the optimiser of iteration {state["iter"]} has other parameters ({texts["train", "freeze"]}); resume '
+            'with the same, or start a run of a new name from the network: path: pretrain_network_g'
         )
     sections = ('train', 'datasets', 'model_type', 'manual_seed', 'world_size', 'deterministic')
     return [
@@ -120,7 +125,8 @@ def restore(model: BaseModel, state: State, opt: dict[str, Any]) -> None:
     try:
         for label, by_key in networks_of(model).items():
             for key, network in by_key.items():
-                network.load_state_dict(state['networks'][label][key])
+                saved = state['networks'][label]
+                network.load_state_dict(saved['params' if key == 'params_ema' and key not in saved else key])
         schedule = ('optim_', 'scheduler', 'warmup_iter')
         if any(key[0] == 'train' and key[1].startswith(schedule) for key in _changes(state['options'], opt)):
             state = {**state, **_replay_schedule(model, state)}

@@ -87,6 +87,28 @@ def test_a_state_of_a_different_network_is_refused(model, opt):
         resume.restore(build_model(other), state, other)
 
 
+def test_other_frozen_parameters_are_refused(opt):
+    """The optimiser's tensors have no names: those of conv_first would become those of another layer."""
+    opt['train']['freeze'] = ['conv_first']
+    state = weight_files.load_torch_file(save_state(build(opt), opt))
+    for given in (['conv_last'], [], None):
+        other = copy.deepcopy(opt)
+        other['train']['freeze'] = given
+        with pytest.raises(UserError, match=r"\(train\.freeze: \['conv_first'\] → .*pretrain_network_g"):
+            resume.check_resumed_options(state, other)
+    state['options']['train']['freeze'] = []
+    resume.check_resumed_options(state, other)
+
+
+def test_a_moving_average_that_is_new_starts_from_the_network(opt):
+    plain = build(opt, ema_decay=0)
+    step(plain)
+    state = weight_files.load_torch_file(save_state(plain, opt))
+    averaged = build(opt)
+    resume.restore(averaged, state, opt)
+    assert same(dict(averaged.net_g_ema.state_dict()), dict(plain.net_g.state_dict()))
+
+
 def test_other_changes_are_warnings(model, opt):
     state = weight_files.load_torch_file(save_state(model, opt))
     assert resume.check_resumed_options(state, opt) == []
