@@ -44,6 +44,7 @@ class EARNGANModel(EARNModel, SRGANModel):
             self.net_d.requires_grad_(True)
         else:
             log = {}
+            before += self.buffers_of(self.net_g)
             self.optimizer_g.zero_grad()
             with torch.no_grad():
                 self.output = torch.cat([self.compute(self.net_g, lq) for lq in self.lq.chunk(self.accum_iter)])

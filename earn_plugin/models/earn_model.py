@@ -52,8 +52,8 @@ class EARNModel(SRModel):
     - ``compile``: compile the networks by torch.compile; validation runs them as they are.
     - ``accum_iter``: how many batches an iteration reads. They are processed one after another, and the optimiser takes
       one step with the gradient of the loss over all of them.
-    - ``on_non_finite``: 'stop' (default), or 'skip': iterations whose gradients are not finite change nothing, and
-      training stops after ``max_skipped`` (20) of them in a row.
+    - ``on_non_finite``: 'stop' (default), or 'skip': a network whose gradients are not finite does not change in that
+      iteration, and training stops after ``max_skipped`` (20) of them in a row.
     - ``freeze``: patterns of the names of parameters of ``network_g`` that are not trained, such as conv_first or
       body.*.bias.
 

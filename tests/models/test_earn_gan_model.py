@@ -210,3 +210,12 @@ def test_skipped_iterations_change_nothing(opt):
     assert model.skipped == 1
     step(model, 3)
     assert not same(before[1], model.net_d.state_dict())
+
+
+def test_statistics_are_restored_if_only_the_discriminator_is_trained(opt):
+    model = build(opt, on_non_finite='skip', ema_decay=0, net_d_init_iters=5)
+    model.net_g = nn.Sequential(nn.BatchNorm2d(3), nn.Upsample(scale_factor=2))
+    bad = batch()
+    bad['lq'][0, 0, 0, 0] = math.nan
+    step(model, 1, bad)
+    assert same(dict(model.net_g[0].state_dict()), dict(nn.BatchNorm2d(3).state_dict()))
