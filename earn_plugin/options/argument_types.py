@@ -18,8 +18,8 @@ def kind_name(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return ' or '.join(kind_name(k) for k in arguments if (typing.get_origin(k) or k) in NAMES)
-    if origin is list and arguments == (float,):
-        return 'a list of numbers'
+    if origin is list and arguments in ((float,), (str,)):
+        return 'a list of numbers' if arguments == (float,) else 'a list of texts'
     return NAMES.get(origin) or getattr(origin, '__name__', 'another type')
 
 

@@ -403,6 +403,8 @@ class _Checker:
                 self.check_scheduler(train)
             elif str(key).startswith('optim_'):
                 self.check_object(place, optimizers, 'optimizer', skip={'params', *NO_TRAINING}, needed=('lr',))
+                if all(self.value((*place, name)) is True for name in ('fused', 'foreach')):
+                    self.report((*place, 'foreach'), 'cannot be true together with fused')
                 betas = self.value((*place, 'betas'))
                 if isinstance(betas, list) and len(betas) != 2:
                     self.report((*place, 'betas'), f'must have two numbers, got {shown(betas)}')
