@@ -121,7 +121,10 @@ class Training:
         if opt['manual_seed'] is None:
             seed = state['options']['manual_seed'] if state and 'options' in state else random.randint(1, 10_000)
             opt['manual_seed'] = distributed.broadcast(seed)
-        if opt['train'].get('memory_format') == 'auto':  # measured once, as another format rounds differently
+        is_ours = issubclass(MODEL_REGISTRY.get(opt['model_type']), EARNModel)
+        if (
+            is_ours and opt['train'].get('memory_format') == 'auto'
+        ):  # measured once, as another format rounds differently
             saved = state['options']['train'].get('memory_format') if state and 'options' in state else None
             opt['train']['memory_format'] = saved or distributed.rank0_first(lambda: faster_memory_format(opt))
         if state is not None:
@@ -131,7 +134,6 @@ class Training:
         for phase, dataset_opt in opt['datasets'].items():
             datasets[phase], found = build_checked(dataset_opt)
             warnings += found
-        is_ours = issubclass(MODEL_REGISTRY.get(opt['model_type']), EARNModel)
         self.data = TrainingData(datasets.pop('train'), opt, opt['train'].get('accum_iter', 1) if is_ours else 1)
         val_loaders = [validation_loader(d, opt['datasets'][phase], opt) for phase, d in datasets.items()]
 
@@ -273,13 +275,15 @@ class Training:
                 f'({", ".join(f"{name} {value:.4g}" for name, value in first.values.items())}). '
                 f'Images of this batch: {", ".join(chain(*names)) or "unknown"}'
             )
-            if self.opt['train'].get('on_non_finite') != 'skip':
-                raise UserError(self.end_of(what))
+            is_ours = isinstance(self.model, EARNModel)
+            if not is_ours or self.opt['train'].get('on_non_finite') != 'skip':
+                remedy = '; on_non_finite: skip leaves out such iterations' if is_ours else ''
+                raise UserError(self.end_of(what) + remedy)
             self.logger.warning(f'{what}. The iteration is skipped')
             self.bad_loss = None
         if getattr(self.model, 'skipped', 0) >= getattr(self.model, 'max_skipped', 1):
-            skipped = int(self.model.skipped)
-            raise UserError(self.end_of(f'the gradients of the last {skipped} iterations are not finite'))
+            last = f'the last {n} iterations' if (n := int(self.model.skipped)) > 1 else 'the last iteration'
+            raise UserError(self.end_of(f'the gradients of {last} are not finite'))
         self.recent_images.clear()
 
     def end_of(self, reason: str) -> str:
@@ -289,7 +293,7 @@ class Training:
         latest = f'the latest valid state is {states[0]}' if states else 'no state was saved'
         return (
             f'{reason}. Training stops; {latest}. Check these images, or lower the learning rate or the weight of this '
-            'loss; on_non_finite: skip leaves out such iterations'
+            'loss'
         )
 
     def log(self, message: MessageLogger, times: tuple[AvgTimer, AvgTimer], bar: tqdm) -> None:

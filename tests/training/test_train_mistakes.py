@@ -53,6 +53,8 @@ def test_resume_from_an_older_state(tiny, tmp_path, run_here):
 def test_a_loss_that_is_not_finite_stops_training(tiny, tmp_path, run_here, model_type):
     tiny['model_type'] = model_type
     tiny['train']['pixel_opt'] = tiny['train'].pop('losses')['pix']
+    if model_type == 'SRModel':  # which cannot skip
+        tiny['train']['on_non_finite'] = 'skip'
     tiny['train']['optim_g']['lr'] = 1e30
     tiny['train']['total_iter'] = 50
     tiny['logger']['save_checkpoint_freq'] = 1
@@ -66,6 +68,16 @@ def test_a_loss_that_is_not_finite_stops_training(tiny, tmp_path, run_here, mode
     assert f'the latest valid state is {tmp_path}/experiments/tiny/training_states/{last}.state' in printed
     assert not (tmp_path / f'experiments/tiny/models/net_g_{last + 1}.pth').exists()
     assert state_of(tmp_path, last)['iter'] == last
+
+
+def test_too_many_skipped_iterations_stop_training(tiny, tmp_path, run_here):
+    tiny['train'] |= {'on_non_finite': 'skip', 'max_skipped': 2, 'total_iter': 50}
+    tiny['train']['optim_g']['lr'] = 1e30
+    printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path, expect=1)
+    first, second = map(int, re.findall(r'not finite in iteration (\d+) .*The iteration is skipped', printed))
+    assert second == first + 1
+    assert 'the gradients of the last 2 iterations are not finite. Training stops' in printed
+    assert 'on_non_finite: skip leaves' not in printed
 
 
 BAD = {
