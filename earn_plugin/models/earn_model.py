@@ -234,10 +234,11 @@ class EARNModel(SRModel):
 
     def extra_state(self) -> dict[str, Any]:
         """What a training state has of this model besides networks, optimisers and schedulers."""
-        return {'scaler': self.scaler.state_dict(), 'skipped': int(self.skipped)} if self.scaler.is_enabled() else {}
+        state = {'scaler': self.scaler.state_dict()} if self.precision == 'fp16' else {}
+        return state | {'skipped': int(self.skipped)} if self.scaler.is_enabled() else {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        if self.precision == 'fp16' and state.get('scaler'):
+        if self.precision == 'fp16' and 'scaler' in state:
             self.scaler.load_state_dict(state['scaler'])
         self.skipped.fill_(state.get('skipped', 0))
 

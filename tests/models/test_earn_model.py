@@ -215,6 +215,9 @@ def test_the_scale_of_fp16_is_part_of_the_state(opt):
     twin.load_extra_state(model.extra_state())
     assert twin.scaler.get_scale() == 2.0**39
     assert twin.skipped == 1
+    twin = build(opt, precision='fp16')  # resumed from a run that had no scale
+    twin.load_extra_state(build(opt, on_non_finite='skip').extra_state())
+    assert twin.scaler.get_scale() == 2.0**16
 
 
 def test_channels_last_changes_only_the_layout(opt):
