@@ -77,6 +77,8 @@ def fill_dataset_defaults(opt: dict[str, Any]) -> list[dict[str, Any]]:
         dataset['phase'] = phase.partition('_')[0]
         if dataset['phase'] != 'train' and pixels > 1:
             dataset['smallest'] = pixels
+        if dataset.get('part') == 'val' and 'gt_size' in opt['datasets'].get('train', {}):
+            dataset['gt_size'] = opt['datasets']['train']['gt_size']  # both are parts of the images of this size
         if opt.get('scale') is not None:
             dataset['scale'] = opt['scale']
         for key in ('dataroot_gt', 'dataroot_lq'):

@@ -49,7 +49,7 @@ def use_photographs(options: Options, hr: str, val: str | None = None) -> None:
         held_out = {**photographs(val or hr), **of_images, 'center_crop': CENTER_CROP}
         if val is None:
             train['part'] = 'train'
-            held_out |= {'name': 'held_out', 'part': 'val', **{k: recipe[k] for k in ('gt_size',) if k in recipe}}
+            held_out |= {'name': 'held_out', 'part': 'val'}
         data['datasets']['val'] = held_out
     for phase, flag in (('train', '--hr'), ('val', '--hr' if val is None else '--val')):
         options.overrides |= {

@@ -4,6 +4,7 @@ import pytest
 
 from earn_plugin.cli import main
 from earn_plugin.errors import UsageError
+from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.option_checks import check_options
 from earn_plugin.options.options_file import find_options_file, override, read_options, recipes
 from earn_plugin.options.own_photographs import use_photographs
@@ -41,8 +42,10 @@ def test_the_options_are_valid_and_overrides_apply_afterwards(photos, tmp_path, 
     tiny['network_g'] |= {'num_in_ch': 1, 'num_out_ch': 1, 'rgb_mean': [0.5]}
     options = read_options(write_options(tmp_path, tiny))
     use_photographs(options, photos)
-    override(options, ['datasets:val:center_crop=64', 'name=other'])
+    override(options, ['datasets:val:center_crop=64', 'name=other', 'datasets:train:gt_size=24'])
     assert check_options(options, is_train=True) == []
+    fill_defaults(options, is_train=True)
+    assert options.data['datasets']['val']['gt_size'] == 24  # else some would be in both parts
     assert options.data['datasets']['val']['color'] == 'y'
     assert options.data['datasets']['val']['center_crop'] == 64
     assert options.data['name'] == 'other'
