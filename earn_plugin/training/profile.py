@@ -271,8 +271,9 @@ def profile_training(
         TemporaryDirectory(ignore_cleanup_errors=True) as folder,
     ):
         opt['root_path'] = folder
-        for key in ('experiments_root', 'models', 'training_states', 'log', 'visualization'):
+        for key in ('experiments_root', 'models', 'training_states', 'visualization'):
             opt['path'][key] = str(Path(folder, key))
+        opt['path']['log'] = opt['path']['experiments_root']
         opt['logger'] |= {'use_tb_logger': False, 'wandb': None}
         opt['val'] = None
         opt['datasets'] = {'train': opt['datasets']['train']}

@@ -81,7 +81,14 @@ def test_time_counts_where_it_is_spent(tiny, tmp_path, run_here, monkeypatch):
 
 
 def test_a_schedule_that_ends_before(tiny, tmp_path, run_here):
+    """From the first iteration, and from a state."""
     tiny['train'] |= {'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4, 2], 'restart_weights': [1, 0.5]}}
+    del tiny['val']
+    options = write_options(tmp_path, tiny)
+    printed = run_here('train', '-opt', options, '--profile', '2', cwd=tmp_path)
+    assert 'tiny: 2 iterations of 2 samples' in printed
+    run_here('train', '-opt', options, cwd=tmp_path)
+    tiny['path']['resume_state'] = str(tmp_path / 'experiments/tiny/training_states/6.state')
     printed = run_here('train', '-opt', write_options(tmp_path, tiny), '--profile', '2', cwd=tmp_path)
     assert 'tiny: 2 iterations of 2 samples' in printed
 
