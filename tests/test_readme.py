@@ -1,4 +1,4 @@
-"""README: its commands are valid, and its tables are complete."""
+"""README and the page on training at scale: their commands are valid, and README's tables are complete."""
 
 import ast
 import re
@@ -11,12 +11,20 @@ from earn_plugin.options.options_file import find_options_file, recipes
 from tests.helpers.places import ROOT
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-LINES = [line for block in re.findall(r'```bash\n(.+?)```', README, re.DOTALL) for line in block.splitlines()]
+SCALING = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8')
+
+
+def lines_of(page: str) -> list[str]:
+    blocks = re.findall(r'```bash\n(.+?)```', page.replace('\\\n', ''), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+LINES = lines_of(README)
 
 
 def commands() -> list[str]:
-    found = [part.strip() for line in LINES for part in line.split('&&')]
-    found = [re.sub(r'^(torchrun .*-m earn_plugin|\.venv/bin/basicsr)', 'basicsr', part) for part in found]
+    found = [part.strip() for line in [*LINES, *lines_of(SCALING)] for part in line.split('&&')]
+    found = [re.sub(r'^((srun )?torchrun .*-m earn_plugin|\.venv/bin/basicsr)', 'basicsr', part) for part in found]
     return [part for part in found if part.startswith('basicsr ')]
 
 
