@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from earn_plugin.errors import UserError, reason_of
 
 # Gradients use nccl, flags and objects gloo, so that exchanging them never waits for the GPUs.
 CUDA_BACKEND = 'cpu:gloo,cuda:nccl'
+SECONDS_TO_ANSWER = 60
 CONSEQUENCE = 10  # seconds by which a failure that follows from another one is reported as later
 
 
@@ -51,10 +53,29 @@ def start(launcher: str, dist_params: dict[str, Any] | None = None) -> tuple[int
             )
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+        check_launcher()
         store, rank, world_size = next(dist.rendezvous('env://'))
         backend = CUDA_BACKEND if torch.cuda.is_available() else 'gloo'
         dist.init_process_group(backend, store=_fresh(store, rank, world_size), rank=rank, world_size=world_size)
     return get_dist_info()
+
+
+def check_launcher() -> None:
+    """torchrun answers at its address before it starts processes; if it has ended, torch would wait for half an hour.
+
+    Raises:
+        UserError: it does not answer.
+    """
+    if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return
+    address = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+    try:
+        socket.create_connection(address, timeout=SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        place = ':'.join(map(str, address))
+        raise UserError(
+            f'the launcher of this process has ended: {place} does not answer ({reason_of(error)})'
+        ) from error
 
 
 def _fresh(store: dist.Store, rank: int, world_size: int) -> dist.Store:

@@ -1,6 +1,8 @@
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,18 @@ def test_a_single_process(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         distributed.rank0_first(lambda: 1 / 0)
     distributed.stop()
+
+
+def test_a_launcher_that_ended_before_the_processes_started_is_reported_at_once(monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = server.getsockname()[1]
+    environment = {'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+    for name, value in (environment | {'TORCHELASTIC_USE_AGENT_STORE': 'True'}).items():
+        monkeypatch.setenv(name, value)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=f'the launcher of this process has ended: 127.0.0.1:{port} does not answer'):
+        distributed.start('none')
+    assert time.monotonic() - began < 10
 
 
 def test_a_missing_launcher_is_reported(monkeypatch):
