@@ -65,12 +65,14 @@ def test_a_failure_behind_another_one_is_logged(caplog):
 
 def test_an_interrupted_wait_can_be_repeated():
     """Not so that of Thread.join, after which the thread counts as ended."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     release, written = threading.Event(), []
     writer = CheckpointWriter()
     writer.start(lambda: release.wait(60) and written.append(1))
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         writer.wait()
+    signal.signal(signal.SIGINT, before)
     threading.Timer(0.1, release.set).start()
     writer.wait()
     assert written == [1]
