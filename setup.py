@@ -36,9 +36,10 @@ setup(
         'tqdm',
     ],
     extras_require={
+        'figures': ['matplotlib'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],
         'spandrel': ['spandrel'],
-        'dev': ['earn_plugin[export,spandrel]', 'hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
+        'dev': ['earn_plugin[export,figures,spandrel]', 'hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
     },
     entry_points={'console_scripts': ['basicsr = earn_plugin.cli:main']},
     classifiers=[

@@ -21,6 +21,7 @@ LAYERS = [  # from the ground up; a module imports from its own folder and from 
     {'options', 'measure'},
     {'inference', 'spandrel'},
     {'training', 'ntire', 'catalogue'},
+    {'figures'},
     {'cli'},
     {'__main__'},
 ]
