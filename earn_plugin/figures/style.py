@@ -1,4 +1,4 @@
-"""What all figures share: widths of one and two columns, fonts, lines that differ in grey, and how a figure is saved."""
+"""What all figures share: widths of columns, fonts, lines that differ in grey, and how a figure is saved."""
 
 import io
 from collections.abc import Iterator
