@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import earn_plugin
-from earn_plugin.cli import inference_commands, network_commands, ntire_commands, prepare_commands, train_commands
+from earn_plugin.cli import (
+    figure_commands,
+    inference_commands,
+    network_commands,
+    ntire_commands,
+    prepare_commands,
+    train_commands,
+)
 from earn_plugin.compat import OtherBasicSR
 from earn_plugin.errors import PrintableStream, UserError
 from earn_plugin.signals import signal_number, sigterm_as_ctrl_c
@@ -75,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog='basicsr', description='Train, test and measure super-resolution networks with BasicSR.')
     top.add_argument('--version', action='version', version=f'earn_plugin {earn_plugin.__version__}')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for group in (train_commands, inference_commands, prepare_commands, network_commands, ntire_commands):
+    groups = (train_commands, inference_commands, figure_commands, prepare_commands, network_commands, ntire_commands)
+    for group in groups:
         group.add_commands(commands)
     return top
