@@ -40,14 +40,8 @@ def run_compare(args: argparse.Namespace) -> None:
     sources = [split_label(text) for text in args.sources]
     from earn_plugin.figures.comparison import compare_methods, comparison_table
 
-    methods = {}
-    for given, path in sources:
-        method = method_at(path, args)
-        label = given or default_label(path, method)
-        if label in ('HR', 'bicubic', *methods):
-            raise UsageError(f'{path}: there is another {label} already; give a label: NAME={path}')
-        methods[label] = method
-    settings = {'scale': args.upscale, 'lr': args.lr, 'region': region, 'columns': args.columns, 'device': args.device}
+    methods = [method_of(label, source, args) for label, source in sources]
+    settings = {'scale': args.upscale, 'lr': args.lr, 'region': region, 'columns': args.columns}
     print(comparison_table(compare_methods(args.images, methods, output=args.output, report=args.json, **settings)))
     print(f'{args.output} written')
 
@@ -61,37 +55,30 @@ def region_of(texts: list[str]) -> list[int] | None:
     return [int(text) for text in texts]
 
 
-def split_label(text: str) -> tuple[str | None, Path]:
-    """NAME=SOURCE taken apart; a file whose own name has = is not."""
+def split_label(text: str) -> tuple[str, Path]:
+    """NAME=SOURCE taken apart; NAME is empty if it is not given, and in a file's own name = is nothing special."""
     label, equals, source = text.partition('=')
     if not equals or Path(text).exists():
-        return None, Path(text)
-    if not label or not source:
-        raise UsageError(f'--with {text}: write NAME=SOURCE')
-    return label, Path(source)
+        label, source = '', text
+    if not source or (equals and source != text and not label.strip()):
+        raise UsageError(f'--with {text}: write SOURCE or NAME=SOURCE')
+    return label.strip(), Path(source).expanduser()
 
 
-def method_at(path: Path, args: argparse.Namespace):
-    """The network of a checkpoint or an ONNX file; any other path as it is."""
+def method_of(label: str, source: Path, args: argparse.Namespace):
+    """A checkpoint or an ONNX file as a network; anything else as stored results."""
     from earn_plugin.convert.networks import ENDINGS
+    from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod
 
-    if not path.name.endswith((*ENDINGS, '.onnx')):
-        return path
-
-    def network(upscale: int | None):
-        return network_of(argparse.Namespace(**{**vars(args), 'model': path, 'upscale': upscale, 'fused': None}))
-
+    if not source.name.endswith((*ENDINGS, '.onnx')):
+        folders = source.absolute().parts  # results/NAME/visualization/SET
+        return StoredMethod(label or (folders[-3] if folders[-2:-1] == ('visualization',) else source.stem), source)
+    settings = {**vars(args), 'model': source, 'fused': None}
     try:
-        return network(None)
+        network = network_of(argparse.Namespace(**settings | {'upscale': None}))
     except UsageError:  # its scale may have to be given
         if args.upscale is None:
             raise
-        return network(args.upscale)
-
-
-def default_label(path: Path, method) -> str:
-    """The network's registered name; for results/NAME/visualization/SET its NAME; else the name of the file."""
-    if method is not path and path.suffix != '.onnx':
-        return type(method).__name__
-    folders = path.absolute().parts
-    return folders[-3] if folders[-2] == 'visualization' else path.stem
+        network = network_of(argparse.Namespace(**settings))
+    registered = source.stem if source.suffix == '.onnx' else type(network).__name__
+    return NetworkMethod(label or registered, source, network, args.device)

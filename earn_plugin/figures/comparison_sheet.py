@@ -26,7 +26,7 @@ LINE = 1.35 / 72 * FONT
 SPACE = 0.3  # lines below a text
 FRAME = {'edgecolor': '0.4', 'linewidth': 0.3, 'fill': False}  # white crops end somewhere
 MARK = '#ffd000'  # on black: seen on any image, also in grey
-HEADER = 'PSNR / SSIM'
+HR, HEADER = 'HR', 'PSNR/SSIM'  # a crop's label, and what stands below it
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SheetRow:
             value, is_best = value.replace('inf', '∞'), value == best
             return rf'$\mathbf{{{value}}}$' if is_best else value
 
-        return {'HR': HEADER, **{label: ' / '.join(map(bold, values, best)) for label, values in shown.items()}}
+        return {HR: HEADER, **{label: '/'.join(map(bold, values, best)) for label, values in shown.items()}}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ def read_as_basicsr(path: Path) -> np.ndarray:
     return image
 
 
+def shown_size(image: np.ndarray) -> str:
+    """Width×height, for messages."""
+    return f'{image.shape[1]}×{image.shape[0]}'
+
+
 def find_result(folder: Path, hr: Path, scale: int) -> Path:
     """The file in a folder that belongs to an HR image: its name may end in x4 and in _ANYTHING, as BasicSR's do.
 

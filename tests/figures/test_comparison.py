@@ -17,8 +17,9 @@ from earn_plugin.archs.lgvan_arch import LGVAN
 from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.errors import UserError
+from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod
 from earn_plugin.figures.comparison import compare_methods
-from tests.helpers.command import command, command_here
+from tests.helpers.command import command_here
 from tests.helpers.images import photograph
 from tests.helpers.pictures import Double
 
@@ -56,9 +57,10 @@ def assert_same(metrics: dict[str, dict[str, float]], expected: dict[str, np.nda
         assert metrics[label] == pytest.approx(measured(result, target), rel=1e-9), label
 
 
-def test_the_command(tmp_path):
+def test_the_command(capsys):
     sources = ['tiny.safetensors', f'ours={RESULTS}']
-    printed = command('compare', 'HR/a.png', '--with', *sources, '-o', 'new/s.pdf', '--json', 'n.json', cwd=tmp_path)
+    outputs = '-o', 'new/s.pdf', '--json', 'n.json'
+    printed = command_here('compare', 'HR/a.png', '--with', *sources, *outputs, capsys=capsys)
     assert 'new/s.pdf written' in printed
     assert Path('new/s.pdf').read_bytes().startswith(b'%PDF')
     numbers = json.loads(Path('n.json').read_text())
@@ -70,7 +72,7 @@ def test_the_command(tmp_path):
     network.load_state_dict(load_file('tiny.safetensors'))
     with torch.inference_mode():
         output = tensor2img(network(img2tensor(lr / np.float32(255))[None]))
-    results = {'bicubic': imresize(lr, 2), 'LGVAN': output, 'ours': photograph(40, 50, 2)}
+    results = {'Bicubic': imresize(lr, 2), 'LGVAN': output, 'ours': photograph(40, 50, 2)}
     (entry,) = numbers['images']
     assert_same(entry['methods'], results, target)
     for label, metrics in entry['methods'].items():
@@ -84,23 +86,23 @@ def test_kinds_of_images(kind, capsys):
     image = photograph(40, 44)
     stored = {'grey': image[..., 0], 'deep': image.astype(np.uint16) * 257, 'alpha': np.dstack([image, image[..., 0]])}
     write('b.png', stored[kind])
-    numbers = compare_methods(['b.png'], {'doubled': Double()}, output='b.svg')
+    numbers = compare_methods(['b.png'], [NetworkMethod('doubled', 'Double', Double())], output='b.svg')
     target = cv2.imread('b.png')
     lr = imresize(target, Fraction(1, 2))
     doubled = tensor2img(Double()(img2tensor(lr / np.float32(255))[None]))
-    assert_same(numbers['images'][0]['methods'], {'bicubic': imresize(lr, 2), 'doubled': doubled}, target)
+    assert_same(numbers['images'][0]['methods'], {'Bicubic': imresize(lr, 2), 'doubled': doubled}, target)
     assert 'read as 8-bit RGB' in capsys.readouterr().out
 
 
 def test_networks_for_grey_images_take_these_only():
     grey = np.repeat(photograph(40, 44)[..., :1], 3, 2)
     write('grey.png', grey)
-    metrics = compare_methods(['grey.png'], {'n': Double(1)})['images'][0]['methods']
+    metrics = compare_methods(['grey.png'], [NetworkMethod('n', 'Double', Double(1))])['images'][0]['methods']
     lr = imresize(grey, Fraction(1, 2))
     result = tensor2img(Double(1)(img2tensor(lr / np.float32(255))[None, :1]))
-    assert_same(metrics, {'bicubic': imresize(lr, 2), 'n': np.repeat(result[..., None], 3, 2)}, grey)
+    assert_same(metrics, {'Bicubic': imresize(lr, 2), 'n': np.repeat(result[..., None], 3, 2)}, grey)
     with pytest.raises(UserError, match=r'n enlarges grey images only, and HR/a\.png is in colour'):
-        compare_methods(['HR/a.png'], {'n': Double(1)})
+        compare_methods(['HR/a.png'], [NetworkMethod('n', 'Double', Double(1))])
 
 
 def test_a_given_lr_image_gives_the_scale_and_what_is_enlarged(capsys):
@@ -110,7 +112,7 @@ def test_a_given_lr_image_gives_the_scale_and_what_is_enlarged(capsys):
         scale = ['--scale', '2'] if given == 'lr' else []
         command_here('compare', 'HR/a.png', '--with', RESULTS, '--lr', given, *scale, '--json', 'n.json', capsys=capsys)
         metrics = json.loads(Path('n.json').read_text())['images'][0]['methods']
-        assert_same(metrics, {'bicubic': imresize(lr, 2), 'net': photograph(40, 50, 2)}, photograph(41, 50)[:40])
+        assert_same(metrics, {'Bicubic': imresize(lr, 2), 'net': photograph(40, 50, 2)}, photograph(41, 50)[:40])
 
 
 def test_several_images_are_rows_and_a_given_region_is_that_of_all(capsys):
@@ -128,7 +130,9 @@ def test_the_region_is_where_two_methods_differ_not_where_bicubic_does():
         result = target.copy()
         result[row : row + 5, 30:35] = 255 - result[row : row + 5, 30:35] // (1 + row // 20)
         write(f'{name}/a.png', result)
-    numbers = compare_methods(['HR/a.png'], {'one': 'one', 'other': 'other'}, scale=2, region=(5, 5))
+    numbers = compare_methods(
+        ['HR/a.png'], [StoredMethod(name, name) for name in ('one', 'other')], scale=2, region=(5, 5)
+    )
     region = numbers['images'][0]['region']
     assert (region['x'], region['y']) in {(30, 10), (30, 20)}
 
@@ -139,19 +143,22 @@ MISTAKES = {
     'HR/a.png --with none.pth': (1, 'none.pth'),
     'HR/a.png --with none': (2, '--scale S'),
     'HR/a.png --with none --scale 2': (2, 'none does not exist'),
-    'HR/a.png --with tiny.safetensors --scale 4': (2, '--scale ×4, LGVAN ×2'),
-    'HR/a.png --with tiny.safetensors --scale 0': (2, '--scale must be at least 1'),
+    'HR/a.png --with tiny.safetensors --scale 4': (2, 'LGVAN ×2, --scale ×4'),
+    'HR/a.png --with tiny.safetensors --scale 0': (2, 'at least 1, got 0 by --scale'),
     'HR/a.png --with tiny.safetensors tiny.safetensors': (2, 'LGVAN'),
     'HR/a.png --with HR=tiny.safetensors': (2, 'HR'),
     'HR/a.png --with =tiny.safetensors': (2, 'NAME=SOURCE'),
     'HR/a.png --with tiny.safetensors -o sheet.gif': (2, 'sheet.gif'),
-    'HR/a.png --with tiny.safetensors --region 40 0 11 4': (2, '--region 40 0 11 4 is not within HR/a.png, 50×40'),
+    'HR/a.png --with tiny.safetensors --region 40 0 11 4': (
+        2,
+        '--region 40 0 11 4 is not within HR/a.png, which has 50×40',
+    ),
     'HR/a.png --with tiny.safetensors --region 1 2 3': (2, '--region 1 2 3'),
     'HR/a.png --with tiny.safetensors --region 0 0 0 9': (2, '--region 0 0 0 9'),
     'HR/a.png --with results/net/visualization/Set5/a_2_net.png --scale 2': (1, 'must have 50×40 pixels'),
-    'HR/a.png HR/a_2.png --with results/net/visualization/Set5/a_2_net.png --scale 2': (2, 'is one file, for 2 images'),
+    'HR/a.png HR/a_2.png --with results/net/visualization/Set5/a_2_net.png --scale 2': (2, 'is one file for 2 images'),
     'HR/a.png --with tiny.safetensors --lr HR/a_2.png': (1, 'HR/a_2.png must have 25×20 pixels'),
-    'HR/a.png --with results/net/visualization/Set5 --scale 16': (1, 'at least 43 pixels'),
+    'HR/a.png --with HR/a.png --scale 16': (1, 'at least 43 pixels'),
     'HR/a.png --with results --scale 2': (1, 'results has no image for a.png'),
 }
 

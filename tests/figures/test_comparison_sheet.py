@@ -79,10 +79,10 @@ def test_pixels_of_a_crop_are_squares_of_one_colour(tmp_path):
 def test_the_best_are_bold():
     texts = row(['bicubic', 'A', 'B']).texts()
     assert texts == {
-        'HR': 'PSNR / SSIM',
-        'bicubic': r'25.00 / $\mathbf{0.9000}$',
-        'A': '26.00 / 0.8900',
-        'B': r'$\mathbf{27.00}$ / 0.8800',
+        'HR': 'PSNR/SSIM',
+        'bicubic': r'25.00/$\mathbf{0.9000}$',
+        'A': '26.00/0.8900',
+        'B': r'$\mathbf{27.00}$/0.8800',
     }
 
 

@@ -1,0 +1,133 @@
+"""What a comparison compares: networks and stored results, each of which gives its result for an image."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from basicsr.utils import img2tensor, tensor2img
+from torch import nn
+
+from earn_plugin.data.bicubic import crop_to_multiple, imresize
+from earn_plugin.devices import find_device
+from earn_plugin.errors import UsageError, UserError, reason_of
+from earn_plugin.figures.result_images import find_result, read_as_basicsr, shown_size
+from earn_plugin.inference.padding import for_any_size
+from earn_plugin.inference.tiles import TiledNetwork
+from earn_plugin.inference.upscaling import measure_scale
+
+SSIM_WINDOW = 11  # pixels
+
+
+class ComparedImage(NamedTuple):
+    """An HR image, cropped to a multiple of the scale, and its LR image: H×W×3, BGR, uint8."""
+
+    path: Path
+    target: np.ndarray
+    lr: np.ndarray
+    scale: int
+
+
+def read_compared_image(path: Path, scale: int, lr: Path | None = None) -> ComparedImage:
+    """An HR image and its LR image, which is made by MATLAB's bicubic unless a file, or a folder with it, is given.
+
+    Raises:
+        UserError: an image cannot be decoded, HR is too small to be measured, or LR has not its size by the scale.
+    """
+    target = crop_to_multiple(read_as_basicsr(path), scale)
+    if min(target.shape[:2]) < (smallest := 2 * scale + SSIM_WINDOW):
+        raise UserError(f'{path} is too small for SSIM: height and width must be at least {smallest} pixels')
+    if lr is None:
+        return ComparedImage(path, target, imresize(target, Fraction(1, scale)), scale)
+    lr = find_result(lr, path, scale) if lr.is_dir() else lr
+    image, expected = read_as_basicsr(lr), shown_size(target[::scale, ::scale])
+    if shown_size(image) != expected:
+        raise UserError(f'{lr} must have {expected} pixels for {path} and scale {scale}, has {shown_size(image)}')
+    return ComparedImage(path, target, image, scale)
+
+
+class NetworkMethod:
+    """A network, N×C×H×W in [0, 1] → N×C×sH×sW, which runs in tiles that equal the whole image.
+
+    Raises:
+        UserError: it does not enlarge images by a whole number.
+    """
+
+    def __init__(self, label: str, source: Path | str, network: nn.Module, device: str | None = None):
+        self.label, self.source = label, source
+        try:
+            channels, self.scale = measure_scale(network)
+        except UserError as error:
+            raise UserError(f'{source}: {error}') from error
+        network = for_any_size(network, channels, self.scale)
+        self.tiled = TiledNetwork(network, self.scale, channels=channels, device=find_device(device))
+
+    def check(self, paths: list[Path], scale: int) -> None:
+        """Stored results must exist for all images; a network has nothing to check."""
+
+    @torch.inference_mode()
+    def result(self, image: ComparedImage) -> np.ndarray:
+        """H×W×3, BGR, rounded as BasicSR rounds.
+
+        Raises:
+            UserError: the network fails, or takes grey images only.
+        """
+        lr = img2tensor(image.lr.astype(np.float32) / 255)[None]
+        if self.tiled.channels == 1:
+            if (lr != lr[:, :1]).any():
+                raise UserError(f'{self.label} enlarges grey images only, and {image.path} is in colour')
+            lr = lr[:, :1]
+        result = np.empty_like(image.target)
+        try:
+            if (way := self.tiled.describe(lr)) != 'whole image':
+                print(f'{self.label}, {image.path.name}: {way}')
+            for top, left, part in self.tiled.parts(lr):
+                if not part.isfinite().all():
+                    raise ValueError('it returns NaN or infinite values')
+                place = slice(top, top + part.shape[2]), slice(left, left + part.shape[3])
+                result[place] = tensor2img(part).reshape(*part.shape[2:], -1)
+        except Exception as error:  # networks may raise anything
+            raise UserError(f'{self.label} fails on {image.path}: {reason_of(error)}') from error
+        return result
+
+
+class StoredMethod:
+    """Results in a folder, see ``result_images.find_result``, or in a file for a single image."""
+
+    scale = None  # any
+
+    def __init__(self, label: str, source: Path | str):
+        self.label, self.source = label, Path(source)
+
+    def check(self, paths: list[Path], scale: int) -> None:
+        """Raise UserError unless there is a result for each HR image."""
+        check_is_for_all(self.source, paths)
+        for path in paths:
+            self._path(path, scale)
+
+    def _path(self, hr: Path, scale: int) -> Path:
+        return find_result(self.source, hr, scale) if self.source.is_dir() else self.source
+
+    def result(self, image: ComparedImage) -> np.ndarray:
+        """H×W×3, BGR, uint8; of a method that does not crop HR, the part that is compared.
+
+        Raises:
+            UserError: it cannot be decoded, or has another size.
+        """
+        path = self._path(image.path, image.scale)
+        stored = read_as_basicsr(path)
+        result, expected = crop_to_multiple(stored, image.scale), shown_size(image.target)
+        if shown_size(result) != expected:
+            raise UserError(f'{path} must have {expected} pixels as {image.path}, has {shown_size(stored)}')
+        return result
+
+
+def check_is_for_all(source: Path, paths: list[Path]) -> None:
+    """Raise UsageError unless a path is a folder, or a file for a single image."""
+    if source.is_dir():
+        return
+    if not source.exists():
+        raise UsageError(f'{source} does not exist')
+    if len(paths) > 1:
+        raise UsageError(f'{source} is one file for {len(paths)} images: give the folder of all')
