@@ -73,6 +73,10 @@ def compare_methods(
             raise UsageError(f'{path} {"is a folder: name its images" if path.is_dir() else "does not exist"}')
     if lr is not None:
         check_is_for_all(lr, paths)
+    inputs = {path.resolve() for path in (*paths, *filter(None, [lr]), *(Path(method.source) for method in methods))}
+    for written in filter(None, (output, report)):
+        if Path(written).resolve() in inputs:
+            raise UsageError(f'{written} is compared, and would be replaced: write to another file')
     scale = _common_scale(scale, methods, paths[0], lr)
     for method in methods:
         method.check(paths, scale)

@@ -39,16 +39,19 @@ class SheetRow:
     crops: dict[str, np.ndarray]
     metrics: dict[str, dict[str, float]]
 
-    def texts(self) -> dict[str, str]:
-        """What stands below each label: the metrics, in which the best are bold."""
+    def captions(self) -> dict[str, list[tuple[str, bool]]]:
+        """What stands below each label: the metrics, in parts that are bold or not; the best are."""
         shown = {label: (f'{m["psnr"]:.2f}', f'{m["ssim"]:.4f}') for label, m in self.metrics.items()}
         best = [max(values, key=float) for values in zip(*shown.values(), strict=True)]
-
-        def bold(value: str, best: str) -> str:
-            value, is_best = value.replace('inf', '∞'), value == best
-            return rf'$\mathbf{{{value}}}$' if is_best else value
-
-        return {HR: HEADER, **{label: '/'.join(map(bold, values, best)) for label, values in shown.items()}}
+        captions = {HR: [(HEADER, False)]}
+        for label, (psnr, ssim) in shown.items():
+            first, second = psnr == best[0], ssim == best[1]
+            psnr = psnr.replace('inf', '∞')
+            if first == second:
+                captions[label] = [(f'{psnr}/{ssim}', first)]
+            else:
+                captions[label] = [(psnr, True), (f'/{ssim}', False)] if first else [(f'{psnr}/', False), (ssim, True)]
+        return captions
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def row_layout(row: SheetRow, width: float, above: bool, columns: int) -> RowLay
     lines = -(-len(row.crops) // columns)
     aspect = row.image.shape[1] / row.image.shape[0]
     cell_aspect = min(max(row.region.width / row.region.height, ASPECTS[0]), ASPECTS[1])
-    narrowest = max(text_width(text.replace(r'$\mathbf{', '').replace('}$', ''), FONT) for text in row.texts().values())
+    narrowest = max(sum(text_width(text, FONT) for text, _ in caption) for caption in row.captions().values())
     for label_lines in range(1, 1 + max(map(len, row.crops))):
         caption = (label_lines + 1 + SPACE) * LINE
         if above:
@@ -156,7 +159,7 @@ class _Sheet:
             axes.add_patch(Rectangle(*place, fill=False, edgecolor=colour, linewidth=line))
         self.text(wrap(row.title, layout.side), layout.side / 2, top + height)
         left, below = (0, top + height + layout.title + GAP) if layout.above else (layout.side + GAP, top)
-        texts = row.texts()
+        captions = row.captions()
         for number, (label, crop) in enumerate(row.crops.items()):
             line, column = divmod(number, layout.columns)
             x = left + column * (cell_width + GAP)
@@ -167,7 +170,7 @@ class _Sheet:
             self.image(crop, *place, crop_width, crop_height, interpolation='nearest')
             lines = wrap(label, cell_width)
             self.text(lines, x + cell_width / 2, y + cell_height)
-            self.text([texts[label]], x + cell_width / 2, y + cell_height + len(lines) * LINE, parse_math=True)
+            self.caption(captions[label], x + cell_width / 2, y + cell_height + len(lines) * LINE)
 
     def image(self, image: np.ndarray, left: float, top: float, width: float, height: float, **settings) -> 'Axes':
         from matplotlib.patches import Rectangle
@@ -179,11 +182,20 @@ class _Sheet:
         axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, **FRAME))
         return axes
 
-    def text(self, lines: list[str], x: float, top: float, size=FONT, ha='center', parse_math=False) -> None:
+    def text(self, lines: list[str], x: float, top: float, size=FONT, ha='center', weight='normal') -> None:
         for number, line in enumerate(lines, 1):
-            y = 1 - (top + number * LINE) / self.height
-            style = {'fontsize': size, 'ha': ha, 'va': 'baseline', 'parse_math': parse_math}
-            self.figure.text(x / self.width, y, line, **style)
+            style = {'fontsize': size, 'ha': ha, 'va': 'baseline', 'weight': weight, 'parse_math': False}
+            self.figure.text(x / self.width, 1 - (top + number * LINE) / self.height, line, **style)
+
+    def caption(self, parts: list[tuple[str, bool]], x: float, top: float) -> None:
+        """One part in the middle, or two that meet where both together are in the middle."""
+        weights = ['bold' if is_bold else 'normal' for _, is_bold in parts]
+        if len(parts) == 1:
+            self.text([parts[0][0]], x, top, weight=weights[0])
+            return
+        left, right = (text_width(text, FONT, weight) for (text, _), weight in zip(parts, weights, strict=True))
+        for (text, _), weight, ha in zip(parts, weights, ('right', 'left'), strict=True):
+            self.text([text], x + (left - right) / 2, top, ha=ha, weight=weight)
 
 
 def wrap(text: str, width: float, size: float = FONT) -> list[str]:
@@ -201,10 +213,10 @@ def wrap(text: str, width: float, size: float = FONT) -> list[str]:
 
 
 @cache
-def text_width(text: str, size: float) -> float:
-    """In inches, in bold."""
+def text_width(text: str, size: float, weight: str = 'bold') -> float:
+    """In inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    properties = FontProperties(size=size, weight='bold')
+    properties = FontProperties(size=size, weight=weight)
     return text_to_path.get_text_width_height_descent(text, properties, ismath=False)[0] / 72

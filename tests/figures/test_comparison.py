@@ -149,6 +149,8 @@ MISTAKES = {
     'HR/a.png --with HR=tiny.safetensors': (2, 'HR'),
     'HR/a.png --with =tiny.safetensors': (2, 'NAME=SOURCE'),
     'HR/a.png --with tiny.safetensors -o sheet.gif': (2, 'sheet.gif'),
+    'HR/a.png --with tiny.safetensors -o HR/../HR/a.png': (2, 'would be replaced'),
+    'HR/a.png --with tiny.safetensors --json tiny.safetensors': (2, 'would be replaced'),
     'HR/a.png --with tiny.safetensors --region 40 0 11 4': (
         2,
         '--region 40 0 11 4 is not within HR/a.png, which has 50×40',

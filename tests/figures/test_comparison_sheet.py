@@ -77,21 +77,20 @@ def test_pixels_of_a_crop_are_squares_of_one_colour(tmp_path):
 
 
 def test_the_best_are_bold():
-    texts = row(['bicubic', 'A', 'B']).texts()
-    assert texts == {
-        'HR': 'PSNR/SSIM',
-        'bicubic': r'25.00/$\mathbf{0.9000}$',
-        'A': '26.00/0.8900',
-        'B': r'$\mathbf{27.00}$/0.8800',
+    assert row(['Bicubic', 'A', 'B']).captions() == {
+        'HR': [('PSNR/SSIM', False)],
+        'Bicubic': [('25.00/', False), ('0.9000', True)],
+        'A': [('26.00/0.8900', False)],
+        'B': [('27.00', True), ('/0.8800', False)],
     }
 
 
 def test_values_that_are_printed_equal_are_all_best():
     metrics = {'a': {'psnr': 29.999, 'ssim': 0.9}, 'b': {'psnr': 30.001, 'ssim': 0.8}}
     image = photograph(9, 9)
-    texts = SheetRow('t', image, Region(0, 0, 2, 2), {'HR': image, 'a': image, 'b': image}, metrics).texts()
-    assert texts['a'].startswith(r'$\mathbf{30.00}$')
-    assert texts['b'].startswith(r'$\mathbf{30.00}$')
+    row = SheetRow('t', image, Region(0, 0, 2, 2), {'HR': image, 'a': image, 'b': image}, metrics)
+    assert row.captions()['a'] == [('30.00/0.9000', True)]
+    assert row.captions()['b'] == [('30.00', True), ('/0.8000', False)]
 
 
 def test_lines_are_broken_between_words_and_lose_nothing():
