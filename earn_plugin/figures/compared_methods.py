@@ -30,7 +30,7 @@ class ComparedImage(NamedTuple):
 
 
 def read_compared_image(path: Path, scale: int, lr: Path | None = None) -> ComparedImage:
-    """An HR image and its LR image, which is made by MATLAB's bicubic unless a file, or a folder with it, is given.
+    """An HR image and its LR image, which is made by MATLAB's bicubic unless its file is given.
 
     Raises:
         UserError: an image cannot be decoded, HR is too small to be measured, or LR has not its size by the scale.
@@ -40,7 +40,6 @@ def read_compared_image(path: Path, scale: int, lr: Path | None = None) -> Compa
         raise UserError(f'{path} is too small for SSIM: height and width must be at least {smallest} pixels')
     if lr is None:
         return ComparedImage(path, target, imresize(target, Fraction(1, scale)), scale)
-    lr = find_result(lr, path, scale) if lr.is_dir() else lr
     image, expected = read_as_basicsr(lr), shown_size(target[::scale, ::scale])
     if shown_size(image) != expected:
         raise UserError(f'{lr} must have {expected} pixels for {path} and scale {scale}, has {shown_size(image)}')
@@ -63,8 +62,9 @@ class NetworkMethod:
         network = for_any_size(network, channels, self.scale)
         self.tiled = TiledNetwork(network, self.scale, channels=channels, device=find_device(device))
 
-    def check(self, paths: list[Path], scale: int) -> None:
-        """Stored results must exist for all images; a network has nothing to check."""
+    def files(self, paths: list[Path], scale: int) -> list[Path]:
+        """The files that it needs for HR images."""
+        return [Path(self.source)]
 
     @torch.inference_mode()
     def result(self, image: ComparedImage) -> np.ndarray:
@@ -100,14 +100,9 @@ class StoredMethod:
     def __init__(self, label: str, source: Path | str):
         self.label, self.source = label, Path(source)
 
-    def check(self, paths: list[Path], scale: int) -> None:
-        """Raise UserError unless there is a result for each HR image."""
-        check_is_for_all(self.source, paths)
-        for path in paths:
-            self._path(path, scale)
-
-    def _path(self, hr: Path, scale: int) -> Path:
-        return find_result(self.source, hr, scale) if self.source.is_dir() else self.source
+    def files(self, paths: list[Path], scale: int) -> list[Path]:
+        """The results for HR images; raises as ``files_for``."""
+        return files_for(paths, self.source, scale)
 
     def result(self, image: ComparedImage) -> np.ndarray:
         """H×W×3, BGR, uint8; of a method that does not crop HR, the part that is compared.
@@ -115,7 +110,7 @@ class StoredMethod:
         Raises:
             UserError: it cannot be decoded, or has another size.
         """
-        path = self._path(image.path, image.scale)
+        (path,) = self.files([image.path], image.scale)
         stored = read_as_basicsr(path)
         result, expected = crop_to_multiple(stored, image.scale), shown_size(image.target)
         if shown_size(result) != expected:
@@ -123,11 +118,16 @@ class StoredMethod:
         return result
 
 
-def check_is_for_all(source: Path, paths: list[Path]) -> None:
-    """Raise UsageError unless a path is a folder, or a file for a single image."""
+def files_for(paths: list[Path], source: Path, scale: int) -> list[Path]:
+    """The files of a folder that belong to HR images, see ``find_result``; or a single file for a single image.
+
+    Raises:
+        UserError: a file is missing, or it is one for several images.
+    """
     if source.is_dir():
-        return
+        return [find_result(source, path, scale) for path in paths]
     if not source.exists():
         raise UsageError(f'{source} does not exist')
     if len(paths) > 1:
         raise UsageError(f'{source} is one file for {len(paths)} images: give the folder of all')
+    return [source]

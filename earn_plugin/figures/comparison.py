@@ -16,7 +16,7 @@ from earn_plugin.figures.compared_methods import (
     ComparedImage,
     NetworkMethod,
     StoredMethod,
-    check_is_for_all,
+    files_for,
     read_compared_image,
 )
 from earn_plugin.figures.comparison_sheet import HR, SheetRow, draw_sheet
@@ -71,16 +71,13 @@ def compare_methods(
     for path in paths:
         if not path.is_file():
             raise UsageError(f'{path} {"is a folder: name its images" if path.is_dir() else "does not exist"}')
-    if lr is not None:
-        check_is_for_all(lr, paths)
-    inputs = {path.resolve() for path in (*paths, *filter(None, [lr]), *(Path(method.source) for method in methods))}
-    for written in filter(None, (output, report)):
-        if Path(written).resolve() in inputs:
-            raise UsageError(f'{written} is compared, and would be replaced: write to another file')
     scale = _common_scale(scale, methods, paths[0], lr)
-    for method in methods:
-        method.check(paths, scale)
-    compared = [read_compared_image(path, scale, lr) for path in paths]
+    lrs = [None] * len(paths) if lr is None else files_for(paths, lr, scale)
+    files = [*paths, *filter(None, lrs), *(file for method in methods for file in method.files(paths, scale))]
+    for written in filter(None, (output, report)):
+        if Path(written).resolve() in map(Path.resolve, files):
+            raise UsageError(f'{written} is compared, and would be replaced: write to another file')
+    compared = [read_compared_image(path, scale, file) for path, file in zip(paths, lrs, strict=True)]
     regions = [_region(region, image) for image in compared]
     note, rows, entries = MEASURED.format(scale), [], []
     with drawing(), fast_metrics():  # without matplotlib it fails before the work

@@ -150,6 +150,10 @@ MISTAKES = {
     'HR/a.png --with =tiny.safetensors': (2, 'NAME=SOURCE'),
     'HR/a.png --with tiny.safetensors -o sheet.gif': (2, 'sheet.gif'),
     'HR/a.png --with tiny.safetensors -o HR/../HR/a.png': (2, 'would be replaced'),
+    'HR/a.png --with results/net/visualization/Set5 --scale 2 -o results/net/visualization/Set5/ax2_net.png': (
+        2,
+        'would be',
+    ),
     'HR/a.png --with tiny.safetensors --json tiny.safetensors': (2, 'would be replaced'),
     'HR/a.png --with tiny.safetensors --region 40 0 11 4': (
         2,
