@@ -9,7 +9,8 @@ from earn_plugin.errors import UsageError
 
 COMPARISON = """A SOURCE is a checkpoint or an .onnx file, as `upscale --model` takes it; a folder of results, such as
 results/NAME/visualization/Set5, in which baby.png, babyx4.png and baby_NAME.png belong to baby.png; or an image.
-Below the crops stand PSNR and SSIM on Y of the whole images, without a border of S pixels, as papers print them."""
+Below the crops stand PSNR and SSIM on Y of the whole images, without a border of S pixels, as papers print them.
+--arch and --set are for all checkpoints; where these differ, `basicsr convert` records them in the files."""
 
 
 def add_commands(commands) -> None:

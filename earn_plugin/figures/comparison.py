@@ -78,22 +78,19 @@ def compare_methods(
         if Path(written).resolve() in map(Path.resolve, files):
             raise UsageError(f'{written} is compared, and would be replaced: write to another file')
     compared = [read_compared_image(path, scale, file) for path, file in zip(paths, lrs, strict=True)]
-    regions = [_region(region, image) for image in compared]
-    note, rows, entries = MEASURED.format(scale), [], []
+    for image in compared:
+        _check_region(region, image)
+    note = MEASURED.format(scale)
     with drawing(), fast_metrics():  # without matplotlib it fails before the work
-        for image, place in zip(compared, regions, strict=True):
-            results = {BICUBIC: imresize(image.lr, scale), **{method.label: method.result(image) for method in methods}}
-            metrics = {label: _measure(result, image) for label, result in results.items()}
-            if region is None or len(region) == 2:
-                place = choose_region(image.target, [*results.values()][-max(2, len(methods)) :], place[2:], scale)
-            crops = {label: whole[place.part].copy() for label, whole in {HR: image.target, **results}.items()}
-            rows.append(SheetRow(f'{image.path.stem} (×{scale})', image.target, place, crops, metrics))
-            finite = {label: {k: v if math.isfinite(v) else None for k, v in m.items()} for label, m in metrics.items()}
-            entries.append({'image': str(image.path), 'region': place._asdict(), 'methods': finite})
+        rows = [_compare_on(image, methods, region) for image in compared]
         save_figure(draw_sheet(rows, columns, note), output)
-    sources = {method.label: str(method.source) for method in methods}
-    made = "MATLAB's bicubic" if lr is None else str(lr)
-    numbers = {'scale': scale, 'measured': note, 'lr': made, 'sources': sources, 'images': entries}
+    numbers = {
+        'scale': scale,
+        'measured': note,
+        'lr': "MATLAB's bicubic" if lr is None else str(lr),
+        'sources': {method.label: str(method.source) for method in methods},
+        'images': [_numbers(path, row) for path, row in zip(paths, rows, strict=True)],
+    }
     if report is not None:
         write_file(Path(report), json.dumps(numbers, indent=2, ensure_ascii=False).encode())
     return numbers
@@ -128,18 +125,44 @@ def _common_scale(given: int | None, methods: Sequence[NetworkMethod | StoredMet
     return next(iter(scales.values()))
 
 
-def _region(given: Sequence[int] | None, image: ComparedImage) -> Region:
-    """The given region; at the upper left, if only its size is given or none."""
+def _check_region(given: Sequence[int] | None, image: ComparedImage) -> None:
+    """Raise UsageError for a region, or a size of one, that is not within an image."""
+    if given is None:
+        return
+    x, y, width, height = (0, 0, *given)[-4:]
     rows, columns = image.target.shape[:2]
-    region = Region(*((0, 0) if given is None or len(given) == 2 else ()), *(given or usual_size(rows, columns)))
-    x, y, width, height = region
     if min(x, y) < 0 or min(width, height) < 1 or x + width > columns or y + height > rows:
         where = f'{image.path}, which has {shown_size(image.target)} pixels'
         raise UsageError(f'--region {" ".join(map(str, given))} is not within {where}')
-    return region
+
+
+def _compare_on(
+    image: ComparedImage, methods: Sequence[NetworkMethod | StoredMethod], region: Sequence[int] | None
+) -> SheetRow:
+    results = {method.label: method.result(image) for method in methods}
+    bicubic = imresize(image.lr, image.scale)
+    if region is not None and len(region) == 4:
+        region = Region(*region)
+    else:
+        differing = [*results.values(), *([bicubic] if len(results) == 1 else [])]  # bicubic would differ most
+        size = region or usual_size(*image.target.shape[:2])
+        region = choose_region(image.target, differing, size, border=image.scale)
+    results = {BICUBIC: bicubic, **results}
+    metrics = {label: _measure(result, image) for label, result in results.items()}
+    crops = {label: whole[region.part].copy() for label, whole in {HR: image.target, **results}.items()}
+    return SheetRow(f'{image.path.stem} (×{image.scale})', image.target, region, crops, metrics)
 
 
 def _measure(result: np.ndarray, image: ComparedImage) -> dict[str, float]:
     settings = {'crop_border': image.scale, 'test_y_channel': True}
     metrics = {'psnr': calculate_psnr, 'ssim': calculate_ssim}
     return {name: float(metric(result, image.target, **settings)) for name, metric in metrics.items()}
+
+
+def _numbers(path: Path, row: SheetRow) -> dict[str, Any]:
+    """What the report has of an image; JSON has no infinite numbers."""
+    methods = {
+        label: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        for label, metrics in row.metrics.items()
+    }
+    return {'image': str(path), 'region': row.region._asdict(), 'methods': methods}
