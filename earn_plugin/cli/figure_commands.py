@@ -72,8 +72,7 @@ def method_of(label: str, source: Path, args: argparse.Namespace):
     from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod
 
     if not source.name.endswith((*ENDINGS, '.onnx')):
-        folders = source.absolute().parts  # results/NAME/visualization/SET
-        return StoredMethod(label or (folders[-3] if folders[-2:-1] == ('visualization',) else source.stem), source)
+        return StoredMethod(label or name_of_results(source), source)
     settings = {**vars(args), 'model': source, 'fused': None}
     try:
         network = network_of(argparse.Namespace(**settings | {'upscale': None}))
@@ -83,3 +82,11 @@ def method_of(label: str, source: Path, args: argparse.Namespace):
         network = network_of(argparse.Namespace(**settings))
     registered = source.stem if source.suffix == '.onnx' else type(network).__name__
     return NetworkMethod(label or registered, source, network, args.device)
+
+
+def name_of_results(source: Path) -> str:
+    """NAME of results/NAME/visualization/SET; else the name of the folder, or of the image without its ending."""
+    *_, run, parent, name = ('', '', *source.absolute().parts)
+    if parent == 'visualization':
+        return run
+    return name if source.is_dir() else source.stem

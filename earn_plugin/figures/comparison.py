@@ -92,7 +92,10 @@ def compare_methods(
         'images': [_numbers(path, row) for path, row in zip(paths, rows, strict=True)],
     }
     if report is not None:
-        write_file(Path(report), json.dumps(numbers, indent=2, ensure_ascii=False).encode())
+        content = json.dumps(numbers, indent=2, ensure_ascii=False)
+        write_file(
+            Path(report), content.encode(errors='backslashreplace')
+        )  # names may be no Unicode; so escaped in JSON
     return numbers
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earn_plugin.errors import printable
 from earn_plugin.figures.region import Region
 from earn_plugin.figures.style import WIDTHS
 
@@ -200,7 +201,7 @@ class _Sheet:
 
 def wrap(text: str, width: float, size: float = FONT) -> list[str]:
     """The text in lines of at most a width in inches, broken after spaces, hyphens and underscores if possible."""
-    lines = []
+    lines, text = [], printable(' '.join(text.split()))
     while text:
         end = len(text)
         while end > 1 and text_width(text[:end].rstrip(), size) > width:

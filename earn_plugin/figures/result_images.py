@@ -47,12 +47,10 @@ def find_result(folder: Path, hr: Path, scale: int) -> Path:
         UserError: there is none, or there are several that are equally likely.
     """
     names = Folder(folder).names
-    stems = {path.stem for path in hr.parent.iterdir()} | {hr.stem}
-    found = []
-    for name in names:
-        owners = [stem for stem in stems if _matches(name, stem, scale)]
-        if max(owners, key=len, default=None) == hr.stem:
-            found.append(name)
+    own = {hr.stem, f'{hr.stem}x{scale}'}  # the second may be LR
+    longer = {path.stem for path in hr.parent.iterdir() if path.stem.startswith(hr.stem)} - own
+    found = [name for name in names if _matches(name, hr.stem, scale)]
+    found = [name for name in found if not any(_matches(name, stem, scale) for stem in longer)]
     if not found:
         listed = ', '.join(first_few(names, NAMED)) or 'no files'
         raise UserError(

@@ -1,6 +1,7 @@
 """The command on real files: its numbers against BasicSR's metrics, regions, names, and mistakes."""
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from basicsr.utils import img2tensor, tensor2img
 pytest.importorskip('matplotlib')
 
 from earn_plugin.archs.lgvan_arch import LGVAN
+from earn_plugin.cli.figure_commands import name_of_results, split_label
 from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.errors import UserError
@@ -174,6 +176,23 @@ def test_mistakes(arguments, capsys):
     code, message = MISTAKES[arguments]
     assert message in command_here('compare', *arguments.split(), capsys=capsys, expect=code)
     assert not Path('sheet.png').exists()
+
+
+def test_labels(tmp_path):
+    assert [name_of_results(Path(path)) for path in (RESULTS, 'results/net', 'HR/a.png')] == ['net', 'net', 'a']
+    Path('EDSR_v1.2').mkdir()
+    assert name_of_results(Path('EDSR_v1.2')) == 'EDSR_v1.2'
+    assert name_of_results(Path()) == tmp_path.name
+    assert split_label('Ours (2)=results/a=b') == ('Ours (2)', Path('results/a=b'))
+    Path('a=b').mkdir()
+    assert split_label('a=b') == ('', Path('a=b'))
+
+
+def test_names_that_are_not_text():
+    name = os.fsdecode(b'\xff\n$x_.png')
+    Path('HR/a.png').rename(name)
+    compare_methods([name], [NetworkMethod('a\tb', 'Double', Double())], report='n.json')
+    assert json.loads(Path('n.json').read_text())['images'][0]['image'] == name
 
 
 def test_official_networks(shared_data, capsys):

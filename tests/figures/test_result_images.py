@@ -1,4 +1,5 @@
 import re
+import time
 from pathlib import Path
 
 import cv2
@@ -31,10 +32,11 @@ def in_empty_folder(tmp_path, monkeypatch):
         (['babyx4_test_EARN_x4.png', 'babyx2.png'], 'babyx4_test_EARN_x4.png'),
         (['baby.jpg', 'babysitter.png'], 'baby.jpg'),
         (['baby_2_net.png', 'baby_net.png'], 'baby_net.png'),  # the first is baby_2's
+        (['birdx4_net.png', 'babyx4_net.png'], 'babyx4_net.png'),
     ],
 )
 def test_names(names, expected):
-    files('HR', 'baby.png', 'baby_2.png', 'bird.png')
+    files('HR', 'baby.png', 'babyx4.png', 'baby_2.png', 'bird.png')
     assert find_result(files('results', *names), Path('HR/baby.png'), 4) == Path('results', expected)
 
 
@@ -43,6 +45,15 @@ def test_names_are_not_patterns():
     assert (
         find_result(files('results', 'aab1_net.png', 'a+b(1)_net.png'), Path('HR/a+b(1).png'), 2).stem == 'a+b(1)_net'
     )
+
+
+def test_folders_of_many_images():
+    names = [f'{number:05}.png' for number in range(3000)]
+    files('HR', *names)
+    files('results', *(name.replace('.', 'x4_net.') for name in names))
+    start = time.process_time()
+    assert find_result(Path('results'), Path('HR/02999.png'), 4).name == '02999x4_net.png'
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
