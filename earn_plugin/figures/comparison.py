@@ -11,6 +11,7 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from earn_plugin.atomic_files import write_file
 from earn_plugin.data.bicubic import imresize
+from earn_plugin.data.image_files import read_image
 from earn_plugin.errors import UsageError
 from earn_plugin.figures.compared_methods import (
     ComparedImage,
@@ -21,7 +22,7 @@ from earn_plugin.figures.compared_methods import (
 )
 from earn_plugin.figures.comparison_sheet import HR, SheetRow, draw_sheet
 from earn_plugin.figures.region import Region, choose_region, usual_size
-from earn_plugin.figures.result_images import read_as_basicsr, shown_size
+from earn_plugin.figures.result_images import shown_size
 from earn_plugin.figures.style import check_format, drawing, save_figure
 from earn_plugin.metrics.fast_metrics import fast_metrics
 
@@ -118,7 +119,7 @@ def _common_scale(given: int | None, methods: Sequence[NetworkMethod | StoredMet
     if given is not None:
         scales['--scale'] = given
     elif not scales and lr is not None and lr.is_file():
-        scales['--lr'] = round(read_as_basicsr(hr).shape[0] / read_as_basicsr(lr).shape[0])
+        scales['--lr'] = round(read_image(hr).shape[0] / read_image(lr).shape[0])
     if not scales:
         raise UsageError('results of others do not say by how much they were enlarged: pass --scale S')
     if min(scales.values()) < 1:

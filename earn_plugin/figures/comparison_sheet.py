@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,13 +61,13 @@ class RowLayout:
     """Sizes of a row in inches; with the image above its crops rather than at the left."""
 
     above: bool
+    rows: int  # of crops
     columns: int
     image: tuple[float, float]  # width and height
     side: float  # width of the image's column
-    cell: tuple[float, float]
+    cell: tuple[float, float]  # of a crop
     caption: float  # height of the text below a crop
-    title: float
-    rows: int
+    title: float  # height of the text below the image
 
     @property
     def block(self) -> float:
@@ -98,17 +99,16 @@ def draw_sheet(rows: Sequence[SheetRow], columns: int, note: str) -> 'Figure':
 
 def choose_layouts(rows: Sequence[SheetRow], width: float) -> list[RowLayout]:
     """Of the layouts that all rows can have: the one with the largest crops that is not too high, else the lowest."""
-    possible = []
-    count = len(rows[0].crops)
+    possible, crops = [], len(rows[0].crops)
     for above in (False, True):
-        for columns in sorted({-(-count // lines) for lines in range(1, count + 1)}):
+        for columns in sorted({-(-crops // lines) for lines in range(1, crops + 1)}):
             layouts = [row_layout(row, width, above, columns) for row in rows]
             if None not in layouts:
                 possible.append(layouts)
 
     def merit(layouts: list[RowLayout]) -> tuple[bool, float]:
         height = sum(layout.height for layout in layouts)
-        filled = count / (layouts[0].rows * layouts[0].columns)
+        filled = crops / (layouts[0].rows * layouts[0].columns)
         fits = height <= HIGHEST * len(rows)
         return fits, filled * sum(layout.cell[0] for layout in layouts) if fits else -height
 
@@ -121,7 +121,7 @@ def row_layout(row: SheetRow, width: float, above: bool, columns: int) -> RowLay
     aspect = row.image.shape[1] / row.image.shape[0]
     cell_aspect = min(max(row.region.width / row.region.height, ASPECTS[0]), ASPECTS[1])
     narrowest = max(sum(text_width(text, FONT) for text, _ in caption) for caption in row.captions().values())
-    for label_lines in range(1, 1 + max(map(len, row.crops))):
+    for label_lines in count(1):
         caption = (label_lines + 1 + SPACE) * LINE
         if above:
             side = width
@@ -140,7 +140,7 @@ def row_layout(row: SheetRow, width: float, above: bool, columns: int) -> RowLay
             break
     title = (len(wrap(row.title, side)) + SPACE) * LINE
     image = aspect * image_height, image_height
-    return RowLayout(above, columns, image, side, (cell, cell / cell_aspect), caption, title, lines)
+    return RowLayout(above, lines, columns, image, side, (cell, cell / cell_aspect), caption, title)
 
 
 class _Sheet:

@@ -49,8 +49,13 @@ def find_result(folder: Path, hr: Path, scale: int) -> Path:
     names = Folder(folder).names
     own = {hr.stem, f'{hr.stem}x{scale}'}  # the second may be LR
     longer = {path.stem for path in hr.parent.iterdir() if path.stem.startswith(hr.stem)} - own
-    found = [name for name in names if _matches(name, hr.stem, scale)]
-    found = [name for name in found if not any(_matches(name, stem, scale) for stem in longer)]
+    possible = [name for name in names if _matches(name, hr.stem, scale)]
+    found = [name for name in possible if not any(_matches(name, stem, scale) for stem in longer)]
+    if possible and not found:
+        raise UserError(
+            f'{folder} has no image for {hr.name}: {possible[0]} belongs to another image next to it; otherwise name '
+            'that file rather than the folder'
+        )
     if not found:
         listed = ', '.join(first_few(names, NAMED)) or 'no files'
         raise UserError(

@@ -14,12 +14,13 @@ from basicsr.utils import img2tensor, tensor2img
 
 pytest.importorskip('matplotlib')
 
+import earn_plugin
 from earn_plugin.archs.lgvan_arch import LGVAN
 from earn_plugin.cli.figure_commands import name_of_results, split_label
 from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.errors import UserError
-from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod
+from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod, read_compared_image
 from earn_plugin.figures.comparison import compare_methods
 from tests.helpers.command import command_here
 from tests.helpers.images import photograph
@@ -127,16 +128,18 @@ def test_several_images_are_rows_and_a_given_region_is_that_of_all(capsys):
 
 
 def test_the_region_is_where_two_methods_differ_not_where_bicubic_does():
-    target = photograph(41, 50)[:40]
-    for name, row in (('one', 10), ('other', 20)):
-        result = target.copy()
-        result[row : row + 5, 30:35] = 255 - result[row : row + 5, 30:35] // (1 + row // 20)
-        write(f'{name}/a.png', result)
-    numbers = compare_methods(
-        ['HR/a.png'], [StoredMethod(name, name) for name in ('one', 'other')], scale=2, region=(5, 5)
-    )
-    region = numbers['images'][0]['region']
-    assert (region['x'], region['y']) in {(30, 10), (30, 20)}
+    target = photograph(41, 50)
+    target[4:12, 4:12] = 255 * (np.indices((8, 8)).sum(0) % 2)[..., None]  # which bicubic cannot have
+    write('HR/a.png', target)
+    write('one/a.png', target)
+    target[20:25, 30:35] //= 2
+    write('other/a.png', target)
+    methods = [StoredMethod(name, name) for name in ('one', 'other')]
+    (both,) = compare_methods(['HR/a.png'], methods, scale=2, region=(5, 5))['images']
+    assert both['region'] == {'x': 30, 'y': 20, 'width': 5, 'height': 5}
+    (one,) = compare_methods(['HR/a.png'], methods[:1], scale=2, region=(8, 8))['images']
+    assert one['region'] == {'x': 4, 'y': 4, 'width': 8, 'height': 8}
+    assert one['methods']['one'] == {'psnr': None, 'ssim': 1}
 
 
 MISTAKES = {
@@ -176,6 +179,25 @@ def test_mistakes(arguments, capsys):
     code, message = MISTAKES[arguments]
     assert message in command_here('compare', *arguments.split(), capsys=capsys, expect=code)
     assert not Path('sheet.png').exists()
+
+
+def test_networks_run_in_tiles_that_equal_the_whole_image(capsys):
+    method = NetworkMethod('n', 'tiny.safetensors', earn_plugin.load('tiny.safetensors'))
+    image = read_compared_image(Path('HR/a.png'), 2)
+    whole = method.result(image)
+    assert not capsys.readouterr().out
+    method.tiled.tile = 8
+    np.testing.assert_array_equal(method.result(image), whole)
+    assert capsys.readouterr().out == 'n, a.png: exact (overlap 12)\n'
+
+
+def test_a_network_that_fails_is_named():
+    class Broken(Double):
+        def forward(self, x):
+            return super().forward(x) * (float('nan') if x.shape[2] == 20 else 1)
+
+    with pytest.raises(UserError, match=r'ours fails on HR/a\.png: .*NaN'):
+        compare_methods(['HR/a.png'], [NetworkMethod('ours', 'Broken', Broken())])
 
 
 def test_labels(tmp_path):
