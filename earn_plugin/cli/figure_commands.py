@@ -1,10 +1,10 @@
-"""basicsr compare: figures as papers print them."""
+"""basicsr attention | compare: figures as papers print them."""
 
 import argparse
 from pathlib import Path
 
 from earn_plugin.cli.inference_commands import network_of
-from earn_plugin.cli.network_commands import add_network_arguments
+from earn_plugin.cli.network_commands import add_checkpoint_arguments, add_network_arguments, given_arguments
 from earn_plugin.errors import UsageError
 
 COMPARISON = """A SOURCE is a checkpoint or an .onnx file, as `upscale --model` takes it; a folder of results, such as
@@ -15,6 +15,7 @@ Below the crops stand PSNR and SSIM on Y of the whole images, without a border o
 
 def add_commands(commands) -> None:
     add_compare(commands)
+    add_attention(commands)
 
 
 def add_compare(commands) -> None:
@@ -90,3 +91,35 @@ def name_of_results(source: Path) -> str:
     if parent == 'visualization':
         return run
     return name if source.is_dir() else source.stem
+
+
+def add_attention(commands) -> None:
+    about = "maps and weights of a network's attentions for pictures"
+    attention = commands.add_parser('attention', help=about, description=f'Draw {about}.')
+    add = attention.add_argument
+    add('model', metavar='MODEL', help='a checkpoint or a registered name, in the training form')
+    images = 'LR pictures, folders or patterns; several give means and deviations as well'
+    add('images', type=Path, nargs='+', metavar='IMAGE', help=images)
+    target = (
+        'a folder, for a figure of each kind (default: attention), or a .png, .svg or .pdf file, for one figure, which '
+        'for several pictures has no maps'
+    )
+    add('-o', '--output', type=Path, default=Path('attention'), metavar='OUT', help=target)
+    pixel = 'column and row of the pixel whose non-local attention is shown (default: the middle)'
+    add('--pixel', type=int, nargs=2, metavar=('X', 'Y'), help=pixel)
+    add('--columns', type=int, choices=(1, 2), default=2, help='of a paper, whose width the figures have; default 2')
+    add('--format', choices=('png', 'svg', 'pdf'), default='png', help='of the figures in a folder')
+    add('--json', type=Path, metavar='FILE', help='also write the numbers to this file')
+    add('--device', help='cpu, cuda, cuda:1, … (default: cuda if available)')
+    add_checkpoint_arguments(attention)
+    attention.set_defaults(run=run_attention)
+
+
+def run_attention(args: argparse.Namespace) -> None:
+    from earn_plugin.convert.networks import NetworkChoice
+    from earn_plugin.figures.attention_report import draw_attention
+
+    choice = NetworkChoice(args.model, given_arguments(args), args.arch)
+    names = ('pixel', 'columns', 'format', 'device')
+    settings = {name: getattr(args, name) for name in names}
+    print(draw_attention(choice, args.images, args.output, json_path=args.json, **settings))
