@@ -1,4 +1,4 @@
-"""Lists what is registered, with the parameter counts of the networks, and the recipes."""
+"""Lists what is registered, with the parameter counts of the networks, the recipes and the ablations."""
 
 import contextlib
 import inspect
@@ -8,7 +8,7 @@ import warnings
 import torch
 from basicsr.utils import registry
 
-from earn_plugin.options.options_file import recipes
+from earn_plugin.options.options_file import ablations, recipes
 
 
 def is_ours(thing) -> bool:
@@ -49,7 +49,8 @@ def print_catalogue() -> None:
             about = parameter_count(thing) if title == 'networks' else package
             short = name.removesuffix('_basicsr')  # as which BasicSR's registry finds it, unless that is another
             print(f'  {name if short in things else short:<32}{about}')
-    print('recipes (-opt NAME)')
-    for path in recipes():
-        with path.open(encoding='utf-8') as file:
-            print(f'  {path.stem:<32}{file.readline().removeprefix("#").strip()}')
+    for title, files in (('recipes (-opt NAME)', recipes()), ('ablations (ablate NAME)', ablations())):
+        print(title)
+        for path in files:
+            with path.open(encoding='utf-8') as file:
+                print(f'  {path.stem:<32}{file.readline().removeprefix("#").strip()}')

@@ -161,6 +161,7 @@ def test_list_doctor_and_demo(tmp_path, monkeypatch, capsys):
     assert 'EDSR                            needs num_in_ch, num_out_ch' in printed
     assert 'SSIMLoss                        earn_plugin' in printed
     assert 'demo_EARN_x4' in printed
+    assert "ablate_EARN_x4                  EARN's ablations" in printed
     assert 'problems: 0' in command_here('doctor', capsys=capsys)
     printed = command_here('prepare', 'demo', capsys=capsys)
     assert 'datasets/demo created' in printed

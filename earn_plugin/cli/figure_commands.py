@@ -1,10 +1,15 @@
-"""basicsr attention | compare: figures as papers print them."""
+"""basicsr plot | ablate | compare | attention: figures and tables as papers print them."""
 
 import argparse
 from pathlib import Path
 
 from earn_plugin.cli.inference_commands import network_of
-from earn_plugin.cli.network_commands import add_checkpoint_arguments, add_network_arguments, given_arguments
+from earn_plugin.cli.network_commands import (
+    add_checkpoint_arguments,
+    add_import_arguments,
+    add_network_arguments,
+    given_arguments,
+)
 from earn_plugin.errors import UsageError
 
 COMPARISON = """A SOURCE is a checkpoint or an .onnx file, as `upscale --model` takes it; a folder of results, such as
@@ -14,8 +19,58 @@ Below the crops stand PSNR and SSIM on Y of the whole images, without a border o
 
 
 def add_commands(commands) -> None:
+    add_plot(commands)
+    add_ablate(commands)
     add_compare(commands)
     add_attention(commands)
+
+
+def add_plot(commands) -> None:
+    about = 'draw losses, learning rate, PSNR and SSIM of one or several experiments'
+    plot = commands.add_parser('plot', help=about, description=about)
+    what = 'a name under experiments, a folder or a log file, or of TensorBoard'
+    plot.add_argument('experiments', nargs='+', metavar='EXPERIMENT', help=what)
+    add = plot.add_argument
+    add('-o', dest='target', type=Path, default=Path('curves.png'), metavar='FILE', help='PNG, SVG or PDF; curves.png')
+    add('--x', choices=('iterations', 'time'), default='iterations', help='horizontal axis; time is that of training')
+    add('--values', nargs='+', default=[], metavar='VALUE', help='as in the log: l_pix psnr lr … (default: all)')
+    add('--smooth', type=int, default=1, metavar='N', help='draw means of N logged values; not of metrics')
+    add('--columns', type=int, choices=(1, 2), default=1, help='width of the figure in columns of a paper')
+    add('--json', type=Path, metavar='FILE', help='also write the numbers to this file')
+    plot.set_defaults(run=run_plot)
+
+
+def run_plot(args: argparse.Namespace) -> None:
+    if args.smooth < 1:
+        raise UsageError(f'--smooth must be 1 or more, got {args.smooth}')
+    from earn_plugin.figures.curves import plot_runs
+
+    settings = {'values': args.values, 'smooth': args.smooth, 'columns': args.columns, 'numbers': args.json}
+    names = plot_runs(args.experiments, args.target, args.x, **settings)
+    print(f'{args.target}: {", ".join(names)}')
+
+
+def add_ablate(commands) -> None:
+    about = 'train the variants of an ablation with several seeds, and compare them in a table'
+    again = 'The same command resumes: trainings that have ended are not repeated, interrupted ones continue.'
+    ablation = commands.add_parser('ablate', help=about, description=about, epilog=again)
+    ablation.add_argument('file', metavar='FILE', help='an ablation, or the name of one of ours: ablate_EARN_x4')
+    add = ablation.add_argument
+    where = 'for results.json, results.csv and curves.png; default ablations/NAME'
+    add('-o', dest='target', type=Path, metavar='DIR', help=where)
+    add('--processes', type=int, default=1, metavar='N', help='trainings at a time, which divide the cores; default 1')
+    add_import_arguments(ablation)
+    ablation.set_defaults(run=run_ablate)
+
+
+def run_ablate(args: argparse.Namespace) -> None:
+    if args.processes < 1:
+        raise UsageError(f'--processes must be 1 or more, got {args.processes}')
+    from earn_plugin.figures.ablation import ablate
+
+    own_code = ['--import', *args.modules] if args.modules else []
+    own_code += ['--arch-file', str(args.arch_file)] if args.arch_file else []
+    ablate(args.file, args.target, args.processes, own_code)
 
 
 def add_compare(commands) -> None:

@@ -6,7 +6,7 @@ exec; here data stays data.
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,11 +61,16 @@ def nearest(name: str, valid) -> str:
 
 
 def recipes() -> list[Path]:
-    return sorted(RECIPES.glob('*.yml'))
+    return [path for path in sorted(RECIPES.glob('*.yml')) if path not in ablations()]
 
 
-def find_options_file(name: str) -> Path:
-    """The options file at a path, or else the recipe of that name, with or without .yml.
+def ablations() -> list[Path]:
+    """The files that `basicsr ablate` takes by name."""
+    return sorted(RECIPES.glob('ablate_*.yml'))
+
+
+def find_options_file(name: str, named: Callable[[], list[Path]] = recipes) -> Path:
+    """The options file at a path, or else the recipe (or the ablation) of that name, with or without .yml.
 
     Raises:
         UsageError: neither exists.
@@ -73,11 +78,12 @@ def find_options_file(name: str) -> Path:
     path = Path(os.path.expanduser(name))  # noqa: PTH111 (Path's raises for an unknown user)
     if os.path.isfile(path):  # noqa: PTH113 (Path's raises if the name is too long)
         return path
-    known = {path.stem: path for path in recipes()}
+    known = {path.stem: path for path in named()}
     if path.stem in known and path.parent in (Path(), Path('options')):
         return known[path.stem]
     given = f'{name:.200}' or "''"
-    raise UsageError(f'{given} is neither an options file nor a recipe{nearest(path.stem[:200], known)}')
+    what = 'a recipe' if named is recipes else 'an ablation'
+    raise UsageError(f'{given} is neither an options file nor {what}{nearest(path.stem[:200], known)}')
 
 
 def read_options(file: Path) -> Options:
