@@ -1,6 +1,7 @@
-"""basicsr plot | ablate | compare | attention: figures and tables as papers print them."""
+"""basicsr plot | ablate | compare | attention | attribution: figures and tables as papers print them."""
 
 import argparse
+import json
 from pathlib import Path
 
 from earn_plugin.cli.inference_commands import network_of
@@ -23,6 +24,7 @@ def add_commands(commands) -> None:
     add_ablate(commands)
     add_compare(commands)
     add_attention(commands)
+    add_attribution(commands)
 
 
 def add_plot(commands) -> None:
@@ -178,3 +180,57 @@ def run_attention(args: argparse.Namespace) -> None:
     names = ('pixel', 'columns', 'format', 'device')
     settings = {name: getattr(args, name) for name in names}
     print(draw_attention(choice, args.images, args.output, json_path=args.json, **settings))
+
+
+def add_attribution(commands) -> None:
+    what = 'local attribution maps: which pixels networks use for a window of their result, and the diffusion index'
+    attribution = commands.add_parser('attribution', help=what)
+    add = attribution.add_argument
+    add('picture', type=Path, metavar='IMAGE', help="the networks' input, of the size that they enlarge; see --hr")
+    models = 'a checkpoint or a registered name, of one scale; LABEL=FILE sets its label in the figure'
+    add('--model', nargs='+', action='extend', required=True, metavar='MODEL', help=models)
+    add('--hr', action='store_true', help="IMAGE is the HR image: reduce it by MATLAB's bicubic first")
+    place = 'left column, top row and side, in pixels of the result (default: 16×16 in its centre)'
+    add('--window', type=int, nargs=3, metavar=('X', 'Y', 'SIZE'), help=place)
+    add('--steps', type=int, metavar='N', help='of the integral, by the midpoint rule; default 10')
+    add('--as-published', action='store_true', help="the authors' rule instead: 50 steps, gradients at their ends")
+    add('-o', '--output', type=Path, metavar='FILE', help='the figure: .png, .svg or .pdf')
+    add('--columns', type=int, choices=(1, 2), default=2, help="width of the figure in a paper's columns; default 2")
+    add('--json', type=Path, metavar='FILE', help='also write the numbers and the maps to this file')
+    add('--device', help='cpu, cuda, cuda:1, … (default: cuda if available)')
+    add('--fused', action='store_true', help="use the networks' fused form")
+    add_checkpoint_arguments(attribution)
+    attribution.set_defaults(run=run_attribution)
+
+
+def run_attribution(args: argparse.Namespace) -> None:
+    from earn_plugin.atomic_files import write_file
+    from earn_plugin.convert.networks import ENDINGS, NetworkChoice
+    from earn_plugin.figures.attribution import AS_PUBLISHED, MIDPOINT
+    from earn_plugin.figures.attribution_figure import check_attribution_figure, draw_attribution
+    from earn_plugin.figures.attribution_table import attribute_networks
+
+    if args.as_published and args.steps not in (None, AS_PUBLISHED.steps):
+        raise UsageError(f'--as-published takes {AS_PUBLISHED.steps} steps: omit --steps {args.steps}')
+    if args.steps is not None and args.steps < 1:
+        raise UsageError(f'--steps must be at least 1, got {args.steps}')
+    if replacing := [path for path in (args.output, args.json) if path and path.resolve() == args.picture.resolve()]:
+        raise UsageError(f'{replacing[0]} would replace the picture: choose another name')
+    choices = {}
+    for model in args.model:
+        label, equals, name = model.partition('=')
+        if not equals or Path(model).exists():
+            label, name = Path(model).stem if model.endswith(ENDINGS) else model, model
+        if not label or label in choices:
+            raise UsageError(f'--model {model}: each network needs a label of its own, as LABEL=FILE')
+        choices[label] = NetworkChoice(str(Path(name).expanduser()), given_arguments(args), args.arch, args.fused)
+    if args.output is not None:
+        check_attribution_figure(args.output, len(choices), args.columns)
+    rule = AS_PUBLISHED if args.as_published else MIDPOINT._replace(steps=args.steps or MIDPOINT.steps)
+    settings = {'window': args.window, 'rule': rule, 'hr': args.hr, 'device': args.device}
+    table = attribute_networks(args.picture, choices, **settings)
+    print(table)
+    if args.json is not None:
+        write_file(args.json, json.dumps(table.as_json()).encode())
+    if args.output is not None:
+        draw_attribution(table, args.output, args.columns)
