@@ -1,4 +1,4 @@
-"""Figures as papers print them: training curves, comparison sheets, attention maps, attribution.
+"""Figures and tables as papers print them: training curves, comparison sheets, attention, attribution, ablations.
 
 ``style`` has what they share: sizes, fonts, how a figure is saved.
 """
