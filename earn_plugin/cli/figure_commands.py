@@ -96,7 +96,7 @@ def add_compare(commands) -> None:
 
 def run_compare(args: argparse.Namespace) -> None:
     region = region_of(args.region)
-    sources = [split_label(text) for text in args.sources]
+    sources = [split_label(text, '--with') for text in args.sources]
     from earn_plugin.figures.comparison import compare_methods, comparison_table
 
     methods = [method_of(label, source, args) for label, source in sources]
@@ -114,13 +114,13 @@ def region_of(texts: list[str]) -> list[int] | None:
     return [int(text) for text in texts]
 
 
-def split_label(text: str) -> tuple[str, Path]:
+def split_label(text: str, flag: str) -> tuple[str, Path]:
     """NAME=SOURCE taken apart; NAME is empty if it is not given, and in a file's own name = is nothing special."""
     label, equals, source = text.partition('=')
     if not equals or Path(text).exists():
         label, source = '', text
     if not source or (equals and source != text and not label.strip()):
-        raise UsageError(f'--with {text}: write SOURCE or NAME=SOURCE')
+        raise UsageError(f'{flag} {text}: write SOURCE or NAME=SOURCE')
     return label.strip(), Path(source).expanduser()
 
 
@@ -187,7 +187,7 @@ def add_attribution(commands) -> None:
     attribution = commands.add_parser('attribution', help=what)
     add = attribution.add_argument
     add('picture', type=Path, metavar='IMAGE', help="the networks' input, of the size that they enlarge; see --hr")
-    models = 'a checkpoint or a registered name, of one scale; LABEL=FILE sets its label in the figure'
+    models = 'a checkpoint or a registered name, of one scale; NAME= gives the label'
     add('--model', nargs='+', action='extend', required=True, metavar='MODEL', help=models)
     add('--hr', action='store_true', help="IMAGE is the HR image: reduce it by MATLAB's bicubic first")
     place = 'left column, top row and side, in pixels of the result (default: 16×16 in its centre)'
@@ -218,12 +218,11 @@ def run_attribution(args: argparse.Namespace) -> None:
         raise UsageError(f'{replacing[0]} would replace the picture: choose another name')
     choices = {}
     for model in args.model:
-        label, equals, name = model.partition('=')
-        if not equals or Path(model).exists():
-            label, name = Path(model).stem if model.endswith(ENDINGS) else model, model
-        if not label or label in choices:
-            raise UsageError(f'--model {model}: each network needs a label of its own, as LABEL=FILE')
-        choices[label] = NetworkChoice(str(Path(name).expanduser()), given_arguments(args), args.arch, args.fused)
+        label, source = split_label(model, '--model')
+        label = label or (source.stem if model.endswith(ENDINGS) else model)
+        if label in choices:
+            raise UsageError(f'--model {model}: each network needs a label of its own, as NAME=SOURCE')
+        choices[label] = NetworkChoice(str(source), given_arguments(args), args.arch, args.fused)
     if args.output is not None:
         check_attribution_figure(args.output, len(choices), args.columns)
     rule = AS_PUBLISHED if args.as_published else MIDPOINT._replace(steps=args.steps or MIDPOINT.steps)

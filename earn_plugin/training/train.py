@@ -122,9 +122,8 @@ class Training:
             seed = state['options']['manual_seed'] if state and 'options' in state else random.randint(1, 10_000)
             opt['manual_seed'] = distributed.broadcast(seed)
         is_ours = issubclass(MODEL_REGISTRY.get(opt['model_type']), EARNModel)
-        if (
-            is_ours and opt['train'].get('memory_format') == 'auto'
-        ):  # measured once, as another format rounds differently
+        if is_ours and opt['train'].get('memory_format') == 'auto':
+            # measured once, as another format rounds differently
             saved = state['options']['train'].get('memory_format') if state and 'options' in state else None
             opt['train']['memory_format'] = saved or distributed.rank0_first(lambda: faster_memory_format(opt))
         if state is not None:
@@ -281,7 +280,7 @@ class Training:
                 raise UserError(self.end_of(what) + remedy)
             self.logger.warning(f'{what}. The iteration is skipped')
             self.bad_loss = None
-        if getattr(self.model, 'skipped', 0) >= getattr(self.model, 'max_skipped', 1):
+        if isinstance(self.model, EARNModel) and self.model.skipped >= self.model.max_skipped:
             last = f'the last {n} iterations' if (n := int(self.model.skipped)) > 1 else 'the last iteration'
             raise UserError(self.end_of(f'the gradients of {last} are not finite'))
         self.recent_images.clear()

@@ -205,9 +205,9 @@ def test_labels(tmp_path):
     Path('EDSR_v1.2').mkdir()
     assert name_of_results(Path('EDSR_v1.2')) == 'EDSR_v1.2'
     assert name_of_results(Path()) == tmp_path.name
-    assert split_label('Ours (2)=results/a=b') == ('Ours (2)', Path('results/a=b'))
+    assert split_label('Ours (2)=results/a=b', '--with') == ('Ours (2)', Path('results/a=b'))
     Path('a=b').mkdir()
-    assert split_label('a=b') == ('', Path('a=b'))
+    assert split_label('a=b', '--with') == ('', Path('a=b'))
 
 
 def test_names_that_are_not_text():
