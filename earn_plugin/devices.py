@@ -40,6 +40,17 @@ def to_channels_last(network: nn.Module) -> nn.Module:
 
 
 @contextmanager
+def kernel_search(enabled: bool) -> Iterator[None]:
+    """In the block, cuDNN times its kernels for each new size and uses the fastest, or does not if not ``enabled``."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = enabled
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
 def cuda_is_optional() -> Iterator[None]:
     """In the block, where there is no CUDA, ``cuda()`` leaves modules and tensors where they are.
 

@@ -15,7 +15,7 @@ from basicsr.utils import get_root_logger
 
 from earn_plugin import rng
 from earn_plugin.atomic_files import write_file
-from earn_plugin.devices import cuda_is_optional, describe_device, find_device
+from earn_plugin.devices import cuda_is_optional, describe_device, find_device, kernel_search
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.measure.memory import peak_bytes
 from earn_plugin.measure.speed import Row, interleaved_medians, measure_rows
@@ -248,9 +248,8 @@ def benchmark_training(options: Options, benchmark: StepBenchmark) -> None:
     device = find_device(benchmark.device)
     if benchmark.threads is not None:
         torch.set_num_threads(benchmark.threads)
-    torch.backends.cudnn.benchmark = True  # as in training
     opt = recipe_options(options, benchmark, device)
-    with cuda_is_optional():
+    with cuda_is_optional(), kernel_search(True):  # as in training
         rows = measure_steps(opt, list(dict.fromkeys(benchmark.rows)), benchmark.repeats)
     images, loss = opt['datasets']['train'], find_pixel_loss(opt['train'])['type']
     about = {

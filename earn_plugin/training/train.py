@@ -23,7 +23,7 @@ from earn_plugin import rng
 from earn_plugin.atomic_files import remove_leftovers, write_file
 from earn_plugin.data.loaders import TrainingData, build_checked, validation_loader
 from earn_plugin.data.stream import image_names
-from earn_plugin.devices import cuda_is_optional
+from earn_plugin.devices import cuda_is_optional, kernel_search
 from earn_plugin.errors import UserError
 from earn_plugin.models.earn_model import EARNModel, NonFinite
 from earn_plugin.options.defaults import fill_defaults
@@ -86,11 +86,11 @@ def chosen_kernels(deterministic: bool) -> Iterator[None]:
     Raises:
         UserError: an operation has no such kernel.
     """
-    before = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic or before[1])
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic or before)
     try:
-        yield
+        with kernel_search(not deterministic):
+            yield
     except RuntimeError as error:
         if 'does not have a deterministic implementation' not in str(error):
             raise
@@ -100,8 +100,7 @@ def chosen_kernels(deterministic: bool) -> Iterator[None]:
             'option, or replace what uses it in the network or the losses'
         ) from error
     finally:
-        torch.backends.cudnn.benchmark = before[0]
-        torch.use_deterministic_algorithms(before[1])
+        torch.use_deterministic_algorithms(before)
 
 
 class Training:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from earn_plugin import rng
 from earn_plugin.data.loaders import validation_loader
 from earn_plugin.data.stream import Share
+from earn_plugin.devices import kernel_search
 from earn_plugin.errors import UserError, reason_of
 from earn_plugin.metrics.bicubic_baseline import applicable, bicubic_metrics, compare_metrics, mean_metrics
 from earn_plugin.metrics.fast_metrics import fast_metrics
@@ -167,13 +168,8 @@ def no_results(model: BaseModel) -> Iterator[None]:
 @contextmanager
 def without_kernel_search() -> Iterator[None]:
     """Images differ in size: cuDNN does not search its fastest kernels for each, torch.compile compiles for none."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
-    try:
-        with torch.compiler.set_stance('force_eager'):
-            yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+    with kernel_search(False), torch.compiler.set_stance('force_eager'):
+        yield
 
 
 @contextmanager

@@ -102,7 +102,9 @@ def test_the_command_needs_no_data(tmp_path, run_here):
         'stock',
         'channels_last',
     )
+    search = torch.backends.cudnn.benchmark
     printed = run_here('benchmark', 'train', '-opt', 'demo_EARN_x4', *flags, '--force_yml', *SMALL, cwd=tmp_path)
+    assert torch.backends.cudnn.benchmark == search
     assert [path.name for path in tmp_path.iterdir()] == ['x.json']
     assert 'demo_EARN_x4: EARN, batches of 4 patches of 32×32, L1Loss\n' in printed
     content = json.loads((tmp_path / 'x.json').read_text())

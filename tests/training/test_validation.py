@@ -50,7 +50,7 @@ def eager(img, img2):
 
 def test_images_of_many_sizes_are_neither_compiled_nor_searched_kernels_for(tiny, tmp_path, run_here, metric):
     metric(eager)
-    seen = []
+    before, seen = torch.backends.cudnn.benchmark, []
     tiny['val']['metrics'] = {'twice': {'type': 'eager'}}
     with pytest.MonkeyPatch.context() as patch:
         step = Training.step
@@ -58,7 +58,7 @@ def test_images_of_many_sizes_are_neither_compiled_nor_searched_kernels_for(tiny
         printed = run_here('train', '-opt', write_options(tmp_path, tiny), cwd=tmp_path)
     assert 'held_out at iteration 6: twice 2.0000' in printed
     assert seen == [True] * 6
-    assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
 
 
 def test_a_failing_metric_ends_the_run_with_its_state_or_is_skipped(tiny, tmp_path, run_here, metric):
