@@ -113,13 +113,16 @@ def test_the_recipe_must_exist_and_validate(tiny, tmp_path):
 
 def test_ours_are_valid_and_no_recipes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for name in ('HR_sub.lmdb', 'LRbicx4_sub.lmdb'):  # which some of them read; only whether it exists is checked
+        (tmp_path / 'datasets/open/train' / name).mkdir(parents=True)
     names = [path.stem for path in ablations()]
-    assert names == ['ablate_A2N_x4', 'ablate_EARN_x4', 'ablate_RK4RDN_x4']
+    assert names == ['ablate_A2N_x4', 'ablate_EARN-losses_x4', 'ablate_EARN_x4', 'ablate_RK4RDN_x4']
     assert not set(ablations()) & set(recipes())
     for name in names:
         found = read_ablation(name)
         assert len(found.seeds) == 3
-        assert len({str(variant.options['network_g']) for variant in found.variants}) == len(found.variants) > 3
+        kinds = {str((variant.options['network_g'], variant.options['train']['losses'])) for variant in found.variants}
+        assert len(kinds) == len(found.variants) > 1
     assert main(['ablate', 'ablate_EARN_4']) == 2
     assert (
         'ablate_EARN_4 is neither an options file nor an ablation; did you mean ablate_EARN_x4?'
