@@ -18,7 +18,11 @@ setup(
     python_requires='>=3.10',
     packages=[*find_packages(include=['earn_plugin', 'earn_plugin.*']), 'earn_plugin.recipes', 'earn_plugin.datasets'],
     package_dir={'earn_plugin.recipes': 'options', 'earn_plugin.datasets': 'datasets'},
-    package_data={'earn_plugin.recipes': ['*.yml'], 'earn_plugin.datasets': ['README.md']},
+    package_data={
+        'earn_plugin.weights': ['*.safetensors', '*.md'],
+        'earn_plugin.recipes': ['*.yml'],
+        'earn_plugin.datasets': ['README.md'],
+    },
     install_requires=[
         'basicsr==1.4.2',
         'filelock',

@@ -1,4 +1,4 @@
-"""Lists what is registered, with the parameter counts of the networks, the recipes and the ablations."""
+"""Lists what is registered, with the parameter counts of the networks, the included networks, recipes and ablations."""
 
 import contextlib
 import inspect
@@ -9,6 +9,7 @@ import torch
 from basicsr.utils import registry
 
 from earn_plugin.options.options_file import ablations, recipes
+from earn_plugin.weights import included
 
 
 def is_ours(thing) -> bool:
@@ -49,7 +50,12 @@ def print_catalogue() -> None:
             about = parameter_count(thing) if title == 'networks' else package
             short = name.removesuffix('_basicsr')  # as which BasicSR's registry finds it, unless that is another
             print(f'  {name if short in things else short:<32}{about}')
-    for title, files in (('recipes (-opt NAME)', recipes()), ('ablations (ablate NAME)', ablations())):
+    cards = [path.with_suffix('.md') for path in included().values()]
+    for title, files in (
+        ('included networks (--model NAME)', cards),
+        ('recipes (-opt NAME)', recipes()),
+        ('ablations (ablate NAME)', ablations()),
+    ):
         print(title)
         for path in files:
             with path.open(encoding='utf-8') as file:

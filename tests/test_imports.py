@@ -12,7 +12,7 @@ import earn_plugin
 PACKAGE = Path(earn_plugin.__file__).parent
 LAYERS = [  # from the ground up; a module imports from its own folder and from the layers below it
     {'errors'},
-    {'atomic_files', 'rng', 'compat', 'protocols'},
+    {'atomic_files', 'rng', 'compat', 'protocols', 'weights'},
     {'', 'signals', 'devices', 'precision', 'own_code', 'archs'},
     {'convert'},
     {'losses'},

@@ -13,7 +13,7 @@ from earn_plugin.cli.network_commands import (
 )
 from earn_plugin.errors import UsageError
 
-COMPARISON = """A SOURCE is a checkpoint or an .onnx file, as `upscale --model` takes it; a folder of results, such as
+COMPARISON = """A SOURCE is a network, as `upscale --model` takes it; a folder of results, such as
 results/NAME/visualization/Set5, in which baby.png, babyx4.png and baby_NAME.png belong to baby.png; or an image.
 Below the crops stand PSNR and SSIM on Y of the whole images, without a border of S pixels, as papers print them.
 --arch and --set are for all checkpoints; where these differ, `basicsr convert` records them in the files."""
@@ -125,11 +125,12 @@ def split_label(text: str, flag: str) -> tuple[str, Path]:
 
 
 def method_of(label: str, source: Path, args: argparse.Namespace):
-    """A checkpoint or an ONNX file as a network; anything else as stored results."""
-    from earn_plugin.convert.networks import ENDINGS
+    """A checkpoint, an included network or an ONNX file as a network; anything else as stored results."""
+    from earn_plugin.convert.networks import NetworkChoice
     from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod
+    from earn_plugin.weights import included
 
-    if not source.name.endswith((*ENDINGS, '.onnx')):
+    if source.suffix != '.onnx' and not NetworkChoice(str(source)).is_checkpoint:
         return StoredMethod(label or name_of_results(source), source)
     settings = {**vars(args), 'model': source, 'fused': None}
     try:
@@ -138,8 +139,8 @@ def method_of(label: str, source: Path, args: argparse.Namespace):
         if args.upscale is None:
             raise
         network = network_of(argparse.Namespace(**settings))
-    registered = source.stem if source.suffix == '.onnx' else type(network).__name__
-    return NetworkMethod(label or registered, source, network, args.device)
+    is_named = source.suffix == '.onnx' or str(source) in included()
+    return NetworkMethod(label or (source.stem if is_named else type(network).__name__), source, network, args.device)
 
 
 def name_of_results(source: Path) -> str:
@@ -154,7 +155,7 @@ def add_attention(commands) -> None:
     about = "maps and weights of a network's attentions for pictures"
     attention = commands.add_parser('attention', help=about, description=f'Draw {about}.')
     add = attention.add_argument
-    add('model', metavar='MODEL', help='a checkpoint or a registered name, in the training form')
+    add('model', metavar='MODEL', help='a checkpoint, an included network or a registered name, in the training form')
     images = 'LR pictures, folders or patterns; several give means and deviations as well'
     add('images', type=Path, nargs='+', metavar='IMAGE', help=images)
     target = (
@@ -187,7 +188,7 @@ def add_attribution(commands) -> None:
     attribution = commands.add_parser('attribution', help=what)
     add = attribution.add_argument
     add('picture', type=Path, metavar='IMAGE', help="the networks' input, of the size that they enlarge; see --hr")
-    models = 'a checkpoint or a registered name, of one scale; NAME= gives the label'
+    models = 'a checkpoint, an included network or a registered name, all of one scale; NAME= gives the label'
     add('--model', nargs='+', action='extend', required=True, metavar='MODEL', help=models)
     add('--hr', action='store_true', help="IMAGE is the HR image: reduce it by MATLAB's bicubic first")
     place = 'left column, top row and side, in pixels of the result (default: 16×16 in its centre)'

@@ -8,7 +8,9 @@ from earn_plugin.errors import UsageError
 
 def add_commands(commands) -> None:
     convert = commands.add_parser('convert', help="convert the authors' checkpoints to ours, and back")
-    convert.add_argument('source', type=Path, metavar='IN', help="the authors' checkpoint, or one of ours")
+    convert.add_argument(
+        'source', type=Path, metavar='IN', help="the authors' checkpoint, one of ours, or an included network"
+    )
     convert.add_argument('target', type=Path, metavar='OUT', help='a .pth or .safetensors file')
     add_checkpoint_arguments(convert)
     convert.add_argument('--to', choices=('ours', 'authors'), default='ours', help='whose parameter names to write')
@@ -16,7 +18,7 @@ def add_commands(commands) -> None:
     convert.set_defaults(run=run_convert)
 
     complexity = commands.add_parser('complexity', help='parameters, multiply-adds by both NTIRE counters, memory')
-    complexity.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
+    complexity.add_argument('network', metavar='NETWORK', help='a checkpoint, an included network or a registered name')
     add_network_arguments(complexity)
     size = 'of the input: H W (default: 256 256), or the full shape without the batch (for videos T C H W)'
     complexity.add_argument('--size', type=int, nargs='+', default=[256, 256], metavar='N', help=size)
@@ -27,7 +29,7 @@ def add_commands(commands) -> None:
     benchmark = commands.add_parser('benchmark', help='measure speed and memory on this machine')
     subject = benchmark.add_subparsers(dest='what', required=True, metavar='WHAT')
     network = subject.add_parser('network', help='compare training form, fused form, channels_last, bf16, compiled')
-    network.add_argument('network', metavar='NETWORK', help='a checkpoint or a registered name')
+    network.add_argument('network', metavar='NETWORK', help='a checkpoint, an included network or a registered name')
     add_network_arguments(network, form=False)
     forms = 'trained (the training form), fused, channels_last, bf16, compiled, or several joined by +: fused+bf16'
     add = network.add_argument
@@ -115,7 +117,8 @@ def add_network_arguments(command: argparse.ArgumentParser, form: bool = True) -
 def add_checkpoint_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments for what a checkpoint does not record, which ``given_arguments`` reads, and --arch."""
     command.add_argument('--arch', metavar='NAME', help='the network of a checkpoint without architecture metadata')
-    command.add_argument('--upscale', type=int, metavar='S', help='scale, if it cannot be inferred from the weights')
+    scale = 'scale, if it cannot be inferred from the weights'
+    command.add_argument('--upscale', '--scale', type=int, metavar='S', help=scale)
     add_import_arguments(command)
     add_set(command, 'other arguments of the network')
 

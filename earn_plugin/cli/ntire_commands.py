@@ -18,7 +18,7 @@ def add_commands(commands) -> None:
 def add_network(command: argparse.ArgumentParser) -> None:
     """The network, as all three commands take it."""
     add = command.add_argument
-    add('--model', required=True, metavar='CKPT', help='a checkpoint, or a registered name')
+    add('--model', required=True, metavar='CKPT', help='a checkpoint, an included network or a registered name')
     add_network_arguments(command)
     add('--data-range', '--data_range', type=float, choices=(1.0, 255.0), default=1.0, help='of its input; ours have 1')
 

@@ -23,6 +23,7 @@ from earn_plugin.convert.weight_files import (
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.own_code import failure_of
 from earn_plugin.protocols import Fusible
+from earn_plugin.weights import included
 
 ENDINGS = ('.pth', '.pt', '.safetensors')
 FUSED = ('fused', True)  # the form that is asked for, whereas the other arguments describe the checkpoint
@@ -33,14 +34,14 @@ MOST_NAMED = 3  # names of a kind that an error lists
 class NetworkChoice:
     """Which network a command works on."""
 
-    model: str  # a checkpoint (.pth, .pt, .safetensors), or a registered name, such as LGVAN
+    model: str  # a checkpoint (.pth, .pt, .safetensors), an included network, or a registered name, such as LGVAN
     arguments: dict[str, Any] = field(default_factory=dict)  # for a checkpoint only those that it does not record
     arch: str | None = None  # the registered network of a checkpoint that does not record it
     fused: bool = False  # whether to use the fused form
 
     @property
     def is_checkpoint(self) -> bool:
-        return self.model.endswith(ENDINGS)
+        return self.model.endswith(ENDINGS) or self.model in included()
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def find_network(choice: NetworkChoice) -> FoundNetwork:
     elif registered_name(choice.model) not in ARCH_REGISTRY:
         raise UsageError(
             f'{choice.model} is neither a registered network (`basicsr list` shows them) nor a checkpoint '
-            f'({", ".join(ENDINGS)}){near_names(choice.model)}'
+            f'({", ".join(ENDINGS)}) nor an included network ({", ".join(included())}){near_names(choice.model)}'
         )
     else:
         try:
@@ -136,8 +137,9 @@ def load(path: str | Path, arch: str | None = None, **arguments: Any) -> nn.Modu
     """A network ready to run: N×C×H×W in [0, 1] → N×C×sH×sW.
 
     Args:
-        path: a file written by training or ``basicsr convert``, an official checkpoint of one of the papers, or weights
-            of a registered network without architecture metadata, as stock BasicSR writes them.
+        path: a file written by training or ``basicsr convert``, an official checkpoint of one of the papers, weights
+            of a registered network without architecture metadata, as stock BasicSR writes them, or the name of an
+            included network, such as A2N-S_x4.
         arch: the registered network of such weights, unless their names identify it.
         arguments: of the network, if they cannot be inferred from the weights, such as ``upscale`` of A2N. For files of
             the last kind, those that have a default have it; a line in the log lists them. ``fused=True`` gives the

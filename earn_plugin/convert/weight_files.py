@@ -17,6 +17,7 @@ from torch import Tensor
 from earn_plugin.atomic_files import atomic_file
 from earn_plugin.convert.seals import damage_of_archive, digest_of, seal_archive
 from earn_plugin.errors import UserError
+from earn_plugin.weights import absence, checkpoint_file
 
 Weights = dict[str, Tensor]
 NESTED = (
@@ -50,9 +51,13 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, Any], str]:
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of a torch or safetensors file on the CPU, and its description, empty if it has none.
 
+    Args:
+        path: a file, or the name of an included network.
+
     Raises:
         UserError: missing, damaged, or one that would run code.
     """
+    path = checkpoint_file(path)
     if path.suffix == '.safetensors':
         content, description = read_safetensors(path)
     else:
@@ -143,7 +148,7 @@ def read_safetensors(path: Path) -> tuple[Weights, Any]:
             raise ValueError('its SHA-256 differs')
         description = json.loads(metadata.get('earn_plugin', '{}'))
     except FileNotFoundError:
-        raise UserError(f'{path} does not exist') from None
+        raise UserError(absence(path)) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f'{path} cannot be loaded: it is damaged, or not a safetensors file ({error})') from error
     return weights, description
@@ -230,7 +235,7 @@ def load_torch_file(path: Path) -> dict[str, Any]:
             file.seek(0)
             content = torch.load(file, map_location='cpu', weights_only=True)
     except FileNotFoundError:
-        raise UserError(f'{path} does not exist') from None
+        raise UserError(absence(path)) from None
     except UserError:
         raise
     except Exception as error:  # torch may raise anything for damaged bytes

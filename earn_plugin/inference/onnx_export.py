@@ -21,6 +21,7 @@ from earn_plugin.inference.tiles import TiledNetwork
 from earn_plugin.measure.memory import peak_bytes
 from earn_plugin.own_code import failure_of
 from earn_plugin.protocols import Fusible, RunsByParts
+from earn_plugin.weights import checkpoint_file
 
 OPSET = 20  # the first with GELU as one node
 LIMIT = 0.1 / 255  # of differences to torch, relative to the largest result or 1
@@ -76,7 +77,7 @@ def export_onnx(
             **limits_of(network, scale, images),
             'arch': found.arch,
             'arguments': json.dumps(found.arguments),
-            'checkpoint_sha256': hashlib.sha256(source.read_bytes()).hexdigest(),
+            'checkpoint_sha256': hashlib.sha256(checkpoint_file(source).read_bytes()).hexdigest(),
             'command': f'basicsr export {source.name} {target.name}' + ' --half' * half,
             'version': f'earn_plugin {__version__}, torch {torch.__version__}',
         }

@@ -50,11 +50,11 @@ BAR = '{l_bar}{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}, {rate_noinv_
 
 def upscale(
     source: Path | str,
-    target: Path | str,
+    target: Path | str | None,
     network: nn.Module,
     *,
     format: str | None = None,
-    suffix: str = '',
+    suffix: str | None = None,
     quality: int = 95,
     overwrite: bool = False,
     tile: int | None = None,
@@ -69,7 +69,8 @@ def upscale(
     In processes started by torchrun, each takes its share.
 
     Args:
-        source, target, format, suffix: see ``targets.find_targets``; ``format`` is its ``kind``.
+        source, target, format, suffix: see ``targets.find_targets``; ``format`` is its ``kind``. Without a target,
+            results are written to the working directory, and the suffix is _x2, _x3, … unless another is given.
         network: N×C×H×W in [0, 1] → N×C×sH×sW, C 3 or 1, in evaluation mode.
         quality: 1 to 100, of JPEG and WebP.
         overwrite: also those whose result exists.
@@ -90,8 +91,10 @@ def upscale(
         raise UsageError('--quality must be 1 to 100, --jobs at least 1, and --tile at least 0')
     if dtype == 'float16':
         check_float16(network, '--dtype float16', 'bfloat16')
-    everything = find_targets(Path(source), Path(target), format, suffix)
     channels, scale = measure_scale(network)
+    if target is None:
+        suffix = suffix or f'_x{scale}'
+    everything = find_targets(Path(source), Path(target or ''), format, suffix or '')
     network = for_any_size(network, channels, scale)
     settings = {'device': device_of_process(device), 'dtype': DTYPES[dtype]}
     tiled = TiledNetwork(network, scale, channels=channels, tile=tile, approximate=approximate, **settings)
@@ -100,7 +103,8 @@ def upscale(
         job = _Job(tiled, channels, quality, jobs, announces=rank == 0)
         job.run(everything[rank::processes], overwrite)
     _wait_for_others(processes)
-    return job.finish(len(everything[rank::processes]), target)
+    named = target or (everything[0].path if len(everything) == 1 else Path.cwd())
+    return job.finish(len(everything[rank::processes]), named)
 
 
 def measure_scale(network: nn.Module) -> tuple[int, int]:

@@ -136,7 +136,9 @@ class OptionsChecker:
                 self.report(place, f'{given["type"]} needs {name}')
         return found
 
-    def check_exists(self, place: Place, is_file: bool = False) -> bool:
+    def check_exists(
+        self, place: Place, is_file: bool = False, absence: Callable[[Path], str] = '{} does not exist'.format
+    ) -> bool:
         """Whether a folder or, with ``is_file``, a file exists; otherwise it is reported, unless it is not given."""
         value = self.value(place)
         if value is None or not self.files:
@@ -155,6 +157,6 @@ class OptionsChecker:
         from earn_plugin.prepare.demo import would_create  # which imports scikit-image
 
         if not would_create(path) and not os.path.exists(missing):  # noqa: PTH110 (created just now by another process)
-            self.report(place, f'{missing} does not exist')
+            self.report(place, absence(missing))
             self.lacks_data |= path.parts[:1] == ('datasets',)
         return False

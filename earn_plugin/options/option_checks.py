@@ -22,6 +22,7 @@ from earn_plugin.options.checker import OptionsChecker
 from earn_plugin.options.defaults import distinct_names
 from earn_plugin.options.options_file import Options, Place
 from earn_plugin.options.valid_values import OPTIONS, shown
+from earn_plugin.weights import absence, included
 
 SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
@@ -117,7 +118,9 @@ class _Checker(OptionsChecker):
             self.report_if(place, OPTIONS['name'].problem(name))
             self.check_object(place, choices_of(METRIC_REGISTRY), 'metric', skip=('img', 'img2'), extra=('better',))
         for key in self.section(('path',)):
-            if str(key).startswith(('pretrain_network', 'resume_state')):
+            if str(key).startswith('pretrain_network'):
+                self.check_checkpoint(('path', key))
+            elif str(key).startswith('resume_state'):
                 self.check_exists(('path', key), is_file=True)
         if self.data.get('network_g') is not None and self.is_mapping(('network_g',)):
             self.check_channels()
@@ -288,10 +291,17 @@ class _Checker(OptionsChecker):
         if key == 'periods' and fits(starts, list[float]) and fits(total, float) and sum(starts) < total - 1:
             self.report((*place, key), f'end at iteration {sum(starts)}, before total_iter: {total}')
 
+    def check_checkpoint(self, place: Place) -> bool:
+        """``check_exists`` for a file of weights, or an included network."""
+        name = self.value(place)
+        if not isinstance(name, str) or name not in included():
+            return self.check_exists(place, is_file=True, absence=absence)
+        return self.files
+
     def check_teacher(self, place: Place) -> None:
         train, scale = self.section(('datasets', 'train')), self.data.get('scale')
         gt_size, channels = train.get('gt_size'), 1 if train.get('color') == 'y' else 3
-        if self.check_exists(place, is_file=True) and not self.problems and fits(scale, int) and fits(gt_size, int):
+        if self.check_checkpoint(place) and not self.problems and fits(scale, int) and fits(gt_size, int):
             teacher, side = Path(self.value(place)).expanduser(), max(1, gt_size // scale)
             self.report_if(place, teacher_problem(teacher, (1, channels, side, side), scale))
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -170,8 +171,46 @@ def test_the_command(checkpoint, capsys, form):
     assert abs(opened(Path('out/a_x2.png')) - (out * 255).round()).max() <= 1
 
 
-def test_without_a_model(capsys):
-    assert 'basicsr train' in command_here('upscale', 'in', 'out', capsys=capsys, expect=2)
+def test_without_a_model_the_included_network_enlarges_into_the_working_directory(capsys):
+    save(Path('in/a.png'), photo())
+    before = Path('in/a.png').read_bytes()
+    printed = command_here('upscale', 'in/a.png', capsys=capsys)
+    assert 'network A2N-S_x4' in printed and printed.endswith('1 of 1 pictures written to a_x4.png\n')
+    assert Path('in/a.png').read_bytes() == before
+    result = opened(Path('a_x4.png'))
+    printed = command_here('upscale', 'in/a.png', 'named', '--model', 'A2N-S_x4', '--scale', 4, capsys=capsys)
+    assert 'included network' not in printed
+    assert result.shape == (40, 56, 3) and (opened(Path('named/a.png')) == result).all()
+    x = torch.from_numpy(photo().astype(np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        out = earn_plugin.load('A2N-S_x4')(x)[0].clamp(0, 1).permute(1, 2, 0).numpy()
+    assert abs(result - (out * 255).round()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--scale', 8], r'no included network enlarges by 8 \(.*A2N-S_x4\)'),
+        (['--set', 'num_feat=8'], '--model'),
+        (['--model', 'A2N-S_x4', '--scale', 2], 'upscale=4, not 2'),
+        (['--model', 'A2N-S_x5'], r'A2N-S_x5 does not exist; .*A2N-S_x4'),
+    ],
+)
+def test_an_included_network_that_there_is_not(arguments, message, capsys):
+    save(Path('a.png'), photo())
+    printed = command_here('upscale', 'a.png', *arguments, capsys=capsys, expect=2 if '--model' not in arguments else 1)
+    assert re.search(message, printed)
+    assert sorted(Path().iterdir()) == [Path('a.png')]
+
+
+def test_a_folder_without_a_target_and_again(capsys):
+    for name in ('a.png', 'sub/b.jpg'):
+        save(Path(name), photo())
+    for _ in range(2):
+        upscale('.', None, Double())
+        assert {str(path) for path in Path().rglob('*.*')} == {'a.png', 'a_x2.png', 'sub/b.jpg', 'sub/b_x2.jpg'}
+    upscale('sub/b.jpg', None, Double(), suffix='_large', format='png')
+    assert opened(Path('b_large.png')).shape == (20, 28, 3)
 
 
 def test_a_picture_does_not_wait_for_what_only_training_needs(checkpoint):
