@@ -1,5 +1,6 @@
 """The included networks: found by name wherever a checkpoint is named, and in the wheel, with their cards."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from earn_plugin.convert.networks import NetworkChoice, find_network
 from earn_plugin.convert.weight_files import read_weights
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.weights import checkpoint_file, included
+from tests.benchmarks.model_card import card_of, filled, results_of
 from tests.helpers.command import command_here
 from tests.helpers.images import photograph
 from tests.helpers.places import ROOT
@@ -35,6 +37,17 @@ def test_a_file_is_small_and_describes_its_network(name):
 def test_every_file_has_a_card():
     folder = ROOT / 'earn_plugin/weights'
     assert {path.stem for path in folder.glob('*.md')} == set(included()) >= {NAME}
+
+
+@pytest.mark.parametrize('name', included())
+def test_a_card_has_the_numbers_of_its_file_and_results(name):
+    card = card_of(name).read_text(encoding='utf-8')
+    assert card == filled(name, card), f'python -m tests.benchmarks.model_card {name} fills it in'
+    checksum = hashlib.sha256(included()[name].read_bytes()).hexdigest()
+    assert checksum in card
+    if results := results_of(name):
+        assert results['checkpoint']['sha256'] == checksum
+        assert f'{results["datasets"]["Set5"]["mean"]["psnr"]:.2f} / ' in card
 
 
 def test_a_file_in_the_working_directory_goes_first(tmp_path, monkeypatch):

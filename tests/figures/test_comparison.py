@@ -191,6 +191,18 @@ def test_networks_run_in_tiles_that_equal_the_whole_image(capsys):
     assert capsys.readouterr().out == 'n, a.png: exact (overlap 12)\n'
 
 
+def test_an_included_network_is_labelled_by_its_name(capsys):
+    printed = command_here('compare', 'HR/a.png', '--with', 'A2N-S_x4', '--json', 'n.json', capsys=capsys)
+    assert 'A2N-S_x4 ' in printed
+    lr = imresize(photograph(40, 48), Fraction(1, 4))
+    with torch.no_grad():
+        result = tensor2img(earn_plugin.load('A2N-S_x4')(img2tensor(lr.astype(np.float32) / 255)[None]))
+    metrics = json.loads(Path('n.json').read_text())['images'][0]['methods']
+    settings = {'crop_border': 4, 'test_y_channel': True}
+    target = cv2.imread('HR/a.png')[:40, :48]
+    assert metrics['A2N-S_x4']['psnr'] == pytest.approx(calculate_psnr(result, target, **settings), abs=1e-3)
+
+
 def test_a_network_that_fails_is_named():
     class Broken(Double):
         def forward(self, x):

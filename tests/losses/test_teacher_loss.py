@@ -119,6 +119,8 @@ MISTAKES = {
     'missing': ({'teacher': 'x.pth'}, f'{PLACE}.teacher: x.pth does not exist'),
     'none': ({'teacher': None}, f'{PLACE}.teacher: must be text, got None'),
     'not a file': ({'teacher': '.'}, f'{PLACE}.teacher: . is not a file'),
+    'included network': ({'teacher': 'A2N-S_x4'}, 'A2N-S_x4 enlarges 16×16 to 64×64, but scale is 2'),
+    'misspelt': ({'teacher': 'A2N_x4'}, 'A2N_x4 does not exist; included networks, by name: '),
     'scale': ({'teacher': 'x4.pth'}, 'x4.pth enlarges 16×16 to 64×64, but scale is 2: give a teacher of this scale'),
     'input': ({'teacher': 'grey.pth'}, 'grey.pth cannot enlarge images of 3 channels and 16×16'),
     'output': ({'teacher': 'two.pth'}, 'two.pth returns images of 2 channels, those that are trained on have 3'),

@@ -8,6 +8,7 @@ from basicsr.models.base_model import BaseModel
 from safetensors.torch import save_file
 
 from earn_plugin.convert.conversion import convert
+from earn_plugin.convert.networks import load
 from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.errors import UserError
 from earn_plugin.training.model import build_checked_model
@@ -225,3 +226,16 @@ def test_a_damaged_file_is_not_loaded(opt, weights):
     opt['path']['pretrain_network_g'] = 'net.pth'
     with pytest.raises(UserError, match=r'net\.pth cannot be loaded: it is damaged'):
         build_checked_model(opt)
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_training_starts_from_an_included_network_of_any_scale(opt, scale):
+    opt['scale'] = scale
+    opt['network_g'] = {'type': 'A2N', 'num_feat': 32, 'num_upfeat': 16, 'num_block': 8, 'upscale': scale}
+    opt['path']['pretrain_network_g'] = 'A2N-S_x4'
+    model, weights = build_checked_model(opt), load('A2N-S_x4').state_dict()
+    own = model.net_g.state_dict()
+    fitting = [name for name in own if own[name].shape == weights[name].shape]
+    assert {name for name in own if not name.startswith('upsample')} <= set(fitting)
+    assert all(torch.equal(own[name], weights[name]) for name in fitting)
+    assert same(own, model.net_g_ema.state_dict())
