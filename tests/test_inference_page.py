@@ -11,7 +11,9 @@ import pytest
 from basicsr.archs import build_network
 
 from earn_plugin.cli import main
+from earn_plugin.convert.networks import load
 from earn_plugin.convert.weight_files import describe_network, write_weights
+from earn_plugin.weights import included
 from tests.helpers.places import ROOT
 
 PAGE = (ROOT / 'docs/inference.md').read_text(encoding='utf-8')
@@ -30,6 +32,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_the_table_of_included_networks_is_complete():
+    rows = dict(re.findall(r'^\| `(\S+)` \| ([\d,]+) \| \[\1\.md\]', PAGE, re.MULTILINE))
+    counts = {name: sum(parameter.numel() for parameter in load(name).parameters()) for name in included()}
+    assert rows == {name: f'{count:,}' for name, count in counts.items()}
+
+
 @pytest.mark.slow
 def test_the_page_runs(folder):
     pytest.importorskip('onnxscript', reason='an extra')
@@ -44,7 +52,14 @@ def test_the_page_runs(folder):
                 assert main(words) == 0, line
             else:
                 subprocess.run([sys.executable, '-m', 'torch.distributed.run', *words], check=True)
-    for name in ('photo_x4.png', 'enlarged/a.png', 'photos/a_x4.jpg', 'shared/b.jpg', 'from_onnx/a.jpg'):
+    for name in (
+        'photo_x4.jpg',
+        'photo_x4.png',
+        'enlarged/a.png',
+        'photos/a_x4.jpg',
+        'shared/b.jpg',
+        'from_onnx/a.jpg',
+    ):
         assert cv2.imread(str(folder / name)).shape == (48, 40, 3), name
     exact, again, ensembled = (
         cv2.imread(str(folder / name)) for name in ('enlarged/a.png', 'from_python/a.png', 'ensembled/a.jpg')
