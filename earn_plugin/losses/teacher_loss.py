@@ -24,7 +24,7 @@ class TeacherLoss(nn.Module):
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), for outputs that are images.
 
     Args:
-        teacher: a file that ``earn_plugin.load`` takes, of the same scale and channels.
+        teacher: a file or an included network, as ``earn_plugin.load`` takes it, of the same scale and channels.
         criterion: type and arguments of a registered loss of two images, such as {type: L1Loss}.
         loss_weight: factor on the loss, in addition to the criterion's own.
 
