@@ -114,7 +114,10 @@ def test_the_recipe_must_exist_and_validate(tiny, tmp_path):
 def test_ours_are_valid_and_no_recipes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ('HR_sub.lmdb', 'LRbicx4_sub.lmdb'):  # which some of them read; only whether it exists is checked
-        (tmp_path / 'datasets/open/train' / name).mkdir(parents=True)
+        lmdb = tmp_path / 'datasets/open/train' / name
+        lmdb.mkdir(parents=True)
+        for file in ('data.mdb', 'meta_info.txt'):
+            (lmdb / file).touch()
     names = [path.stem for path in ablations()]
     assert names == ['ablate_A2N_x4', 'ablate_EARN-losses_x4', 'ablate_EARN_x4', 'ablate_RK4RDN_x4']
     assert not set(ablations()) & set(recipes())
