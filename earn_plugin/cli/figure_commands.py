@@ -1,4 +1,4 @@
-"""basicsr plot | ablate | compare | attention | attribution: figures and tables as papers print them."""
+"""basicsr plot | report | ablate | compare | attention | attribution: figures and tables as papers print them."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ Below the crops stand PSNR and SSIM on Y of the whole images, without a border o
 
 def add_commands(commands) -> None:
     add_plot(commands)
+    add_report(commands)
     add_ablate(commands)
     add_compare(commands)
     add_attention(commands)
@@ -50,6 +51,29 @@ def run_plot(args: argparse.Namespace) -> None:
     settings = {'values': args.values, 'smooth': args.smooth, 'columns': args.columns, 'numbers': args.json}
     names = plot_runs(args.experiments, args.target, args.x, **settings)
     print(f'{args.target}: {", ".join(names)}')
+
+
+def add_report(commands) -> None:
+    about = 'write what a training has given as one HTML file: curves, metrics, before and after, attentions, cost'
+    note = 'It works while the run trains. What cannot be shown is explained in its section; the rest is complete.'
+    report = commands.add_parser('report', help=about, description=about, epilog=note)
+    add = report.add_argument
+    add('experiment', metavar='EXPERIMENT', help='a name under experiments, or a folder')
+    where = "default: report.html in the experiment's folder, experiments/NAME/report.html"
+    add('-o', '--output', type=Path, metavar='FILE', help=where)
+    shown = 'images of each validation set to show, from the largest gain over bicubic to the smallest; default 8'
+    add('--images', type=int, default=8, metavar='N', help=shown)
+    add('--device', help='cpu, cuda, cuda:1, … (default: cuda if available)')
+    add_import_arguments(report)
+    report.set_defaults(run=run_report)
+
+
+def run_report(args: argparse.Namespace) -> None:
+    if args.images < 0:
+        raise UsageError(f'--images must be 0 or more, got {args.images}')
+    from earn_plugin.figures.report import write_report
+
+    print(write_report(args.experiment, args.output, args.images, args.device))
 
 
 def add_ablate(commands) -> None:

@@ -1,0 +1,108 @@
+"""The sections of a report with figures: training curves, attentions, attribution; and what the network costs."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+import cv2
+
+from earn_plugin.devices import describe_device
+from earn_plugin.errors import UserError
+from earn_plugin.figures.attention_report import draw_attention
+from earn_plugin.figures.attribution_figure import draw_attribution
+from earn_plugin.figures.attribution_table import attribute_networks
+from earn_plugin.figures.curves import LABELS, choose_values, draw_curves
+from earn_plugin.figures.inline_pictures import inline_svg
+from earn_plugin.figures.report_page import Html, figures, join, paragraph, table
+from earn_plugin.figures.reported_run import ReportedRun, needed
+from earn_plugin.figures.style import save_figure
+from earn_plugin.figures.validation_pictures import cut, part_to_show, spread
+from earn_plugin.measure.complexity import count_complexity
+
+SIDE, SIDE_OF_ATTRIBUTION = 128, 64  # most LR pixels of a picture's side for attention maps, and for attribution
+SMOOTHED = 100  # logged values from which on curves of losses show running means
+
+
+def curves(reported: ReportedRun) -> Html:
+    """A figure for each logged value."""
+    drawn = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'curve.svg')
+        for number, name in enumerate(choose_values([reported.values])):
+            longest = max(map(len, reported.values.values[name].values()))
+            save_figure(draw_curves([reported.values], [name], smooth=max(1, longest // SMOOTHED)), path)
+            drawn.append((inline_svg(path, f'c{number}-', f'{LABELS.get(name, name)} over the iterations'), ''))
+    return figures(drawn)
+
+
+@contextmanager
+def lr_picture(reported: ReportedRun, side: int) -> Iterator[tuple[Path, str]]:
+    """The LR image with the largest gain as a file, of at most ``side`` pixels a side, and a description of it."""
+    comparison, compared = needed(reported.compared)[0]
+    image = spread(compared, 1)[0]
+    pictures = comparison.pictures(image.index)
+    part = part_to_show(pictures, comparison.scale, side * comparison.scale)
+    shown = cut(pictures, part, comparison.scale).lr
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'picture.png')
+        path.write_bytes(cv2.imencode('.png', shown)[1].tobytes())
+        size = f'{shown.shape[1]}×{shown.shape[0]}'
+        what = 'the LR image' if shown.shape == pictures.lr.shape else 'a part'
+        yield path, f'{what} of {image.name}, {size} pixels'
+
+
+def attention(reported: ReportedRun) -> Html:
+    """A figure for each kind of attention of the network."""
+    needed(reported.found)
+    choice = reported.run.network_choice()
+    with lr_picture(reported, SIDE) as (picture, about):
+        folder = picture.parent / 'figures'
+        draw_attention(choice, [picture], folder, columns=1, format='svg', device=str(reported.device))
+        drawn = []
+        for number, path in enumerate(sorted(folder.glob('*.svg'))):
+            title = path.stem.removeprefix('picture_').replace('_', ' ')
+            drawn.append((inline_svg(path, f'a{number}-', f'{title} of {about}'), title))
+    return join([paragraph(f'What each attention does for {about}.', 'quiet'), figures(drawn)])
+
+
+def attribution(reported: ReportedRun) -> Html:
+    """Local attribution map of the network for the window where the results differ most."""
+    choice, arch = reported.run.network_choice(), needed(reported.found).arch
+    with lr_picture(reported, SIDE_OF_ATTRIBUTION) as (picture, about):
+        found = attribute_networks(picture, {arch: choice}, device=str(reported.device))
+        path = picture.with_name('figure.svg')
+        draw_attribution(found, path, columns=1)
+        svg = inline_svg(path, 'l-', f'local attribution map of {arch} for {about}')
+        note = (
+            f'Which pixels of {about}, the network uses for the marked window (LAM). The diffusion index, '
+            f'{found.attributions[arch].diffusion_index:.2f}, is higher the more evenly it uses them; it can be '
+            'compared between networks for inputs of one size only.'
+        )
+        warnings = [paragraph(warning, 'quiet') for warning in found.warnings()]
+    return join([paragraph(note, 'quiet'), *warnings, figures([(svg, '')])])
+
+
+def complexity(reported: ReportedRun) -> Html:
+    """Parameters, multiply-adds and activations for two usual sizes, and the time for a validation image."""
+    found, scale = needed(reported.found), reported.run.scale
+    sizes = {'NTIRE: LR 256×256': (256, 256), 'papers: HR 1280×720': (720 // scale, 1280 // scale)}
+    counted = [count_complexity(found, size, reported.device, fvcore=False) for size in sizes.values()]
+    rows = [
+        ['parameters', *(f'{one.params:,}' for one in counted)],
+        ['multiply-adds', *(f'{one.hooks / 1e9:,.2f} G' for one in counted)],
+        ['activations', *(f'{one.activations / 1e6:,.2f} M' for one in counted)],
+        ['convs', *(f'{one.convs:,}' for one in counted)],
+    ]
+    parts = [
+        table('What one image costs; multiply-adds by the module hooks of NTIRE 2022 and 2023', ['', *sizes], rows)
+    ]
+    if unseen := counted[0].multiply_adds_uncounted_by_hooks:
+        parts.append(paragraph(f'For 256×256, {unseen / 1e9:,.2f} G multiply-adds outside of modules are not counted.'))
+    for comparison, _ in [] if isinstance(reported.compared, UserError) else reported.compared:
+        seconds = fmean(comparison.seconds)
+        parts.append(
+            paragraph(f'{seconds:.3g} s for an image of {comparison.name} on {describe_device(reported.device)}.')
+        )
+    return join(parts)

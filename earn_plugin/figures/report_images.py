@@ -1,0 +1,128 @@
+"""The sections of a report on validation images: their metrics, and pictures before and after."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from earn_plugin.errors import UserError
+from earn_plugin.figures.curves import LABELS
+from earn_plugin.figures.inline_pictures import LOSSLESS, LOSSY, data_uri, webp
+from earn_plugin.figures.region import Region
+from earn_plugin.figures.report_page import Html, NumberCell, Slider, element, heading, join, paragraph, slider, table
+from earn_plugin.figures.reported_run import ReportedRun, needed
+from earn_plugin.figures.validation_pictures import (
+    MeasuredImage,
+    ValidationComparison,
+    Versions,
+    cut,
+    part_to_show,
+    spread,
+)
+from earn_plugin.metrics.bicubic_baseline import mean_metrics
+
+LARGEST_PAGE = 6_000_000  # bytes of all lossless pictures; as base64 they take a third more
+
+
+def better_sign(metric: dict) -> int:
+    """1 if more of a metric is better, −1 if less is."""
+    return -1 if metric.get('better') == 'lower' else 1
+
+
+def gain_cell(value: float, bicubic: float, sign: int) -> NumberCell:
+    change = value - bicubic
+    return NumberCell(f'{change:+.4f}', change, 'good' if sign * change > 0 else 'bad' if change else '')
+
+
+def metrics_of_images(reported: ReportedRun) -> Html:
+    """A table for each validation set: bicubic, network and difference of each metric, by image."""
+    parts = []
+    if isinstance(reported.found, UserError):
+        parts.append(paragraph(f'Bicubic alone: {reported.found}.', 'missing'))
+    for comparison, images in needed(reported.compared):
+        parts.append(heading(comparison.name))
+        if not comparison.metrics:
+            parts.append(paragraph('Without HR images there are no metrics.', 'missing'))
+            continue
+        parts.append(table_of_metrics(reported, comparison, images))
+    return join(parts)
+
+
+def table_of_metrics(reported: ReportedRun, comparison: ValidationComparison, images: Sequence[MeasuredImage]) -> Html:
+    has_network = not isinstance(reported.found, UserError)
+    names = list(comparison.metrics)
+    headings, arch = ['image'], reported.found.arch if has_network else ''
+    for name in names:
+        label = LABELS.get(name, name).removesuffix(' (dB)')
+        headings += [f'bicubic {label}', *([f'{arch} {label}', f'{label} gain'] if has_network else [])]
+
+    def row(title: str, bicubic: dict[str, float], network: dict[str, float]) -> list[object]:
+        cells: list[object] = [title]
+        for name in names:
+            cells.append(NumberCell(f'{bicubic[name]:.4f}', bicubic[name]))
+            if has_network:
+                cells.append(NumberCell(f'{network[name]:.4f}', network[name]))
+                cells.append(gain_cell(network[name], bicubic[name], better_sign(comparison.metrics[name])))
+        return cells
+
+    means = [
+        mean_metrics([getattr(image, kind) for image in images])
+        for kind in ('bicubic', 'network')
+        if has_network or kind == 'bicubic'
+    ]
+    rows = [row(image.name, image.bicubic, image.network) for image in images]
+    foot = row('mean', means[0], means[-1])
+    caption = f'{len(images)} images of {comparison.name}; a heading sorts by its column'
+    return table(caption, headings, rows, foot, sort=True)
+
+
+def images(reported: ReportedRun) -> Html:
+    """Sliders between bicubic, or HR, and the network's results, for some images of each validation set."""
+    found, sets = needed(reported.found), needed(reported.compared)
+    shown = []
+    for comparison, compared in sets:
+        for image in spread(compared, reported.count):
+            pictures = comparison.pictures(image.index)
+            part = part_to_show(pictures, comparison.scale)
+            shown.append((comparison, image, pictures, part, cut(pictures, part, comparison.scale)))
+    encoded = [as_webp(pictures) for *_, pictures in shown]
+    is_lossy = sum(len(content) for one in encoded for content in one.values()) > LARGEST_PAGE
+    if is_lossy:
+        encoded = [as_webp(pictures, LOSSY) for *_, pictures in shown]
+    sliders = []
+    for number, ((comparison, image, pictures, part, _), contents) in enumerate(zip(shown, encoded, strict=True)):
+        uris = {kind: data_uri(content) for kind, content in contents.items()}
+        title = image.name if len(sets) == 1 else f'{image.name} ({comparison.name})'
+        caption = ', '.join([*values(image), shown_part(pictures.network, part)])
+        after = uris.pop('network')
+        sliders.append(slider(number, Slider(title, caption, (part.width, part.height), uris, after, found.arch)))
+    total = sum(len(compared) for _, compared in sets)
+    ranked = 'from the largest gain over bicubic to the smallest'
+    which = f'{len(shown)} of {total} validation images' if len(shown) < total else 'All validation images'
+    stored = (
+        f'WebP of quality {LOSSY}; the metrics are those of the uncompressed images' if is_lossy else 'lossless WebP'
+    )
+    note = f'{which}, {ranked}, as {stored}. Move the slider by mouse, touch or arrow keys.'
+    return join([paragraph(note, 'quiet'), element('div', join(sliders), class_='comparisons')])
+
+
+def as_webp(pictures: Versions, quality: int = LOSSLESS) -> dict[str, bytes]:
+    """The enlarged pictures as WebP, by name; HR where there is one."""
+    kinds = ('bicubic', 'hr', 'network')
+    return {kind: webp(image, quality) for kind in kinds if (image := getattr(pictures, kind)) is not None}
+
+
+def values(image: MeasuredImage) -> list[str]:
+    """'PSNR (dB) 29.8123 (+0.4091)' for each metric."""
+    return [
+        f'{LABELS.get(name, name)} {value:.4f} ({value - image.bicubic[name]:+.4f})'
+        for name, value in image.network.items()
+    ]
+
+
+def shown_part(picture: np.ndarray, part: Region) -> str:
+    height, width = picture.shape[:2]
+    if (part.width, part.height) == (width, height):
+        return f'{width}×{height} pixels'
+    return (
+        f'{part.width}×{part.height} pixels at ({part.x}, {part.y}) of {width}×{height}, where the results differ most'
+    )

@@ -1,0 +1,84 @@
+"""What the sections of a report share: the run, its network on a device, and its validation sets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+
+from earn_plugin.convert.networks import FoundNetwork
+from earn_plugin.errors import UserError
+from earn_plugin.figures.recorded_run import RecordedRun
+from earn_plugin.figures.run_log import RunLog, read_run
+from earn_plugin.figures.validation_pictures import MeasuredImage, ValidationComparison
+from earn_plugin.inference.layout import faster_layout
+from earn_plugin.inference.padding import for_any_size
+from earn_plugin.training.validation import explain
+
+T = TypeVar('T')
+
+
+def usual_metrics(scale: int) -> dict[str, dict[str, Any]]:
+    """PSNR and SSIM on Y as papers print them, for runs without metrics."""
+    return {
+        name: {'type': f'calculate_{name}', 'crop_border': scale, 'test_y_channel': True} for name in ('psnr', 'ssim')
+    }
+
+
+@dataclass
+class ReportedRun:
+    """A run, and what is computed of it once for all sections. ``count``: images that are shown of each set."""
+
+    run: RecordedRun
+    device: torch.device
+    count: int
+
+    @cached_property
+    def values(self) -> RunLog:
+        return read_run(str(self.run.folder))
+
+    @cached_property
+    def found(self) -> FoundNetwork | UserError:
+        """The latest network on the device, or why there is none."""
+        return attempt(self._find)
+
+    def _find(self) -> FoundNetwork:
+        found = self.run.network()
+        faster_layout(found.network.to(self.device))
+        return found
+
+    @cached_property
+    def compared(self) -> list[tuple[ValidationComparison, list[MeasuredImage]]] | UserError:
+        """The validation sets with the metrics of their images, or why there are none."""
+        return attempt(self._compare)
+
+    def _compare(self) -> list[tuple[ValidationComparison, list[MeasuredImage]]]:
+        network = None
+        if isinstance(self.found, FoundNetwork):
+            channels = self.found.arguments.get('num_in_ch', 3)
+            network = for_any_size(self.found.network, channels, self.run.scale)
+        if not (options := self.run.validation_sets()):
+            what = 'has no validation set' if self.run.options else 'has recorded no options'
+            raise UserError(f'{self.run.folder} {what}')
+        sets = [ValidationComparison(opt, self.metrics, self.run.scale, network) for opt in options]
+        return [(one, one.compare()) for one in sets]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        return (self.run.options.get('val') or {}).get('metrics') or usual_metrics(self.run.scale)
+
+
+def attempt(make: Callable[[], T]) -> T | UserError:
+    """What a function returns, or why it fails."""
+    try:
+        return make()
+    except Exception as error:  # networks, metrics and data sets may raise anything
+        return UserError(explain(error))
+
+
+def needed(found: T | UserError) -> T:
+    """What ``attempt`` has returned; raises the UserError that it may be."""
+    if isinstance(found, UserError):
+        raise found
+    return found
