@@ -13,9 +13,12 @@ for (const stage of document.querySelectorAll('.stage')) {
 // A heading sorts its table, ascending at first, then the other way round.
 const keyOf = (row, column) => {
   const cell = row.cells[column];
-  return 'value' in cell.dataset ? Number(cell.dataset.value) : cell.textContent;
+  if (!('value' in cell.dataset)) return cell.textContent;
+  const value = Number(cell.dataset.value);
+  return Number.isNaN(value) ? -Infinity : value;
 };
-const inOrder = (a, b) => (typeof a === 'number' ? a - b : a.localeCompare(b, undefined, { numeric: true }));
+const inOrder = (a, b) =>
+  typeof a === 'number' ? (a > b) - (a < b) : a.localeCompare(b, undefined, { numeric: true });
 
 for (const heading of document.querySelectorAll('th[aria-sort]')) {
   heading.querySelector('button').addEventListener('click', () => {

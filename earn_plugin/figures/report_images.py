@@ -53,7 +53,7 @@ def table_of_metrics(reported: ReportedRun, comparison: ValidationComparison, im
     headings, arch = ['image'], reported.found.arch if has_network else ''
     for name in names:
         label = LABELS.get(name, name).removesuffix(' (dB)')
-        headings += [f'bicubic {label}', *([f'{arch} {label}', f'{label} gain'] if has_network else [])]
+        headings += [f'bicubic {label}', *([f'{arch} {label}', f'{label} difference'] if has_network else [])]
 
     def row(title: str, bicubic: dict[str, float], network: dict[str, float]) -> list[object]:
         cells: list[object] = [title]
@@ -64,13 +64,9 @@ def table_of_metrics(reported: ReportedRun, comparison: ValidationComparison, im
                 cells.append(gain_cell(network[name], bicubic[name], better_sign(comparison.metrics[name])))
         return cells
 
-    means = [
-        mean_metrics([getattr(image, kind) for image in images])
-        for kind in ('bicubic', 'network')
-        if has_network or kind == 'bicubic'
-    ]
+    means = (mean_metrics([getattr(image, kind) for image in images]) for kind in ('bicubic', 'network'))
     rows = [row(image.name, image.bicubic, image.network) for image in images]
-    foot = row('mean', means[0], means[-1])
+    foot = row('mean', *means)
     caption = f'{len(images)} images of {comparison.name}; a heading sorts by its column'
     return table(caption, headings, rows, foot, sort=True)
 

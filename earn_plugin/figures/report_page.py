@@ -88,7 +88,7 @@ def table(
         parts = [element('th', first, scope='row')]
         for cell in others:
             number = cell if isinstance(cell, NumberCell) else NumberCell(str(cell), 0)
-            value = {'data-value': cell.value} if isinstance(cell, NumberCell) else {}
+            value = {'data-value': str(cell.value).replace('inf', 'Infinity')} if isinstance(cell, NumberCell) else {}
             parts.append(element('td', number.text, class_=number.kind, **value))
         return element('tr', Html(''.join(parts)))
 
