@@ -289,7 +289,8 @@ def whole_numbers(axes: 'Axes') -> None:
 
 
 def legend_above(axes: 'Axes') -> None:
-    axes.legend(ncols=4, loc='lower right', bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0)
+    spaces = {'handlelength': 1.4, 'columnspacing': 1, 'borderaxespad': 0}  # next to the title, also in one column
+    axes.legend(ncols=4, loc='lower right', bbox_to_anchor=(1, 1), frameon=False, **spaces)
 
 
 def bar_of(drawn, axes: 'Axes', label: str) -> None:

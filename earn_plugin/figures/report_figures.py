@@ -11,6 +11,7 @@ import cv2
 from earn_plugin.devices import describe_device
 from earn_plugin.errors import UserError
 from earn_plugin.figures.attention_report import draw_attention
+from earn_plugin.figures.attribution import MIDPOINT
 from earn_plugin.figures.attribution_figure import draw_attribution
 from earn_plugin.figures.attribution_table import attribute_networks
 from earn_plugin.figures.curves import LABELS, choose_values, draw_curves
@@ -22,6 +23,7 @@ from earn_plugin.figures.validation_pictures import cut, part_to_show, spread
 from earn_plugin.measure.complexity import count_complexity
 
 SIDE, SIDE_OF_ATTRIBUTION = 128, 64  # most LR pixels of a picture's side for attention maps, and for attribution
+RULE = MIDPOINT._replace(steps=40)  # of the integral; more than usual, as nobody can ask for more here
 SMOOTHED = 100  # logged values from which on curves of losses show running means
 
 
@@ -42,14 +44,14 @@ def lr_picture(reported: ReportedRun, side: int) -> Iterator[tuple[Path, str]]:
     """The LR image with the largest gain as a file, of at most ``side`` pixels a side, and a description of it."""
     comparison, compared = needed(reported.compared)[0]
     image = spread(compared, 1)[0]
-    pictures = comparison.pictures(image.index)
-    part = part_to_show(pictures, comparison.scale, side * comparison.scale)
-    shown = cut(pictures, part, comparison.scale).lr
+    versions = comparison.versions(image.index)
+    part = part_to_show(versions, comparison.scale, side * comparison.scale)
+    shown = cut(versions, part, comparison.scale).lr
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'picture.png')
         path.write_bytes(cv2.imencode('.png', shown)[1].tobytes())
         size = f'{shown.shape[1]}×{shown.shape[0]}'
-        what = 'the LR image' if shown.shape == pictures.lr.shape else 'a part'
+        what = 'the LR image' if shown.shape == versions.lr.shape else 'a part'
         yield path, f'{what} of {image.name}, {size} pixels'
 
 
@@ -71,17 +73,19 @@ def attribution(reported: ReportedRun) -> Html:
     """Local attribution map of the network for the window where the results differ most."""
     choice, arch = reported.run.network_choice(), needed(reported.found).arch
     with lr_picture(reported, SIDE_OF_ATTRIBUTION) as (picture, about):
-        found = attribute_networks(picture, {arch: choice}, device=str(reported.device))
+        found = attribute_networks(picture, {arch: choice}, rule=RULE, device=str(reported.device))
         path = picture.with_name('figure.svg')
         draw_attribution(found, path, columns=1)
         svg = inline_svg(path, 'l-', f'local attribution map of {arch} for {about}')
+        one = found.attributions[arch]
         note = (
             f'Which pixels of {about}, the network uses for the marked window (LAM). The diffusion index, '
-            f'{found.attributions[arch].diffusion_index:.2f}, is higher the more evenly it uses them; it can be '
-            'compared between networks for inputs of one size only.'
+            f'{one.diffusion_index:.2f}, is higher the more evenly it uses them; it can be compared between networks '
+            'for inputs of one size only.'
         )
-        warnings = [paragraph(warning, 'quiet') for warning in found.warnings()]
-    return join([paragraph(note, 'quiet'), *warnings, figures([(svg, '')])])
+        if one.missing is not None:
+            note += f' The attributions add up to {100 * (1 - one.missing):.1f} % of what they explain.'
+    return join([paragraph(note, 'quiet'), figures([(svg, '')])])
 
 
 def complexity(reported: ReportedRun) -> Html:

@@ -14,18 +14,14 @@ from earn_plugin.figures.validation_pictures import (
     MeasuredImage,
     ValidationComparison,
     Versions,
+    better_sign,
     cut,
     part_to_show,
     spread,
 )
 from earn_plugin.metrics.bicubic_baseline import mean_metrics
 
-LARGEST_PAGE = 6_000_000  # bytes of all lossless pictures; as base64 they take a third more
-
-
-def better_sign(metric: dict) -> int:
-    """1 if more of a metric is better, −1 if less is."""
-    return -1 if metric.get('better') == 'lower' else 1
+LARGEST = 6_000_000  # bytes of all lossless pictures; as base64 they take a third more
 
 
 def gain_cell(value: float, bicubic: float, sign: int) -> NumberCell:
@@ -74,37 +70,35 @@ def table_of_metrics(reported: ReportedRun, comparison: ValidationComparison, im
 def images(reported: ReportedRun) -> Html:
     """Sliders between bicubic, or HR, and the network's results, for some images of each validation set."""
     found, sets = needed(reported.found), needed(reported.compared)
-    shown = []
+    shown: list[tuple[str, str, Versions]] = []
     for comparison, compared in sets:
         for image in spread(compared, reported.count):
-            pictures = comparison.pictures(image.index)
-            part = part_to_show(pictures, comparison.scale)
-            shown.append((comparison, image, pictures, part, cut(pictures, part, comparison.scale)))
-    encoded = [as_webp(pictures) for *_, pictures in shown]
-    is_lossy = sum(len(content) for one in encoded for content in one.values()) > LARGEST_PAGE
-    if is_lossy:
-        encoded = [as_webp(pictures, LOSSY) for *_, pictures in shown]
+            versions = comparison.versions(image.index)
+            part = part_to_show(versions, comparison.scale)
+            title = image.name if len(sets) == 1 else f'{image.name} ({comparison.name})'
+            caption = ', '.join([*values(image), shown_part(versions.bicubic, part)])
+            shown.append((title, caption, cut(versions, part, comparison.scale)))
+    encoded = [as_webp(versions) for *_, versions in shown]
+    if is_lossy := sum(len(content) for one in encoded for content in one.values()) > LARGEST:
+        encoded = [as_webp(versions, LOSSY) for *_, versions in shown]
     sliders = []
-    for number, ((comparison, image, pictures, part, _), contents) in enumerate(zip(shown, encoded, strict=True)):
+    for number, ((title, caption, versions), contents) in enumerate(zip(shown, encoded, strict=True)):
         uris = {kind: data_uri(content) for kind, content in contents.items()}
-        title = image.name if len(sets) == 1 else f'{image.name} ({comparison.name})'
-        caption = ', '.join([*values(image), shown_part(pictures.network, part)])
-        after = uris.pop('network')
-        sliders.append(slider(number, Slider(title, caption, (part.width, part.height), uris, after, found.arch)))
+        height, width = versions.bicubic.shape[:2]
+        sliders.append(slider(number, Slider(title, caption, (width, height), uris, uris.pop('network'), found.arch)))
     total = sum(len(compared) for _, compared in sets)
-    ranked = 'from the largest gain over bicubic to the smallest'
     which = f'{len(shown)} of {total} validation images' if len(shown) < total else 'All validation images'
-    stored = (
-        f'WebP of quality {LOSSY}; the metrics are those of the uncompressed images' if is_lossy else 'lossless WebP'
+    stored = f'WebP of quality {LOSSY}; metrics are those of the original images' if is_lossy else 'lossless WebP'
+    note = (
+        f'{which}, from the largest gain over bicubic to the smallest, as {stored}. Move the slider by mouse, touch or '
     )
-    note = f'{which}, {ranked}, as {stored}. Move the slider by mouse, touch or arrow keys.'
-    return join([paragraph(note, 'quiet'), element('div', join(sliders), class_='comparisons')])
+    return join([paragraph(f'{note}arrow keys.', 'quiet'), element('div', join(sliders), class_='comparisons')])
 
 
-def as_webp(pictures: Versions, quality: int = LOSSLESS) -> dict[str, bytes]:
+def as_webp(versions: Versions, quality: int = LOSSLESS) -> dict[str, bytes]:
     """The enlarged pictures as WebP, by name; HR where there is one."""
     kinds = ('bicubic', 'hr', 'network')
-    return {kind: webp(image, quality) for kind in kinds if (image := getattr(pictures, kind)) is not None}
+    return {kind: webp(image, quality) for kind in kinds if (image := getattr(versions, kind)) is not None}
 
 
 def values(image: MeasuredImage) -> list[str]:

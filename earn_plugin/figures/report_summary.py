@@ -10,9 +10,10 @@ from earn_plugin import doctor
 from earn_plugin.devices import describe_device
 from earn_plugin.errors import UserError
 from earn_plugin.figures.curves import LABELS, time_unit
-from earn_plugin.figures.report_images import better_sign, gain_cell
+from earn_plugin.figures.report_images import gain_cell
 from earn_plugin.figures.report_page import Html, NumberCell, code, definitions, element, join, paragraph, table
 from earn_plugin.figures.reported_run import ReportedRun
+from earn_plugin.figures.validation_pictures import better_sign
 from earn_plugin.metrics.bicubic_baseline import mean_metrics
 
 STARTED = re.compile(r'INFO: (.+ iterations of .+)')  # ours: iterations, images, device, seed

@@ -19,13 +19,6 @@ from earn_plugin.training.validation import explain
 T = TypeVar('T')
 
 
-def usual_metrics(scale: int) -> dict[str, dict[str, Any]]:
-    """PSNR and SSIM on Y as papers print them, for runs without metrics."""
-    return {
-        name: {'type': f'calculate_{name}', 'crop_border': scale, 'test_y_channel': True} for name in ('psnr', 'ssim')
-    }
-
-
 @dataclass
 class ReportedRun:
     """A run, and what is computed of it once for all sections. ``count``: images that are shown of each set."""
@@ -66,7 +59,16 @@ class ReportedRun:
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        return (self.run.options.get('val') or {}).get('metrics') or usual_metrics(self.run.scale)
+        """Those of the run's validation; also PSNR and SSIM on Y as papers print them, if it has none of that type."""
+        own = (self.run.options.get('val') or {}).get('metrics') or {}
+        types = {metric['type'] for metric in own.values()}
+        usual = {'crop_border': self.run.scale, 'test_y_channel': True}
+        added = {
+            name: {'type': f'calculate_{name}', **usual}
+            for name in ('psnr', 'ssim')
+            if f'calculate_{name}' not in types
+        }
+        return own | {name: metric for name, metric in added.items() if name not in own}
 
 
 def attempt(make: Callable[[], T]) -> T | UserError:

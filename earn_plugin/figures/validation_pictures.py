@@ -20,6 +20,7 @@ from earn_plugin.metrics.bicubic_baseline import applicable, metrics_of
 from earn_plugin.metrics.fast_metrics import fast_metrics
 from earn_plugin.training.test import result_names
 
+KEPT = 8
 LARGEST = 640  # pixels of a picture's side; of a larger image, the part is shown where the results differ most
 
 
@@ -33,12 +34,13 @@ class Versions(NamedTuple):
 
 
 class MeasuredImage(NamedTuple):
-    """An image of a validation set: its metrics by name, of bicubic and of the network."""
+    """An image of a validation set: its metrics by name, of bicubic and of the network, and the gain in the first."""
 
     name: str
     index: int
     bicubic: dict[str, float]
     network: dict[str, float]
+    gain: float = 0.0
 
 
 class ValidationComparison:
@@ -63,8 +65,11 @@ class ValidationComparison:
         self.metrics = applicable(metrics, 'gt' in first)
         self.names = result_names(dataset)
         self.seconds: list[float] = []  # of the network, for each image
+        self.kept: dict[int, Versions] = {}  # of the first images, so that most sets are computed once
 
-    def pictures(self, index: int) -> Versions:
+    def versions(self, index: int) -> Versions:
+        if index in self.kept:
+            return self.kept[index]
         sample = self.dataset[index]
         lr = tensor2img(sample['lq'])
         hr = tensor2img(sample['gt']) if 'gt' in sample else None
@@ -86,40 +91,43 @@ class ValidationComparison:
         compared = []
         with fast_metrics():
             for index, name in enumerate(tqdm(self.names, desc=self.name, unit='image', disable=None)):
-                pictures = self.pictures(index)
+                versions = self.versions(index)
+                if index < KEPT:
+                    self.kept[index] = versions
                 bicubic, network = (
-                    {} if image is None else metrics_of(image, pictures.hr, self.metrics)
-                    for image in (pictures.bicubic, pictures.network)
+                    {} if image is None else metrics_of(image, versions.hr, self.metrics)
+                    for image in (versions.bicubic, versions.network)
                 )
-                compared.append(MeasuredImage(name, index, bicubic, network))
+                gains = (better_sign(opt) * (network[m] - bicubic[m]) for m, opt in self.metrics.items() if network)
+                compared.append(MeasuredImage(name, index, bicubic, network, next(gains, 0.0)))
         return compared
 
 
-def part_to_show(pictures: Versions, scale: int, largest: int = LARGEST) -> Region:
+def better_sign(metric: dict[str, Any]) -> int:
+    """1 if more of a metric is better, −1 if less is."""
+    return -1 if metric.get('better') == 'lower' else 1
+
+
+def part_to_show(versions: Versions, scale: int, largest: int = LARGEST) -> Region:
     """The part of an image to show, aligned with the LR pixels: all of it, or where the results differ most."""
-    height, width = (side // scale for side in pictures.bicubic.shape[:2])
+    height, width = (side // scale for side in versions.bicubic.shape[:2])
     size = min(width, max(1, largest // scale)), min(height, max(1, largest // scale))
-    results = [image for image in (pictures.bicubic, pictures.network) if image is not None]
-    target, *others = (image.reshape(*image.shape[:2], -1) for image in (pictures.hr, *results) if image is not None)
+    results = [image for image in (versions.bicubic, versions.network) if image is not None]
+    target, *others = (image.reshape(*image.shape[:2], -1) for image in (versions.hr, *results) if image is not None)
     x, y, *_ = choose_region(target, others, (size[0] * scale, size[1] * scale))
     return Region(x // scale * scale, y // scale * scale, size[0] * scale, size[1] * scale)
 
 
-def cut(pictures: Versions, part: Region, scale: int) -> Versions:
-    """The part of all pictures; of the LR picture, what it is enlarged from."""
+def cut(versions: Versions, part: Region, scale: int) -> Versions:
+    """The part of all versions; of the LR picture, what it is enlarged from."""
     lr_part = Region(*(side // scale for side in part)).part
-    rest = (None if image is None else image[part.part] for image in pictures[1:])
-    return Versions(pictures.lr[lr_part], *rest)
+    rest = (None if image is None else image[part.part] for image in versions[1:])
+    return Versions(versions.lr[lr_part], *rest)
 
 
 def spread(compared: Sequence[MeasuredImage], count: int) -> list[MeasuredImage]:
     """At most so many images, from the largest gain over bicubic to the smallest, evenly spaced by rank."""
-    ranked = sorted(compared, key=lambda image: -gain(image))
+    ranked = sorted(compared, key=lambda image: -image.gain)
     if len(ranked) <= count:
         return ranked
     return [ranked[round(n * (len(ranked) - 1) / max(1, count - 1))] for n in range(count)]
-
-
-def gain(image: MeasuredImage) -> float:
-    """The difference of the first metric from bicubic's."""
-    return next((image.network[name] - image.bicubic[name] for name in image.network), 0.0)

@@ -26,7 +26,7 @@ def test_a_small_image_and_a_grey_one_are_shown_as_they_are():
 
 
 def test_images_are_spread_from_the_largest_gain_to_the_smallest():
-    images = [MeasuredImage(str(n), n, {'psnr': 30.0}, {'psnr': 30.0 + n % 7}) for n in range(7)]
+    images = [MeasuredImage(str(n), n, {}, {}, n % 7) for n in range(7)]
     assert [image.index for image in spread(images, 9)] == [6, 5, 4, 3, 2, 1, 0]
     assert [image.index for image in spread(images, 3)] == [6, 3, 0]
     assert [image.index for image in spread(images, 1)] == [6]
