@@ -51,7 +51,7 @@ class RecordedRun:
     @cached_property
     def file(self) -> Path | None:
         """The copy of the options file; of several, the latest."""
-        return max(self.folder.glob('*.yml'), key=lambda path: path.stat().st_mtime_ns, default=None)
+        return max(self.folder.glob('*.y*ml'), key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def validation_sets(self) -> list[dict[str, Any]]:
         """The options of the validation sets, with paths relative to where the run was started, if they exist there."""
@@ -80,13 +80,10 @@ class RecordedRun:
         is_newer = numbered and latest and latest.stat().st_mtime_ns < numbered.stat().st_mtime_ns
         return numbered if latest is None or is_newer else latest
 
-    def network_choice(self) -> NetworkChoice:
-        """The network of the latest file, with what the options say of it, for files without metadata."""
+    def network(self, file: Path) -> FoundNetwork:
+        """The network of a file; of one without metadata, as the options describe it."""
         arguments = dict(self.options.get('network_g') or {})
-        return NetworkChoice(str(self.network_file()), arch=arguments.pop('type', None), arguments=arguments)
-
-    def network(self) -> FoundNetwork:
-        return find_network(self.network_choice())
+        return find_network(NetworkChoice(str(file), arch=arguments.pop('type', None), arguments=arguments))
 
     def changes(self) -> dict[tuple[str, ...], tuple[Any, Any]]:
         """Place → values of the options file and of the run, where they differ: by --force_yml or --hr."""

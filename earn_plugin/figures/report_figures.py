@@ -57,8 +57,7 @@ def lr_picture(reported: ReportedRun, side: int) -> Iterator[tuple[Path, str]]:
 
 def attention(reported: ReportedRun) -> Html:
     """A figure for each kind of attention of the network."""
-    needed(reported.found)
-    choice = reported.run.network_choice()
+    choice = reported.choice()
     with lr_picture(reported, SIDE) as (picture, about):
         folder = picture.parent / 'figures'
         draw_attention(choice, [picture], folder, columns=1, format='svg', device=str(reported.device))
@@ -71,7 +70,8 @@ def attention(reported: ReportedRun) -> Html:
 
 def attribution(reported: ReportedRun) -> Html:
     """Local attribution map of the network for the window where the results differ most."""
-    choice, arch = reported.run.network_choice(), needed(reported.found).arch
+    choice = reported.choice()
+    arch = choice.arch
     with lr_picture(reported, SIDE_OF_ATTRIBUTION) as (picture, about):
         found = attribute_networks(picture, {arch: choice}, rule=RULE, device=str(reported.device))
         path = picture.with_name('figure.svg')

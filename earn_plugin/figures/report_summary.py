@@ -26,7 +26,7 @@ def head(reported: ReportedRun) -> Html:
     facts = [f'{network} ×{reported.run.scale}']
     if not isinstance(reported.found, UserError):
         parameters = sum(parameter.numel() for parameter in reported.found.network.parameters())
-        facts += [f'{parameters:,} parameters', reported.run.network_file().name]
+        facts += [f'{parameters:,} parameters', reported.file.name]
     try:
         values = reported.values.values
     except UserError as error:
@@ -122,5 +122,5 @@ def commands(reported: ReportedRun) -> Html:
     run = reported.run
     lines = [run.command(), shlex.join(['basicsr', 'report', str(run.folder)])]
     if not isinstance(reported.found, UserError):
-        lines.append(shlex.join(['basicsr', 'upscale', 'photos', 'enlarged', '--model', str(run.network_file())]))
+        lines.append(shlex.join(['basicsr', 'upscale', 'photos', 'enlarged', '--model', str(reported.file)]))
     return code('\n'.join(lines), 'commands')

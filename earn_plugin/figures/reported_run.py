@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from earn_plugin.convert.networks import FoundNetwork
+from earn_plugin.convert.networks import FoundNetwork, NetworkChoice
 from earn_plugin.errors import UserError
 from earn_plugin.figures.recorded_run import RecordedRun
 from earn_plugin.figures.run_log import RunLog, read_run
@@ -37,9 +37,19 @@ class ReportedRun:
         return attempt(self._find)
 
     def _find(self) -> FoundNetwork:
-        found = self.run.network()
+        self.file = self.run.network_file()
+        found = self.run.network(self.file)
         faster_layout(found.network.to(self.device))
         return found
+
+    def choice(self) -> NetworkChoice:
+        """The same network, for what loads it again; also if the run has written another one meanwhile.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = needed(self.found)
+        return NetworkChoice(str(self.file), found.arguments, found.arch)
 
     @cached_property
     def compared(self) -> list[tuple[ValidationComparison, list[MeasuredImage]]] | UserError:
