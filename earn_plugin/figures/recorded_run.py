@@ -100,7 +100,7 @@ class RecordedRun:
     def command(self) -> str:
         """What trains it again, for a shell."""
         if self.file is None:
-            return f'basicsr train -opt FILE --auto_resume  # {self.folder} has no options file'
+            return f'basicsr train -opt FILE  # {self.folder} has no options file'
         recipe = RECIPES / self.file.name
         is_recipe = recipe.is_file() and recipe.read_bytes() == self.file.read_bytes()
         words = ['train', '-opt', self.file.stem if is_recipe else str(self.file)]

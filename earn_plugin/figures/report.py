@@ -57,7 +57,7 @@ def write_report(experiment: str, target: Path | None = None, count: int = 8, de
         sections = list(sections_of(reported, missing))
         header = head(reported)
     made = f'Written by basicsr report of earn_plugin {earn_plugin.__version__} on {datetime.now():%Y-%m-%d %H:%M}.'
-    content = page(run.name, header, sections, made).encode()
+    content = page(run.name, header, sections, made).encode(errors='backslashreplace')  # names may not be UTF-8
     write_file(target, content)
     lines = [f'not in the report: {", ".join(titles)}: {reason}' for reason, titles in missing.items()]
     return '\n'.join([*lines, f'{target} written ({len(content) / 1e6:.1f} MB)'])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -21,11 +22,15 @@ T = TypeVar('T')
 
 @dataclass
 class ReportedRun:
-    """A run, and what is computed of it once for all sections. ``count``: images that are shown of each set."""
+    """A run, and what is computed of it once for all sections.
+
+    ``count``: images that are shown of each set; ``file``: that of the network, once it is found.
+    """
 
     run: RecordedRun
     device: torch.device
     count: int
+    file: Path | None = None
 
     @cached_property
     def values(self) -> RunLog:
