@@ -23,7 +23,7 @@ from earn_plugin.figures.validation_pictures import cut, part_to_show, spread
 from earn_plugin.measure.complexity import count_complexity
 
 SIDE, SIDE_OF_ATTRIBUTION = 128, 64  # most LR pixels of a picture's side for attention maps, and for attribution
-RULE = MIDPOINT._replace(steps=40)  # of the integral; more than usual, as nobody can ask for more here
+STEPS = (10, 40)  # of the integral: more where the attributions do not add up
 SMOOTHED = 100  # logged values from which on curves of losses show running means
 
 
@@ -73,7 +73,11 @@ def attribution(reported: ReportedRun) -> Html:
     choice = reported.choice()
     arch = choice.arch
     with lr_picture(reported, SIDE_OF_ATTRIBUTION) as (picture, about):
-        found = attribute_networks(picture, {arch: choice}, rule=RULE, device=str(reported.device))
+        for steps in STEPS:
+            rule = MIDPOINT._replace(steps=steps)
+            found = attribute_networks(picture, {arch: choice}, rule=rule, device=str(reported.device))
+            if not found.warnings():
+                break
         path = picture.with_name('figure.svg')
         draw_attribution(found, path, columns=1)
         svg = inline_svg(path, 'l-', f'local attribution map of {arch} for {about}')

@@ -239,3 +239,12 @@ def test_a_network_without_attention_and_images_without_originals(folder, capsys
 )
 def test_wrong_usage(folder, arguments, message, capsys):
     assert message in command_here('report', *arguments, capsys=capsys, expect=2)
+
+
+def test_many_large_pictures_are_compressed(folder, capsys, monkeypatch):
+    only = ('Before and after',)
+    lossless = written(capsys, only=only, monkeypatch=monkeypatch)[1]
+    monkeypatch.setattr('earn_plugin.figures.report_images.LARGEST', 1000)
+    compressed = written(capsys, only=only, monkeypatch=monkeypatch)[1]
+    assert 'as lossless WebP' in lossless and 'WebP of quality 90' in compressed
+    assert len(compressed) < len(lossless)

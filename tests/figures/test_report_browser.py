@@ -117,8 +117,9 @@ const backgroundOf = (element) => {
   }
 };
 const ratios = [];
-for (const element of document.querySelectorAll('h1, h2, h3, p, a, th, td, button, label, pre, figcaption, dt, dd')) {
-  const [a, b] = [light(rgb(getComputedStyle(element).color)), light(backgroundOf(element))].sort((x, y) => y - x);
+for (const element of document.querySelectorAll('h1, h2, h3, p, a, th, td, button, label, pre, figcaption, dt, dd, svg text')) {
+  const text = getComputedStyle(element)[element instanceof SVGElement ? 'fill' : 'color'];
+  const [a, b] = [light(rgb(text)), light(backgroundOf(element))].sort((x, y) => y - x);
   ratios.push((a + 0.05) / (b + 0.05));
 }
 return [getComputedStyle(document.body).backgroundColor, Math.min(...ratios)];
