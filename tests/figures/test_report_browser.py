@@ -117,7 +117,8 @@ const backgroundOf = (element) => {
   }
 };
 const ratios = [];
-for (const element of document.querySelectorAll('h1, h2, h3, p, a, th, td, button, label, pre, figcaption, dt, dd, svg text')) {
+const selectors = 'h1, h2, h3, p, a, th, td, button, label, pre, figcaption, dt, dd, svg text';
+for (const element of document.querySelectorAll(selectors)) {
   const text = getComputedStyle(element)[element instanceof SVGElement ? 'fill' : 'color'];
   const [a, b] = [light(rgb(text)), light(backgroundOf(element))].sort((x, y) => y - x);
   ratios.push((a + 0.05) / (b + 0.05));
