@@ -10,7 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from basicsr.utils.registry import ARCH_REGISTRY
+
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice, find_network
+from earn_plugin.convert.weight_files import registered_name
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.figures.run_log import files_of, read_run
 from earn_plugin.options.defaults import fill_defaults
@@ -81,9 +84,16 @@ class RecordedRun:
         return numbered if latest is None or is_newer else latest
 
     def network(self, file: Path) -> FoundNetwork:
-        """The network of a file; of one without metadata, as the options describe it."""
+        """The network of a file; of one without metadata, as the options describe it.
+
+        Raises:
+            UserError: its architecture is not registered, or the file cannot be loaded.
+        """
         arguments = dict(self.options.get('network_g') or {})
-        return find_network(NetworkChoice(str(file), arch=arguments.pop('type', None), arguments=arguments))
+        arch = arguments.pop('type', None)
+        if arch and registered_name(arch) not in ARCH_REGISTRY:
+            raise UserError(f'{arch} is not registered: pass --import MODULE or --arch-file FILE, which register it')
+        return find_network(NetworkChoice(str(file), arch=arch, arguments=arguments))
 
     def changes(self) -> dict[tuple[str, ...], tuple[Any, Any]]:
         """Place → values of the options file and of the run, where they differ: by --force_yml or --hr."""

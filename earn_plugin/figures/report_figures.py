@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -17,7 +18,7 @@ from earn_plugin.figures.attribution_table import attribute_networks
 from earn_plugin.figures.curves import LABELS, choose_values, draw_curves
 from earn_plugin.figures.inline_pictures import inline_svg
 from earn_plugin.figures.report_page import Html, figures, join, paragraph, table
-from earn_plugin.figures.reported_run import ReportedRun, needed
+from earn_plugin.figures.reported_run import ReportedRun, attempt, needed
 from earn_plugin.figures.style import save_figure
 from earn_plugin.figures.validation_pictures import cut, part_to_show, spread
 from earn_plugin.measure.complexity import count_complexity
@@ -96,18 +97,25 @@ def complexity(reported: ReportedRun) -> Html:
     """Parameters, multiply-adds and activations for two usual sizes, and the time for a validation image."""
     found, scale = needed(reported.found), reported.run.scale
     sizes = {'NTIRE: LR 256×256': (256, 256), 'papers: HR 1280×720': (720 // scale, 1280 // scale)}
-    counted = [count_complexity(found, size, reported.device, fvcore=False) for size in sizes.values()]
+    counts = {
+        title: attempt(partial(count_complexity, found, size, reported.device, fvcore=False))
+        for title, size in sizes.items()
+    }
+    # some networks take sides of some multiple only
+    counted = {title: one for title, one in counts.items() if not isinstance(one, UserError)}
+    if not counted:
+        needed(next(iter(counts.values())))
     rows = [
-        ['parameters', *(f'{one.params:,}' for one in counted)],
-        ['multiply-adds', *(f'{one.hooks / 1e9:,.2f} G' for one in counted)],
-        ['activations', *(f'{one.activations / 1e6:,.2f} M' for one in counted)],
-        ['convs', *(f'{one.convs:,}' for one in counted)],
+        ['parameters', *(f'{one.params:,}' for one in counted.values())],
+        ['multiply-adds', *(f'{one.hooks / 1e9:,.2f} G' for one in counted.values())],
+        ['activations', *(f'{one.activations / 1e6:,.2f} M' for one in counted.values())],
+        ['convs', *(f'{one.convs:,}' for one in counted.values())],
     ]
-    parts = [
-        table('What one image costs; multiply-adds by the module hooks of NTIRE 2022 and 2023', ['', *sizes], rows)
-    ]
-    if unseen := counted[0].multiply_adds_uncounted_by_hooks:
-        parts.append(paragraph(f'For 256×256, {unseen / 1e9:,.2f} G multiply-adds outside of modules are not counted.'))
+    about = 'What one image costs; multiply-adds by the module hooks of NTIRE 2022 and 2023'
+    parts = [table(about, ['', *counted], rows)]
+    title, first = next(iter(counted.items()))
+    if unseen := first.multiply_adds_uncounted_by_hooks:
+        parts.append(paragraph(f'{title}: {unseen / 1e9:,.2f} G multiply-adds outside of modules are not counted.'))
     for comparison, _ in [] if isinstance(reported.compared, UserError) else reported.compared:
         seconds = fmean(comparison.seconds)
         parts.append(
