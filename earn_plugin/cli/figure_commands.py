@@ -4,12 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from earn_plugin.cli.inference_commands import network_of
 from earn_plugin.cli.network_commands import (
     add_checkpoint_arguments,
     add_import_arguments,
     add_network_arguments,
     given_arguments,
+    settings_of,
 )
 from earn_plugin.errors import UsageError
 
@@ -121,9 +121,11 @@ def add_compare(commands) -> None:
 def run_compare(args: argparse.Namespace) -> None:
     region = region_of(args.region)
     sources = [split_label(text, '--with') for text in args.sources]
+    from earn_plugin.figures.compared_methods import method_of
     from earn_plugin.figures.comparison import compare_methods, comparison_table
 
-    methods = [method_of(label, source, args) for label, source in sources]
+    given = {'arguments': settings_of(args.set), 'arch': args.arch, 'scale': args.upscale, 'device': args.device}
+    methods = [method_of(label, source, **given) for label, source in sources]
     settings = {'scale': args.upscale, 'lr': args.lr, 'region': region, 'columns': args.columns}
     print(comparison_table(compare_methods(args.images, methods, output=args.output, report=args.json, **settings)))
     print(f'{args.output} written')
@@ -146,33 +148,6 @@ def split_label(text: str, flag: str) -> tuple[str, Path]:
     if not source or (equals and source != text and not label.strip()):
         raise UsageError(f'{flag} {text}: write SOURCE or NAME=SOURCE')
     return label.strip(), Path(source).expanduser()
-
-
-def method_of(label: str, source: Path, args: argparse.Namespace):
-    """A checkpoint, an included network or an ONNX file as a network; anything else as stored results."""
-    from earn_plugin.convert.networks import NetworkChoice
-    from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod
-    from earn_plugin.weights import included
-
-    if source.suffix != '.onnx' and not NetworkChoice(str(source)).is_checkpoint:
-        return StoredMethod(label or name_of_results(source), source)
-    settings = {**vars(args), 'model': source, 'fused': None}
-    try:
-        network = network_of(argparse.Namespace(**settings | {'upscale': None}))
-    except UsageError:  # its scale may have to be given
-        if args.upscale is None:
-            raise
-        network = network_of(argparse.Namespace(**settings))
-    is_named = source.suffix == '.onnx' or str(source) in included()
-    return NetworkMethod(label or (source.stem if is_named else type(network).__name__), source, network, args.device)
-
-
-def name_of_results(source: Path) -> str:
-    """NAME of results/NAME/visualization/SET; else the name of the folder, or of the image without its ending."""
-    *_, run, parent, name = ('', '', *source.absolute().parts)
-    if parent == 'visualization':
-        return run
-    return name if source.is_dir() else source.stem
 
 
 def add_attention(commands) -> None:

@@ -92,19 +92,9 @@ def default_network(args: argparse.Namespace) -> Path:
 
 def network_of(args: argparse.Namespace):
     """The network of a checkpoint in the form asked for; the fused one where there is one and none is asked for."""
-    from earn_plugin.convert.networks import fuse_network, read_logged
-    from earn_plugin.protocols import Fusible
+    from earn_plugin.inference.network_file import open_network
 
-    given = given_arguments(args)
-    if args.model.suffix == '.onnx':
-        if given or args.arch or args.fused is not None:
-            raise UsageError(f'{args.model} is an ONNX file: --arch, --set, --upscale and --fused go with checkpoints')
-        from earn_plugin.inference.onnx_network import load_onnx
-
-        return load_onnx(args.model)
-    found = read_logged(args.model, given, args.arch)
-    fused = isinstance(type(found.network), Fusible) if args.fused is None else args.fused
-    return (fuse_network(found) if fused else found).network
+    return open_network(args.model, given_arguments(args), args.arch, args.fused)
 
 
 def run_onnx_export(args: argparse.Namespace) -> None:

@@ -2,17 +2,19 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from basicsr.utils import img2tensor, tensor2img
 from torch import nn
 
+from earn_plugin.convert.networks import NetworkChoice
 from earn_plugin.data.bicubic import crop_to_multiple, imresize
 from earn_plugin.devices import find_device
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.figures.result_images import find_result, read_as_basicsr, shown_size
+from earn_plugin.inference.network_file import open_network
 from earn_plugin.inference.padding import for_any_size
 from earn_plugin.inference.tiles import TiledNetwork
 from earn_plugin.inference.upscaling import measure_scale
@@ -116,6 +118,45 @@ class StoredMethod:
         if shown_size(result) != expected:
             raise UserError(f'{path} must have {expected} pixels as {image.path}, has {shown_size(stored)}')
         return result
+
+
+def method_of(
+    label: str,
+    source: Path,
+    *,
+    arguments: dict[str, Any],
+    arch: str | None = None,
+    scale: int | None = None,
+    device: str | None = None,
+) -> NetworkMethod | StoredMethod:
+    """A checkpoint or an ONNX file as a network; anything else as stored results.
+
+    Args:
+        label: empty for the network's registered name, the ONNX file's name, or that of the results.
+        arguments, arch: of a checkpoint, as ``load`` takes them.
+        scale: of a checkpoint from whose weights it cannot be inferred.
+
+    Raises:
+        UserError: as ``open_network`` and ``NetworkMethod``.
+    """
+    is_onnx = source.suffix == '.onnx'
+    if not is_onnx and not NetworkChoice(str(source)).is_checkpoint:
+        return StoredMethod(label or name_of_results(source), source)
+    try:
+        network = open_network(source, arguments, arch)
+    except UsageError:  # its scale may have to be given
+        if is_onnx or scale is None:
+            raise
+        network = open_network(source, {**arguments, 'upscale': scale}, arch)
+    return NetworkMethod(label or (source.stem if is_onnx else type(network).__name__), source, network, device)
+
+
+def name_of_results(source: Path) -> str:
+    """NAME of results/NAME/visualization/SET; else the name of the folder, or of the image without its ending."""
+    *_, run, parent, name = ('', '', *source.absolute().parts)
+    if parent == 'visualization':
+        return run
+    return name if source.is_dir() else source.stem
 
 
 def files_for(paths: list[Path], source: Path, scale: int) -> list[Path]:

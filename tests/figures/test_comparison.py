@@ -16,11 +16,11 @@ pytest.importorskip('matplotlib')
 
 import earn_plugin
 from earn_plugin.archs.lgvan_arch import LGVAN
-from earn_plugin.cli.figure_commands import name_of_results, split_label
+from earn_plugin.cli.figure_commands import split_label
 from earn_plugin.convert.weight_files import describe_network, write_weights
 from earn_plugin.data.bicubic import imresize
 from earn_plugin.errors import UserError
-from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod, read_compared_image
+from earn_plugin.figures.compared_methods import NetworkMethod, StoredMethod, name_of_results, read_compared_image
 from earn_plugin.figures.comparison import compare_methods
 from tests.helpers.command import command_here
 from tests.helpers.images import photograph
