@@ -1,6 +1,5 @@
 """Attribution maps of several networks as a figure: the input with its window, and three pictures for each network."""
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import numpy as np
 from earn_plugin.errors import UsageError
 from earn_plugin.figures.attribution import contribution_area
 from earn_plugin.figures.attribution_table import AttributionTable
+from earn_plugin.figures.labels import wrap
 from earn_plugin.figures.style import WIDTHS, check_format, drawing, save_figure
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ LABELS, GAP, LINE = 0.27, 0.04, 0.125  # inches: next to the rows, between pictu
 ROW = 0.66  # what the label of a row takes
 PAGE = 8.4  # most that the three rows take
 SIZE = 7  # of the text, in points
-CHARACTER = 0.6 * SIZE / 72  # its mean width in inches
 BLEND = 0.5  # of the colours in the maps over the input, as the authors'
 MAP = 'seismic'  # of which half is used, from white over red to dark: darker in grey, too
 
@@ -50,7 +49,7 @@ def attribution_figure(table: AttributionTable, columns: int) -> 'Figure':
     unit = (WIDTHS[columns] - LABELS - GAP * (len(table.attributions) - 1)) / (2 + len(table.attributions))
     unit = min(unit, PAGE / 3 * width / height)
     tall = unit * height / width
-    wrapped = [textwrap.wrap(label, max(1, int(unit / CHARACTER))) for label in table.attributions]
+    wrapped = [wrap(label, unit, SIZE) for label in table.attributions]
     pitch, overhang = max(tall + GAP, ROW), (ROW - tall) / 2
     above, below = max(LINE * max(map(len, wrapped)) + GAP, overhang), max(LINE + GAP, overhang)
     total = above + 2 * pitch + tall + below

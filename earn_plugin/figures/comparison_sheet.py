@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earn_plugin.errors import printable
+from earn_plugin.figures.labels import text_width, wrap
 from earn_plugin.figures.region import Region
 from earn_plugin.figures.style import WIDTHS
 
@@ -136,9 +135,9 @@ def row_layout(row: SheetRow, width: float, above: bool, columns: int) -> RowLay
             image_height = min(lines * cell / cell_aspect + between, side / aspect)
         if cell < narrowest or side <= 0:
             return None
-        if max(len(wrap(label, cell)) for label in row.crops) <= label_lines:
+        if max(len(wrap(label, cell, FONT)) for label in row.crops) <= label_lines:
             break
-    title = (len(wrap(row.title, side)) + SPACE) * LINE
+    title = (len(wrap(row.title, side, FONT)) + SPACE) * LINE
     image = aspect * image_height, image_height
     return RowLayout(above, lines, columns, image, side, (cell, cell / cell_aspect), caption, title)
 
@@ -158,7 +157,7 @@ class _Sheet:
         for colour, line in (('black', 1.3), (MARK, 0.6)):
             place = (x - 0.5, y - 0.5), region_width, region_height
             axes.add_patch(Rectangle(*place, fill=False, edgecolor=colour, linewidth=line))
-        self.text(wrap(row.title, layout.side), layout.side / 2, top + height)
+        self.text(wrap(row.title, layout.side, FONT), layout.side / 2, top + height)
         left, below = (0, top + height + layout.title + GAP) if layout.above else (layout.side + GAP, top)
         captions = row.captions()
         for number, (label, crop) in enumerate(row.crops.items()):
@@ -169,7 +168,7 @@ class _Sheet:
             crop_width, crop_height = scale * crop.shape[1], scale * crop.shape[0]
             place = x + (cell_width - crop_width) / 2, y + (cell_height - crop_height) / 2
             self.image(crop, *place, crop_width, crop_height, interpolation='nearest')
-            lines = wrap(label, cell_width)
+            lines = wrap(label, cell_width, FONT)
             self.text(lines, x + cell_width / 2, y + cell_height)
             self.caption(captions[label], x + cell_width / 2, y + cell_height + len(lines) * LINE)
 
@@ -197,27 +196,3 @@ class _Sheet:
         left, right = (text_width(text, FONT, weight) for (text, _), weight in zip(parts, weights, strict=True))
         for (text, _), weight, ha in zip(parts, weights, ('right', 'left'), strict=True):
             self.text([text], x + (left - right) / 2, top, ha=ha, weight=weight)
-
-
-def wrap(text: str, width: float, size: float = FONT) -> list[str]:
-    """The text in lines of at most a width in inches, broken after spaces, hyphens and underscores if possible."""
-    lines, text = [], printable(' '.join(text.split()))
-    while text:
-        end = len(text)
-        while end > 1 and text_width(text[:end].rstrip(), size) > width:
-            end -= 1
-        if end < len(text):
-            end = max((text.rfind(sign, 0, end) + 1 for sign in ' -_/'), default=0) or end
-        lines.append(text[:end].strip())
-        text = text[end:].lstrip()
-    return lines
-
-
-@cache
-def text_width(text: str, size: float, weight: str = 'bold') -> float:
-    """In inches."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    properties = FontProperties(size=size, weight=weight)
-    return text_to_path.get_text_width_height_descent(text, properties, ismath=False)[0] / 72

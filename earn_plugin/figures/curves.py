@@ -2,7 +2,6 @@
 
 import json
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from earn_plugin.atomic_files import write_file
 from earn_plugin.errors import UsageError
+from earn_plugin.figures.labels import legible, text_width, wrap
 from earn_plugin.figures.run_log import RunLog, Value, read_run
-from earn_plugin.figures.style import COLOURS, LINES, WIDTHS, check_format, drawing, save_figure
+from earn_plugin.figures.style import COLOURS, LINES, SETTINGS, WIDTHS, check_format, drawing, save_figure
 from earn_plugin.options.options_file import nearest
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ LABELS = {'lr': 'learning rate', 'psnr': 'PSNR (dB)', 'ssim': 'SSIM', 'lpips': '
 LABELS |= {'grad_norm_g': 'gradient norm', 'grad_norm_d': "discriminator's\ngradient norm"}
 UNITS = {'days': 86400, 'h': 3600, 'min': 60, 's': 1}
 MARKERS = 'osD^vP*'
+LEGEND = 0.6  # of the figure's width: longer names are broken into lines
+HANDLE = 0.45  # inches that a line of the legend takes next to its name
 
 
 def plot_runs(
@@ -181,7 +183,8 @@ def finish_panel(panel: 'Axes', name: str, is_metric: bool) -> None:
     """Label the panel; logarithmic if positive values, unless a metric's, differ by more than a factor of 10."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    panel.set_ylabel(LABELS.get(name) or (f'{name[2:]} loss' if name.startswith('l_') else name), parse_math=False)
+    label = LABELS.get(name) or legible(f'{name[2:]} loss' if name.startswith('l_') else name)
+    panel.set_ylabel(label, parse_math=False)
     panel.grid(linewidth=0.3, alpha=0.5)
     drawn = [y for line in panel.lines for y in line.get_ydata() if math.isfinite(y)]
     if drawn and not is_metric and min(drawn) > 0 and max(drawn) > 10 * min(drawn):
@@ -213,9 +216,10 @@ def add_legend(figure: 'Figure', runs: list[str], sets: list[str], columns: int)
         entries += [(name, line_style(0, number, len(runs), len(sets)) | grey) for number, name in enumerate(sets)]
     if not entries:
         return
-    names = [textwrap.fill(name, 28 * columns + 10) for name, _ in entries]
-    longest = max(len(line) for name in names for line in name.splitlines())
-    fitting = max(1, int(WIDTHS[columns] / (0.057 * longest + 0.45)))
+    size = SETTINGS['legend.fontsize']
+    names = ['\n'.join(wrap(name, LEGEND * WIDTHS[columns], size)) for name, _ in entries]
+    longest = max(text_width(line, size) for name in names for line in name.split('\n'))
+    fitting = max(1, int(WIDTHS[columns] / (longest + HANDLE)))
     handles = [Line2D([], [], markersize=3, **style) for _, style in entries]
     legend = figure.legend(handles, ['.'] * len(names), loc='outside upper center', ncols=fitting, frameon=False)
     for text, name in zip(legend.get_texts(), names, strict=True):  # legends leave out names that begin with _

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('matplotlib')
 
-from earn_plugin.figures.comparison_sheet import SheetRow, draw_sheet, wrap
+from earn_plugin.figures.comparison_sheet import SheetRow, draw_sheet
 from earn_plugin.figures.region import Region
 from earn_plugin.figures.style import DPI, WIDTHS, drawing, save_figure
 from tests.helpers.images import photograph
@@ -91,9 +91,3 @@ def test_values_that_are_printed_equal_are_all_best():
     row = SheetRow('t', image, Region(0, 0, 2, 2), {'HR': image, 'a': image, 'b': image}, metrics)
     assert row.captions()['a'] == [('30.00/0.9000', True)]
     assert row.captions()['b'] == [('30.00', True), ('/0.8000', False)]
-
-
-def test_lines_are_broken_between_words_and_lose_nothing():
-    assert wrap('one two three', 0.5) == ['one two', 'three']
-    assert wrap('short', 5) == ['short']
-    assert ''.join(wrap('x' * 30, 0.3)) == 'x' * 30
