@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # inches
 TITLE, GAP = 0.17, 0.06  # above a map, between maps
-BAR, SIDE = 0.09, 0.6  # width of a colour bar, and of all that is right of the maps
+BAR, SIDE = 0.09, 0.65  # width of a colour bar, and of all that is right of the maps
 LEFT, BELOW, ABOVE = 0.48, 0.36, 0.2  # around the axes of a chart
 CHART, ROW = 1.2, 0.1  # height of a chart, and of a block in a table of channels
 LOWEST, HIGHEST = 0.85, 3.5  # of such a table
@@ -215,8 +215,8 @@ def frequencies_panel(kind: str, values: np.ndarray, columns: int) -> Panel:
             if len(values) > 1:
                 axes.fill_between(blocks, mean - deviation, mean + deviation, color=COLOURS[number], alpha=0.2, lw=0)
         axes.axhline(0, color='black', linewidth=0.6, linestyle=':')
-        axes.set(xlabel='block', ylabel="Spearman's ρ", xlim=(0.7, blocks[-1] + 0.3), ylim=(-1, 1))
-        axes.set_title(f'{MAPS[kind]} against frequencies', loc='left', pad=3)
+        axes.set(xlabel='block', ylabel='ρ with frequencies', xlim=(0.7, blocks[-1] + 0.3), ylim=(-1, 1))
+        axes.set_title(MAPS[kind], loc='left', pad=3)
         whole_numbers(axes)
         legend_above(axes)
 

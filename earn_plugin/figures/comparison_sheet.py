@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # inches
-MARGIN = 0.02  # as ``save_figure`` leaves it, so that the sheet is as wide as its columns
 GAP = 0.05
 HIGHEST = 3.4  # of an image with its crops
 HIGHEST_ABOVE = 1.8  # of an image above its crops
@@ -83,7 +82,7 @@ def draw_sheet(rows: Sequence[SheetRow], columns: int, note: str) -> 'Figure':
     """The figure, one row below the other, as wide as 1 or 2 columns of a paper; ``note`` stands at the bottom."""
     from matplotlib.figure import Figure
 
-    width = WIDTHS[columns] - 2 * MARGIN
+    width = WIDTHS[columns]
     layouts = choose_layouts(rows, width)
     notes = wrap(note, width, NOTE_FONT)
     height = sum(layout.height + GAP for layout in layouts) + len(notes) * LINE + SPACE * LINE

@@ -12,7 +12,11 @@ from earn_plugin.errors import UsageError, UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTHS = {1: 3.5, 2: 7.16}  # inches of one and of two columns, in IEEE's and CVF's papers
+MARGIN = 0.02  # inches that a saved figure has around it
+WIDTHS = {
+    1: 3.5 - 2 * MARGIN,
+    2: 7.16 - 2 * MARGIN,
+}  # inches: with margins one or two columns of IEEE's and CVF's papers
 DPI = 300
 FORMATS = ('.png', '.svg', '.pdf')
 # Okabe and Ito's colours, for colour-blind readers; with the lines' styles also legible in grey
@@ -69,6 +73,6 @@ def save_figure(figure: 'Figure', path: Path) -> None:
     content = io.BytesIO()
     kind = path.suffix.lower().removeprefix('.')
     metadata = {'png': {'Software': None}, 'svg': {'Date': None}, 'pdf': {'CreationDate': None}}[kind]
-    figure.savefig(content, format=kind, bbox_inches='tight', pad_inches=0.02, metadata=metadata)
+    figure.savefig(content, format=kind, bbox_inches='tight', pad_inches=MARGIN, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, content.getvalue())

@@ -10,7 +10,7 @@ pytest.importorskip('matplotlib')
 
 from earn_plugin.figures.comparison_sheet import SheetRow, draw_sheet
 from earn_plugin.figures.region import Region
-from earn_plugin.figures.style import DPI, WIDTHS, drawing, save_figure
+from earn_plugin.figures.style import DPI, drawing, save_figure
 from tests.helpers.images import photograph
 
 LONG = 'Efficient Multi-Attention Residual Network, without_local_attention'
@@ -42,7 +42,7 @@ def test_everything_has_its_place(rows, columns, tmp_path):
         save_figure(figure, tmp_path / 'sheet.png')
     from matplotlib.image import imread
 
-    assert abs(imread(tmp_path / 'sheet.png').shape[1] - WIDTHS[columns] * DPI) <= 2
+    assert abs(imread(tmp_path / 'sheet.png').shape[1] / DPI - {1: 3.5, 2: 7.16}[columns]) < 0.01
     assert figure.get_figheight() < 9 * len(rows)  # inches of a page
     inside = figure.bbox.padded(1)
     places = [text.get_window_extent() for text in figure.texts] + [axes.get_window_extent() for axes in figure.axes]
