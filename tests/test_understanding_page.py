@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     for name, options in networks.items():
         description = describe_network('net_g', {'network_g': dict(options)})
         write_weights(tmp_path / name, build_network(dict(options)).state_dict(), description, ('params',))
-    noise = np.random.default_rng(0).integers(0, 256, (216, 384, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (216, 384), np.uint8)
     cv2.imwrite(str(tmp_path / 'perched-osprey.jpg'), cv2.resize(noise, (3840, 2160), interpolation=cv2.INTER_CUBIC))
     for run in ('demo_EARN_x4', 'demo_A2N_x4'):
         log = tmp_path / f'experiments/{run}/train_{run}.log'
