@@ -1,5 +1,6 @@
 """Names as texts of figures: in fonts that have their characters, measured, and broken into lines."""
 
+import logging
 from functools import cache
 
 from earn_plugin.errors import printable
@@ -13,23 +14,24 @@ def legible(text: str) -> str:
     r"""Text as figures can show it; to be called in ``drawing``, before the text is drawn.
 
     Fonts are added to those of the figure for characters that these lack. What no installed font has, and control
-    characters but \n, become escapes; the former are printed once.
+    characters but \n, become escapes; the former are printed.
     """
     from matplotlib import rcParams
 
-    shown = ''
-    for character in printable(text).expandtabs(1):
-        family = FAMILY if character == '\n' else family_with(character)
+    text = printable(text).expandtabs(1)
+    families = {character: family_with(character) for character in text if character != '\n'}
+    for family in families.values():
         if family and family not in rcParams['font.family']:
             rcParams['font.family'] = [*rcParams['font.family'], family]
-        shown += character if family else ascii(character)[1:-1]
-    return shown
+            logging.getLogger('matplotlib.font_manager').setLevel(logging.ERROR)  # it may have no bold, which is fine
+    if missing := ''.join(character for character, family in families.items() if not family):
+        report_missing(missing)
+    return text.translate({ord(character): ascii(character)[1:-1] for character in missing})
 
 
 @cache
 def family_with(character: str) -> str | None:
     """A family of fonts that has a character: the figures' own, or the first that is installed."""
-    from matplotlib import get_cachedir
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
     if get_font(findfont(FontProperties(family=[FAMILY]))).get_char_index(ord(character)):
@@ -37,12 +39,17 @@ def family_with(character: str) -> str | None:
     for font in sorted(fontManager.ttflist, key=lambda font: ('Serif' in font.name, abs(font.weight - REGULAR))):
         if not font.name.startswith(PLACEHOLDERS) and get_font(font.fname).get_char_index(ord(character)):
             return font.name
-    escape = ascii(character)[1:-1]
-    print(
-        f'no installed font has {character}: figures show {escape}; install one for its script, such as Noto Sans, and '
-        f'delete {get_cachedir()}, which lists the fonts'
-    )
     return None
+
+
+@cache  # the same once
+def report_missing(characters: str) -> None:
+    from matplotlib import get_cachedir
+
+    print(
+        f'no installed font has {characters}, so figures show {ascii(characters)[1:-1]}: install one for this script, '
+        f'such as Noto Sans, and delete {get_cachedir()}, which lists the fonts'
+    )
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:

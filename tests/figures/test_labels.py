@@ -8,13 +8,14 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-from earn_plugin.figures.labels import family_with, legible, wrap
+from earn_plugin.figures.labels import family_with, legible, report_missing, wrap
 from earn_plugin.figures.style import FORMATS, drawing, save_figure
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    family_with.cache_clear()
+    for cached in (family_with, report_missing):
+        cached.cache_clear()
 
 
 def test_names_are_escaped_only_where_no_font_has_them(monkeypatch, capsys):
@@ -29,7 +30,7 @@ def test_names_are_escaped_only_where_no_font_has_them(monkeypatch, capsys):
         assert legible('\x07\udcff\t.') == r'\x07\udcff .'
     printed = capsys.readouterr().out
     assert printed.count('no installed font has') == 1
-    assert r'no installed font has 漢: figures show \u6f22' in printed
+    assert r'no installed font has 漢, so figures show \u6f22: ' in printed
 
 
 @pytest.mark.parametrize('ending', FORMATS)
