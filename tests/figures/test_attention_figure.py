@@ -3,7 +3,7 @@ import pytest
 
 from earn_plugin.figures.attention_figure import panels_of_image, panels_of_network
 from earn_plugin.figures.attention_maps import Reading
-from earn_plugin.figures.style import WIDTHS, drawing
+from earn_plugin.figures.style import DPI, WIDTHS, drawing, save_figure
 
 matplotlib_figure = pytest.importorskip('matplotlib.figure')
 
@@ -61,6 +61,28 @@ def test_means_of_images_leave_out_those_without_correlation():
     correlations = [{'mask': np.array([[0.1, 0.2, 0.3], [0, -0.5, 1]])}, {'mask': np.full((2, 3), np.nan)}]
     high, low = drawn(panels_of_network(readings, correlations, 1), 'mask_frequencies', 1)[0].lines[:2]
     np.testing.assert_allclose([high.get_ydata(), low.get_ydata()], correlations[0]['mask'])
+
+
+def test_the_title_of_correlations_does_not_meet_the_legend():
+    correlations = [{'pixel_attention': RANDOM.uniform(-1, 1, (2, 16))}]
+    (axes,) = drawn(panels_of_network([maps('pixel_attention', 16)], correlations, 1), 'pixel_attention_frequencies', 1)
+    axes.figure.draw_without_rendering()
+    title = axes._left_title.get_window_extent()
+    assert 0 < title.x0 < title.x1 < axes.get_legend().get_window_extent().x0
+
+
+@pytest.mark.parametrize('columns', [1, 2])
+def test_a_saved_figure_is_as_wide_as_its_columns(columns, tmp_path):
+    """Also where the numbers of the colour bar are long."""
+    from matplotlib.image import imread
+
+    (panel,) = panels_of_image(IMAGE, maps('gate', 9, [*RANDOM.uniform(-0.5, 0.9, (9, 6, 8))]), (0, 0), columns)
+    with drawing():
+        figure = matplotlib_figure.Figure(figsize=(WIDTHS[columns], panel.height))
+        panel.draw(figure)
+        save_figure(figure, tmp_path / 'a.png')
+    width = imread(tmp_path / 'a.png').shape[1] / DPI
+    assert -0.05 < width - {1: 3.5, 2: 7.16}[columns] < 0.01
 
 
 def test_bars_are_means_with_deviations():
