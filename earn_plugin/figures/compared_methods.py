@@ -9,7 +9,7 @@ import torch
 from basicsr.utils import img2tensor, tensor2img
 from torch import nn
 
-from earn_plugin.convert.networks import NetworkChoice
+from earn_plugin.convert.networks import ENDINGS, NetworkChoice
 from earn_plugin.data.bicubic import crop_to_multiple, imresize
 from earn_plugin.devices import find_device
 from earn_plugin.errors import UsageError, UserError, reason_of
@@ -132,7 +132,7 @@ def method_of(
     """A checkpoint or an ONNX file as a network; anything else as stored results.
 
     Args:
-        label: empty for the network's registered name, the ONNX file's name, or that of the results.
+        label: empty for a checkpoint's registered network, the ONNX file's name, or that of the results.
         arguments, arch: of a checkpoint, as ``load`` takes them.
         scale: of a checkpoint from whose weights it cannot be inferred.
 
@@ -148,7 +148,8 @@ def method_of(
         if is_onnx or scale is None:
             raise
         network = open_network(source, {**arguments, 'upscale': scale}, arch)
-    return NetworkMethod(label or (source.stem if is_onnx else type(network).__name__), source, network, device)
+    own_name = type(network).__name__ if source.name.endswith(ENDINGS) else source.stem
+    return NetworkMethod(label or own_name, source, network, device)
 
 
 def name_of_results(source: Path) -> str:
