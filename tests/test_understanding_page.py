@@ -28,7 +28,6 @@ def folder(tmp_path, monkeypatch):
     torch.manual_seed(0)
     networks = {
         'lgvan_x4.pth': {'type': 'LGVAN', 'num_feat': 8, 'num_block': 2, 'upscale': 4},
-        'a2n-s_x4.pth': {**A2N, 'upscale': 4},
         'a2n_x2.pth': {**A2N, 'upscale': 2},
     }
     for name, options in networks.items():
