@@ -6,10 +6,12 @@ the next.
 
 import itertools
 import json
+import time
 from collections.abc import Container
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import cv2
@@ -25,6 +27,7 @@ from tqdm import tqdm
 
 from earn_plugin.atomic_files import write_file
 from earn_plugin.convert.networks import FoundNetwork, fuse_network
+from earn_plugin.data.bicubic import BORDERS
 from earn_plugin.data.loaders import build_checked, validation_loader
 from earn_plugin.data.stream import Share
 from earn_plugin.devices import cuda_is_optional
@@ -39,6 +42,7 @@ from earn_plugin.options.options_file import Options
 from earn_plugin.prepare.demo import make_missing_demo
 from earn_plugin.training import distributed, run_logs
 from earn_plugin.training.model import build_checked_model
+from earn_plugin.training.record import describe_paths, describe_protocol, describe_test, lr_borders
 from earn_plugin.training.run_lock import run_lock
 from earn_plugin.training.validation import explain, image_paths
 
@@ -103,7 +107,8 @@ def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
 
     forms = {form: bool(opt['val'].get(form)) for form in FORMS}
     title = ''.join(f', {FORMS[form]}' for form, is_used in forms.items() if is_used)
-    report = {'name': opt['name'], 'network_g': opt.get('network_g'), **forms, 'path': opt['path'], 'datasets': {}}
+    report = {'name': opt['name'], **describe_test(model, opt), **forms, 'path': describe_paths(opt['path'])}
+    report['datasets'] = {}
     unwritten: list[UserError] = []
     for loader in loaders:
         name, tested, failure = loader.dataset.opt['name'], {}, None
@@ -122,7 +127,7 @@ def evaluate(opt: dict[str, Any], warnings: list[str]) -> None:
             if opt['rank'] == 0:
                 get_root_logger().error(failure)
         elif tested := {index: image for share in shares for index, image in share.items()}:
-            results = report['datasets'][name] = collect(names, [tested[index] for index in sorted(tested)])
+            results = report['datasets'][name] = collect(names, [tested[index] for index in sorted(tested)], opt)
             if opt['rank'] == 0:
                 print(results_table(f'{name}{title}', results))
     unwritten = [error for share in distributed.all_gather(unwritten) for error in share]
@@ -159,10 +164,13 @@ def change_network(model: BaseModel, opt: dict[str, Any]) -> None:
 
 
 class TestedImage(NamedTuple):
-    """Its metrics, and those of bicubic upscaling if it has a target."""
+    """Its metrics, and the wall time of the network; if it has a target, bicubic's metrics, and how it was made."""
 
     metrics: dict[str, float]
-    bicubic: dict[str, float] | None
+    seconds: float
+    bicubic: dict[str, float] | None = None
+    hr_size: tuple[int, int] | None = None
+    lr_borders: tuple[str, ...] = ()
 
 
 def test_images(
@@ -173,9 +181,11 @@ def test_images(
     Images that cannot be written are added to ``unwritten``.
     """
     dataset = loader.dataset.opt['name']
-    wanted = opt['val'].get('metrics') or {}
+    wanted, scale = opt['val'].get('metrics') or {}, opt.get('scale', 1)
+    borders = BORDERS  # with which all LR images so far can have been made
 
-    def finish(img_name: str, batch: dict[str, Any], visuals: dict[str, torch.Tensor]) -> TestedImage:
+    def finish(img_name: str, batch: dict[str, Any], visuals: dict[str, torch.Tensor], seconds: float) -> TestedImage:
+        nonlocal borders
         image = tensor2img(visuals['result'])
         if opt['val']['save_img']:
             file = f'{img_name}_{opt["val"]["suffix"] or opt["name"]}.png'
@@ -185,10 +195,12 @@ def test_images(
                 unwritten.append(error)
         target = tensor2img(visuals['gt']) if 'gt' in batch else None
         metrics = applicable(wanted, target is not None)
-        tested = TestedImage(metrics_of(image, target, metrics), None)
+        tested = TestedImage(metrics_of(image, target, metrics), seconds)
         if not metrics or target is None or batch['lq'].dim() != 4:
             return tested
-        return tested._replace(bicubic=metrics_of_bicubic(batch['lq'][0], target, metrics, opt.get('scale', 1)))
+        borders = lr_borders(tensor2img(batch['lq'][0]), target, scale, borders)
+        bicubic = metrics_of_bicubic(batch['lq'][0], target, metrics, scale)
+        return tested._replace(bicubic=bicubic, hr_size=target.shape[:2], lr_borders=borders)
 
     tested: dict[int, Future[TestedImage]] = {}
     last = None
@@ -197,19 +209,37 @@ def test_images(
         for index, batch in zip(loader.dataset.indices, bar, strict=True):
             img_name = names[index]
             model.feed_data(batch)
-            model.test()
+            seconds = time_test(model, warm_up=not tested)
             visuals = model.get_current_visuals()
             del model.lq, model.output  # before the next image allocates its own
             if last is not None:
                 last.result()  # no more than one image waits, and the first failure ends the test
-            last = tested[index] = thread.submit(finish, img_name, batch, visuals)
+            last = tested[index] = thread.submit(finish, img_name, batch, visuals, seconds)
         return {index: image.result() for index, image in tested.items()}
 
 
-def collect(names: list[str], tested: list[TestedImage]) -> dict[str, Any]:
-    """The results of a data set as results.json has them: of each image and their means."""
-    metrics, bicubic = zip(*tested, strict=True)
-    results: dict[str, Any] = {'images': dict(zip(names, metrics, strict=True))}
+def time_test(model: BaseModel, warm_up: bool) -> float:
+    """The wall time in seconds of ``model.test()``; on a GPU, the first image is computed twice to warm up."""
+    on_gpu = model.device.type == 'cuda'
+    if on_gpu and warm_up:
+        model.test()
+    if on_gpu:
+        torch.cuda.synchronize(model.device)
+    start = time.perf_counter()
+    model.test()
+    if on_gpu:
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter() - start
+
+
+def collect(names: list[str], tested: list[TestedImage], opt: dict[str, Any]) -> dict[str, Any]:
+    """The results of a data set as results.json has them: of each image, their means, and how they were measured."""
+    metrics, seconds, bicubic, sizes, borders = zip(*tested, strict=True)
+    results: dict[str, Any] = {'seconds_per_image': round(fmean(seconds), 6)}
+    if None not in sizes:
+        wanted = {name: opt['val']['metrics'][name] for name in metrics[0]}
+        results['protocol'] = describe_protocol(sizes, borders, wanted, opt.get('scale', 1))
+    results['images'] = dict(zip(names, metrics, strict=True))
     if metrics[0]:
         results['mean'] = mean_metrics(metrics)
         if None not in bicubic:

@@ -229,7 +229,11 @@ def test_two_processes_give_the_results_of_one(options, pairs, tmp_path, run_her
         printed = run()
         table = re.findall(r'^(?:Pairs|One|Alone|im\d\d|a|mean)[.:,\w]* .*\d$', printed, re.MULTILINE)
         images = {name: contents(results / 'visualization' / name) for name in ('Pairs', 'Alone', 'One')}
-        outputs.append((table, images, (results / 'results.json').read_bytes()))
+        report = json.loads((results / 'results.json').read_text())
+        for found in report['datasets'].values():
+            assert 0 < found.pop('seconds_per_image') < 60
+        outputs.append((table, images, report))
+    assert outputs[1][2].pop('device') == f'{outputs[0][2].pop("device")}, one of 2 processes'
     assert outputs[0] == outputs[1]
     assert [len(images) for images in outputs[0][1].values()] == [7, 7, 1]
     assert len(outputs[0][0]) == 7 + 1 + 1 + 1
