@@ -1,4 +1,4 @@
-"""basicsr plot | report | ablate | compare | attention | attribution: figures and tables as papers print them."""
+"""basicsr plot | report | ablate | compare | attention | attribution | results: figures and tables of papers."""
 
 import argparse
 import json
@@ -18,6 +18,9 @@ results/NAME/visualization/Set5, in which baby.png, babyx4.png and baby_NAME.png
 Below the crops stand PSNR and SSIM on Y of the whole images, without a border of S pixels, as papers print them.
 --arch and --set are for all checkpoints; where these differ, `basicsr convert` records them in the files."""
 
+RESULTS = """Each table has the figures of one protocol (channel, border, HR and LR images), which `basicsr test`
+records. -o replaces what is between the two marks of the page, and creates a page that does not exist."""
+
 
 def add_commands(commands) -> None:
     add_plot(commands)
@@ -26,6 +29,7 @@ def add_commands(commands) -> None:
     add_compare(commands)
     add_attention(commands)
     add_attribution(commands)
+    add_results(commands)
 
 
 def add_plot(commands) -> None:
@@ -233,3 +237,34 @@ def run_attribution(args: argparse.Namespace) -> None:
         write_file(args.json, json.dumps(table.as_json()).encode())
     if args.output is not None:
         draw_attribution(table, args.output, args.columns)
+
+
+def add_results(commands) -> None:
+    about = (
+        'tables of what `basicsr test` measured, next to the published figures, or two tests compared image by image'
+    )
+    results = commands.add_parser('results', help=about, description=f'Print {about}.', epilog=RESULTS)
+    what = 'a results.json, also of `basicsr ablate` or `ntire validate`; or a folder of them, such as results'
+    results.add_argument('places', nargs='*', type=Path, metavar='FILE_OR_FOLDER', help=what)
+    add = results.add_argument
+    add('-o', '--output', type=Path, metavar='FILE', help='a page in Markdown, whose tables are replaced')
+    add('--csv', type=Path, metavar='FILE', help='also write the figures of every image to this file')
+    difference = 'two results.json: mean difference A − B with its 95 %% confidence interval'
+    add('--compare', type=Path, nargs=2, metavar=('A', 'B'), help=difference)
+    results.set_defaults(run=run_results)
+
+
+def run_results(args: argparse.Namespace) -> None:
+    if bool(args.places) == bool(args.compare):
+        raise UsageError('give files or folders for the tables, or --compare A B')
+    if args.compare:
+        if args.output or args.csv:
+            raise UsageError('--compare prints its lines; -o and --csv are for tables of files or folders')
+        from earn_plugin.figures.paired import compare_results
+
+        print(compare_results(*args.compare))
+        return
+    from earn_plugin.figures.results_page import write_page
+
+    text = write_page(args.places, args.output, args.csv)
+    print(text if args.output is None else f'{args.output} written')
