@@ -1,5 +1,6 @@
 """The figures that papers print, from published.yml, and what a measured one is compared with them."""
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ EQUAL = {'PSNR': 0.01, 'SSIM': 0.001}  # within which a measured figure equals t
 
 
 class PublishedFigure(NamedTuple):
-    """PSNR in dB and SSIM, as printed, of a network on a set. A protocol is a text where it is not known."""
+    """PSNR in dB and SSIM, as printed, of a network on a set."""
 
     name: str
     network: dict[str, Any]  # type and arguments
@@ -22,16 +23,20 @@ class PublishedFigure(NamedTuple):
     scale: int
     dataset: str
     values: dict[str, str]
-    protocols: dict[str, dict[str, Any] | str]
-    protocol_names: dict[str, str]
+    protocols: dict[str, str]  # metric → a name, see ``published_protocols``
     source: str
 
 
-def published_figures(file: Path = FILE) -> list[PublishedFigure]:
-    content = yaml.safe_load(file.read_text(encoding='utf-8'))
+@functools.cache  # the YAML parser is slow
+def read_published() -> dict[str, Any]:
+    return yaml.safe_load(FILE.read_text(encoding='utf-8'))
+
+
+def published_figures() -> list[PublishedFigure]:
+    """Those of one network together, by scale."""
     found = []
-    for entry in content['figures']:
-        names = {'PSNR': entry['protocol'], 'SSIM': entry.get('ssim', entry['protocol'])}
+    for entry in read_published()['figures']:
+        protocols = {'PSNR': entry['protocol'], 'SSIM': entry.get('ssim', entry['protocol'])}
         for scale, sets in entry['scales'].items():
             for dataset, printed in sets.items():
                 values = dict(zip(METRICS, printed.split(' / '), strict=False))
@@ -43,8 +48,7 @@ def published_figures(file: Path = FILE) -> list[PublishedFigure]:
                         scale=scale,
                         dataset=dataset,
                         values=values,
-                        protocols={metric: content['protocols'][names[metric]] for metric in values},
-                        protocol_names={metric: names[metric] for metric in values},
+                        protocols={metric: protocols[metric] for metric in values},
                         source=entry['source'],
                     )
                 )
@@ -52,12 +56,11 @@ def published_figures(file: Path = FILE) -> list[PublishedFigure]:
     return sorted(found, key=lambda figure: (names.index(figure.name), figure.scale))
 
 
-def published_protocols(file: Path = FILE) -> dict[str, str]:
+def published_protocols() -> dict[str, str]:
     """Name of a protocol → what it is."""
-    protocols = yaml.safe_load(file.read_text(encoding='utf-8'))['protocols']
     return {
         name: p if isinstance(p, str) else '; '.join(f'{NAMES[key]} {pixels(value)}' for key, value in p.items())
-        for name, p in protocols.items()
+        for name, p in read_published()['protocols'].items()
     }
 
 
@@ -81,11 +84,11 @@ def published_for(
 def verdict(figure: PublishedFigure, measured: MeasuredSet, metric: str) -> str:
     """'equal', 'above (+0.03)', 'below (−0.03)', or 'different protocol' with what differs."""
     function, protocol = measured.function_of(metric), measured.protocol_of(metric)
-    wanted = figure.protocols[function]
+    wanted = read_published()['protocols'][figure.protocols[function]]
     if protocol is None:
         return 'protocol not recorded'
     if isinstance(wanted, str):
-        return f'different protocol: {figure.protocol_names[function]}'
+        return f'different protocol: {figure.protocols[function]}'
     found = protocol._asdict() | {'lr': protocol.lr.partition(',')[0]}  # papers do not say which border MATLAB's has
     if differences := [
         f'{NAMES[key]} {pixels(found[key])}, not {pixels(value)}'

@@ -135,7 +135,10 @@ def by_protocol(tested: Sequence[TestedNetwork]) -> list[tuple[Protocol | None, 
         return row.tested.scale_of(row.measured) or 0, *where, row.tested.label
 
     def rank(protocol: Protocol | None) -> tuple:
-        return protocol is None, protocol and (protocol.channel != 'Y', protocol.hr != 'scale', str(protocol))
+        if protocol is None:
+            return (True,)
+        usual = protocol.channel == 'Y', protocol.hr == 'scale', protocol.border == 'scale'
+        return False, *(not is_usual for is_usual in usual), str(protocol)
 
     return [(protocol, sorted(groups[protocol], key=place)) for protocol in sorted(groups, key=rank)]
 
@@ -185,7 +188,7 @@ def network_table(tested: Sequence[TestedNetwork]) -> str:
 def published_table(published: Sequence[PublishedFigure]) -> str:
     names = list(dict.fromkeys(figure.dataset for figure in published))
     rows = []
-    for key, found in itertools.groupby(published, key=lambda f: (f.name, f.scale, f.source, f.protocol_names)):
+    for key, found in itertools.groupby(published, key=lambda f: (f.name, f.scale, f.source, f.protocols)):
         name, scale, source, protocols = key
         cells = {figure.dataset: ' / '.join(figure.values.values()) for figure in found}
         protocol = ', SSIM '.join(dict.fromkeys(protocols.values()))
@@ -217,13 +220,10 @@ def per_image(tested: Sequence[TestedNetwork]) -> str:
     for network in tested:
         for measured in network.sets:
             for method, images in ((network.label, measured.images), ('bicubic', measured.bicubic)):
-                for image, values in images.items():
-                    for metric, value in values.items():
-                        protocol = str(measured.protocol_of(metric) or NOT_RECORDED.lower())
-                        scale = network.scale_of(measured)
-                        table.writerow(
-                            [network.label, scale, measured.name, image, method, metric, repr(value), protocol]
-                        )
+                for (image, values), metric in itertools.product(images.items(), measured.mean):
+                    where = [network.label, network.scale_of(measured), measured.name, image]
+                    protocol = str(measured.protocol_of(metric) or NOT_RECORDED.lower())
+                    table.writerow([*where, method, metric, repr(values[metric]), protocol])
     return text.getvalue()
 
 

@@ -93,7 +93,8 @@ class TestedNetwork:
         return json.dumps(self.network, sort_keys=True), self.parameters, self.checkpoint
 
     def scale_of(self, measured: MeasuredSet) -> int | None:
-        return measured.protocol['scale'] if measured.protocol else self.network.get('upscale')
+        scale = measured.protocol['scale'] if measured.protocol else self.network.get('upscale')
+        return scale if isinstance(scale, int) else None
 
 
 def find_results(places: Iterable[Path]) -> list[Path]:
@@ -119,7 +120,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """Raises UserError: the file cannot be read, or is not a JSON object."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path} cannot be read: it is damaged, or not JSON ({error}); test again') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a results.json of `basicsr test`: it holds {type(content).__name__}')
@@ -133,13 +136,13 @@ def tested_network(path: Path, report: dict[str, Any]) -> TestedNetwork:
         return TestedNetwork(
             file=path,
             label=', '.join([_text(report['name']), *forms]),
-            network=dict(report.get('network_g') or {}),
+            network=_typed(report, 'network_g', dict) or {},
             self_ensemble=bool(report.get('self_ensemble')),
-            parameters=report.get('parameters'),
-            checkpoint=(report.get('checkpoint') or {}).get('sha256'),
-            versions=dict(report.get('versions') or {}),
-            device=report.get('device'),
-            sets=[_measured(name, found) for name, found in report['datasets'].items() if 'mean' in found],
+            parameters=_typed(report, 'parameters', int),
+            checkpoint=_typed(_typed(report, 'checkpoint', dict) or {}, 'sha256', str),
+            versions={key: _text(version) for key, version in (_typed(report, 'versions', dict) or {}).items()},
+            device=_typed(report, 'device', str),
+            sets=[_measured(_text(name), found) for name, found in report['datasets'].items() if 'mean' in found],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f'{error} is missing' if isinstance(error, KeyError) else str(error)
@@ -147,19 +150,26 @@ def tested_network(path: Path, report: dict[str, Any]) -> TestedNetwork:
 
 
 def _measured(name: str, found: dict[str, Any]) -> MeasuredSet:
-    protocol, bicubic = found.get('protocol'), found.get('bicubic') or {'images': {}, 'mean': {}}
+    bicubic = found.get('bicubic') or {'images': {}, 'mean': {}}
     measured = MeasuredSet(
         name=name,
         images=_figures(found, name),
-        mean=dict(found['mean']),
+        mean=found['mean'],
         bicubic=_figures(bicubic, f'{name}, bicubic'),
-        bicubic_mean=dict(bicubic['mean']),
-        protocol=protocol,
-        seconds=found.get('seconds_per_image'),
+        bicubic_mean=bicubic['mean'],
+        protocol=_typed(found, 'protocol', dict),
+        seconds=_typed(found, 'seconds_per_image', (int, float)),
     )
+    if bicubic['mean'] and (measured.bicubic.keys(), bicubic['mean'].keys()) != (
+        found['images'].keys(),
+        found['mean'].keys(),
+    ):
+        raise ValueError(f'{name}: bicubic has other images or metrics')
+    for key, kind in (('scale', int), ('hr_multiple', int), ('lr', str)) if measured.protocol else ():
+        if _typed(measured.protocol, key, kind) is None:
+            raise KeyError(key)
     for metric in measured.mean:
-        measured.protocol_of(metric)  # raises what a damaged protocol raises, here
-        measured.function_of(metric)
+        hash((measured.protocol_of(metric), measured.function_of(metric)))  # raises what a damaged protocol raises
     return measured
 
 
@@ -174,8 +184,16 @@ def _figures(found: dict[str, Any], where: str) -> Images:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f'its name is {value!r}')
+    if not isinstance(value, str) or not value.isprintable():
+        raise TypeError(f'{value!r} is not a name')
+    return value
+
+
+def _typed(of: dict[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
+    """The value of a key, None if it has none. Raises TypeError: it has another type."""
+    value = of.get(key)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise TypeError(f'{key} is {value!r}')
     return value
 
 
