@@ -245,24 +245,22 @@ def add_results(commands) -> None:
     )
     results = commands.add_parser('results', help=about, description=f'Print {about}.', epilog=RESULTS)
     what = 'a results.json, also of `basicsr ablate` or `ntire validate`; or a folder of them, such as results'
-    results.add_argument('places', nargs='*', type=Path, metavar='FILE_OR_FOLDER', help=what)
+    results.add_argument('places', nargs='+', type=Path, metavar='FILE_OR_FOLDER', help=what)
     add = results.add_argument
     add('-o', '--output', type=Path, metavar='FILE', help='a page in Markdown, whose tables are replaced')
     add('--csv', type=Path, metavar='FILE', help='also write the figures of every image to this file')
-    difference = 'two results.json: mean difference A − B with its 95 %% confidence interval'
-    add('--compare', type=Path, nargs=2, metavar=('A', 'B'), help=difference)
+    difference = 'of two: the mean difference, first minus second, with its 95 %% confidence interval'
+    add('--compare', action='store_true', help=difference)
     results.set_defaults(run=run_results)
 
 
 def run_results(args: argparse.Namespace) -> None:
-    if bool(args.places) == bool(args.compare):
-        raise UsageError('give files or folders for the tables, or --compare A B')
     if args.compare:
-        if args.output or args.csv:
-            raise UsageError('--compare prints its lines; -o and --csv are for tables of files or folders')
         from earn_plugin.figures.paired import compare_results
 
-        print(compare_results(*args.compare))
+        if args.output or args.csv:
+            raise UsageError('--compare prints its lines; -o and --csv are for tables')
+        print(compare_results(args.places))
         return
     from earn_plugin.figures.results_page import write_page
 

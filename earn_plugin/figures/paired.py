@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.figures.published_figures import digits_of, signed
-from earn_plugin.figures.tested_results import MeasuredSet, TestedNetwork, read_json, tested_network
+from earn_plugin.figures.tested_results import MeasuredSet, TestedNetwork, find_results, read_json, tested_network
 
 CONFIDENCE = 0.95
 
@@ -36,13 +36,20 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
     return PairedDifference(mean, mean - half, mean + half, above, below)
 
 
-def compare_results(first: Path, second: Path) -> str:
-    """A line for each metric of each data set that both files have.
+def compare_results(places: Sequence[Path]) -> str:
+    """A line for each metric of each data set that two results.json files have.
+
+    Args:
+        places: the two files, or their folders.
 
     Raises:
+        UsageError: these are not two files.
         UserError: a file cannot be read; they have no data set in common; images or protocol differ, and how.
     """
-    one, other = (tested_network(path, read_json(path)) for path in (first, second))
+    files = find_results(places)
+    if len(files) != 2:
+        raise UsageError(f'--compare takes two results.json, got {len(files)}: {", ".join(map(str, files))}')
+    one, other = (tested_network(path, read_json(path)) for path in files)
     sets = {measured.name: measured for measured in other.sets}
     common = [(measured, sets[measured.name]) for measured in one.sets if measured.name in sets]
     if not common:
@@ -50,7 +57,7 @@ def compare_results(first: Path, second: Path) -> str:
             f'{network.file} has {", ".join(each.name for each in network.sets) or "none"}' for network in (one, other)
         ]
         raise UserError(f'no data set is in both: {"; ".join(has)}')
-    lines = [f'{one.label} ({first}) minus {other.label} ({second}), mean over the images and its 95 % interval']
+    lines = [f'{one.label} ({one.file}) minus {other.label} ({other.file}), mean over the images and its 95 % interval']
     for mine, theirs in common:
         check_same(one, mine, other, theirs)
         for metric in mine.mean:

@@ -29,7 +29,7 @@ def test_one_image_has_no_interval():
 
 def compare(tmp_path, capsys, first: dict, second: dict, expect: int = 0) -> str:
     folder = write(tmp_path / 'r', a=first, b=second)
-    return command_here('results', '--compare', folder / 'a.json', folder / 'b.json', capsys=capsys, expect=expect)
+    return command_here('results', '--compare', folder, capsys=capsys, expect=expect)
 
 
 def test_comparison_of_two_files(tmp_path, capsys):
@@ -39,6 +39,11 @@ def test_comparison_of_two_files(tmp_path, capsys):
     printed = compare(tmp_path, capsys, first, second)
     assert 'Set5, psnr: +1.2500 [−1.9266, +4.4266]; 2 of 2 images above, 0 below' in printed  # t = 12.706, s = 0.3536
     assert 'Set5, ssim: +0.000000 [+0.000000, +0.000000]; 0 of 2 images above, 0 below, 2 equal' in printed
+
+
+def test_only_two_files_can_be_compared(tmp_path, capsys):
+    folder = write(tmp_path / 'r', a=report())
+    assert 'takes two results.json, got 1' in command_here('results', folder, '--compare', capsys=capsys, expect=2)
 
 
 def test_a_single_image(tmp_path, capsys):

@@ -251,6 +251,5 @@ def test_the_page_of_the_docs_is_what_the_command_writes(tmp_path, monkeypatch):
 
 def test_usage(tmp_path, capsys):
     assert 'there is no results.json' in command_here('results', tmp_path, capsys=capsys, expect=2)
-    assert '--compare A B' in command_here('results', capsys=capsys, expect=2)
-    both = command_here('results', tmp_path, '--compare', 'a', 'b', capsys=capsys, expect=2)
-    assert '--compare A B' in both
+    both = command_here('results', tmp_path, '--compare', '-o', 'page.md', capsys=capsys, expect=2)
+    assert '-o and --csv are for tables' in both
