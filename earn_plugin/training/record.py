@@ -28,7 +28,7 @@ def describe_test(model: BaseModel, opt: dict[str, Any]) -> dict[str, Any]:
     """The network with all its arguments, its parameters and checkpoint; the versions and the device."""
     network, found = getattr(model, 'net_g', None), describe_network('net_g', opt)
     given = opt['path'].get('pretrain_network_g')
-    checkpoint = Path(given) if given else None
+    checkpoint = Path(given).expanduser() if given else None
     processes = f', one of {opt["world_size"]} processes' if opt['world_size'] > 1 else ''
     return {
         'network_g': {'type': found['arch'], **found['arguments']} if found else None,
