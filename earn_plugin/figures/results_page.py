@@ -36,7 +36,7 @@ AFTER_FIGURES = ('bicubic', 'published', 'verdict', 's/image')
 SETS = ('Set5', 'Set14', 'B100', 'Urban100', 'Manga109')  # first, in this order
 RULES = (
     '"HR cropped to" a number: all sides of the HR images are multiples of it. "MATLAB\'s bicubic": each LR image '
-    f'equals it value for value. "Equal": within {EQUAL["PSNR"]} dB and {EQUAL["SSIM"]} of SSIM of the published figure. '
+    f'equals it value for value. "Equal": within {EQUAL["PSNR"]} dB or {EQUAL["SSIM"]} of the published figure. '
     'Seconds: wall time of the network for an image, without reading and writing, on the machine of that number.'
 )
 NOT_RECORDED = 'Protocol not recorded'

@@ -29,15 +29,12 @@ def describe_test(model: BaseModel, opt: dict[str, Any]) -> dict[str, Any]:
     network, found = getattr(model, 'net_g', None), describe_network('net_g', opt)
     given = opt['path'].get('pretrain_network_g')
     checkpoint = Path(given).expanduser() if given else None
+    digest = sha256(checkpoint.read_bytes()) if checkpoint and checkpoint.is_file() else None
     processes = f', one of {opt["world_size"]} processes' if opt['world_size'] > 1 else ''
     return {
         'network_g': {'type': found['arch'], **found['arguments']} if found else None,
         'parameters': sum(p.numel() for p in network.parameters()) if isinstance(network, nn.Module) else None,
-        'checkpoint': checkpoint
-        and {
-            'file': checkpoint.name,
-            'sha256': sha256(checkpoint.read_bytes()) if checkpoint.is_file() else None,
-        },
+        'checkpoint': {'file': checkpoint.name, 'sha256': digest} if checkpoint else None,
         'versions': {'earn_plugin': earn_plugin.__version__, 'torch': torch.__version__},
         'device': describe_device(model.device) + processes,
     }
@@ -46,12 +43,10 @@ def describe_test(model: BaseModel, opt: dict[str, Any]) -> dict[str, Any]:
 def describe_paths(paths: dict[str, Any]) -> dict[str, Any]:
     """Paths below the working directory relative to it: elsewhere they would mean nothing."""
     here = Path.cwd()
-    return {
-        key: str(Path(value).relative_to(here))
-        if isinstance(value, str) and Path(value).is_relative_to(here)
-        else value
-        for key, value in paths.items()
+    below = {
+        key: Path(path) for key, path in paths.items() if isinstance(path, str) and Path(path).is_relative_to(here)
     }
+    return paths | {key: str(path.relative_to(here)) for key, path in below.items()}
 
 
 def lr_borders(lr: np.ndarray, hr: np.ndarray, scale: int, among: Sequence[str] = BORDERS) -> tuple[str, ...]:
