@@ -7,11 +7,10 @@ the next.
 import itertools
 import json
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import cv2
@@ -47,6 +46,7 @@ from earn_plugin.training.run_lock import run_lock
 from earn_plugin.training.validation import explain, image_paths
 
 FORMS = {'fused': 'fused', 'self_ensemble': 'self-ensemble'}  # options under val, and as the table shows them
+LEAST_SHARE = 0.8  # of the wall time that a test must have a processor, for its speed to be recorded
 
 
 def test(
@@ -163,11 +163,18 @@ def change_network(model: BaseModel, opt: dict[str, Any]) -> None:
     model.net_g = model.model_to_device(network)
 
 
+class Duration(NamedTuple):
+    """Of a computation, in seconds: wall time, and the time that this process has had the processors."""
+
+    wall: float
+    processor: float
+
+
 class TestedImage(NamedTuple):
     """Its metrics, and the wall time of the network; if it has a target, bicubic's metrics, and how it was made."""
 
     metrics: dict[str, float]
-    seconds: float
+    duration: Duration
     bicubic: dict[str, float] | None = None
     hr_size: tuple[int, int] | None = None
     lr_borders: tuple[str, ...] = ()
@@ -184,7 +191,9 @@ def test_images(
     wanted, scale = opt['val'].get('metrics') or {}, opt.get('scale', 1)
     borders = BORDERS  # with which all LR images so far can have been made
 
-    def finish(img_name: str, batch: dict[str, Any], visuals: dict[str, torch.Tensor], seconds: float) -> TestedImage:
+    def finish(
+        img_name: str, batch: dict[str, Any], visuals: dict[str, torch.Tensor], duration: Duration
+    ) -> TestedImage:
         nonlocal borders
         image = tensor2img(visuals['result'])
         if opt['val']['save_img']:
@@ -195,7 +204,7 @@ def test_images(
                 unwritten.append(error)
         target = tensor2img(visuals['gt']) if 'gt' in batch else None
         metrics = applicable(wanted, target is not None)
-        tested = TestedImage(metrics_of(image, target, metrics), seconds)
+        tested = TestedImage(metrics_of(image, target, metrics), duration)
         if not metrics or target is None or batch['lq'].dim() != 4:
             return tested
         borders = lr_borders(tensor2img(batch['lq'][0]), target, scale, borders)
@@ -209,33 +218,40 @@ def test_images(
         for index, batch in zip(loader.dataset.indices, bar, strict=True):
             img_name = names[index]
             model.feed_data(batch)
-            seconds = time_test(model, warm_up=not tested)
+            duration = time_test(model, warm_up=not tested)
             visuals = model.get_current_visuals()
             del model.lq, model.output  # before the next image allocates its own
             if last is not None:
                 last.result()  # no more than one image waits, and the first failure ends the test
-            last = tested[index] = thread.submit(finish, img_name, batch, visuals, seconds)
+            last = tested[index] = thread.submit(finish, img_name, batch, visuals, duration)
         return {index: image.result() for index, image in tested.items()}
 
 
-def time_test(model: BaseModel, warm_up: bool) -> float:
-    """The wall time in seconds of ``model.test()``; on a GPU, the first image is computed twice to warm up."""
+def time_test(model: BaseModel, warm_up: bool) -> Duration:
+    """The duration of ``model.test()``; on a GPU, the first image is computed twice to warm up."""
     on_gpu = model.device.type == 'cuda'
     if on_gpu and warm_up:
         model.test()
     if on_gpu:
         torch.cuda.synchronize(model.device)
-    start = time.perf_counter()
+    wall, processor = time.perf_counter(), time.process_time()
     model.test()
     if on_gpu:
         torch.cuda.synchronize(model.device)
-    return time.perf_counter() - start
+    duration = Duration(time.perf_counter() - wall, time.process_time() - processor)
+    return duration._replace(processor=duration.wall) if on_gpu else duration
+
+
+def mean_seconds(durations: Sequence[Duration]) -> float | None:
+    """The mean wall time; None if other programs have had the processors for too long: it would not show the speed."""
+    wall, processor = (sum(times) for times in zip(*durations, strict=True))
+    return round(wall / len(durations), 6) if processor >= LEAST_SHARE * wall else None
 
 
 def collect(names: list[str], tested: list[TestedImage], opt: dict[str, Any]) -> dict[str, Any]:
     """The results of a data set as results.json has them: of each image, their means, and how they were measured."""
-    metrics, seconds, bicubic, sizes, borders = zip(*tested, strict=True)
-    results: dict[str, Any] = {'seconds_per_image': round(fmean(seconds), 6)}
+    metrics, durations, bicubic, sizes, borders = zip(*tested, strict=True)
+    results: dict[str, Any] = {'seconds_per_image': mean_seconds(durations)}
     if None not in sizes:
         wanted = {name: opt['val']['metrics'][name] for name in metrics[0]}
         results['protocol'] = describe_protocol(sizes, borders, wanted, opt.get('scale', 1))
