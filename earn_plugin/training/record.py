@@ -18,6 +18,7 @@ from earn_plugin.convert.weight_files import describe_network
 from earn_plugin.data.bicubic import BORDERS, imresize
 from earn_plugin.devices import describe_device
 from earn_plugin.prepare.resumable_folder import sha256
+from earn_plugin.weights import checkpoint_file
 
 LR_SOURCES = {'replicate': "MATLAB's bicubic", 'symmetric': "MATLAB's bicubic, symmetric border"}
 GIVEN = 'given files'  # LR images that are not MATLAB's bicubic of the HR images
@@ -28,7 +29,7 @@ def describe_test(model: BaseModel, opt: dict[str, Any]) -> dict[str, Any]:
     """The network with all its arguments, its parameters and checkpoint; the versions and the device."""
     network, found = getattr(model, 'net_g', None), describe_network('net_g', opt)
     given = opt['path'].get('pretrain_network_g')
-    checkpoint = Path(given).expanduser() if given else None
+    checkpoint = checkpoint_file(Path(given).expanduser()) if given else None
     digest = sha256(checkpoint.read_bytes()) if checkpoint and checkpoint.is_file() else None
     processes = f', one of {opt["world_size"]} processes' if opt['world_size'] > 1 else ''
     return {
