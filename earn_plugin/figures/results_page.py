@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from earn_plugin.atomic_files import write_file
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.figures.published_figures import (
     EQUAL,
     PublishedFigure,
@@ -59,10 +59,16 @@ def write_page(places: Iterable[Path], page: Path | None = None, table: Path | N
         table: a CSV file for the figures of every image.
 
     Raises:
+        UsageError: there are no files, or ``page`` or ``table`` would replace one of them or each other.
         UserError: a file is damaged or not a results.json; files contradict each other; the page has no marks.
     """
-    tested, others = [], []
-    for path in find_results(places):
+    files, tested, others = find_results(places), [], []
+    taken = {path.resolve() for path in files}
+    for target in filter(None, (page, table)):
+        if target.resolve() in taken:
+            raise UsageError(f'{target} is an input or the other output, and would be replaced: choose another name')
+        taken.add(target.resolve())
+    for path in files:
         report = read_json(path)
         if 'ablation' in report:
             others.append(of_ablation(path, report))
@@ -231,6 +237,7 @@ def per_image(tested: Sequence[TestedNetwork]) -> str:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table without the columns that are empty in all rows."""
     used = [number for number in range(len(head)) if any(row[number] for row in rows)]
-    lines = [' | '.join(each[number].replace('|', '\\|') for number in used) for each in (head, *rows)]
+    texts = [[each[number].replace('|', '\\|').replace('<', '\\<') for number in used] for each in (head, *rows)]
+    lines = [' | '.join(each) for each in texts]
     first, *others = [f'| {line} |' for line in lines]
     return '\n'.join([first, f'|{"---|" * len(used)}', *others])

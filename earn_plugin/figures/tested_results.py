@@ -109,7 +109,9 @@ def find_results(places: Iterable[Path]) -> list[Path]:
             found = {*place.glob('*.json'), *place.rglob('results.json')}
             found = sorted(path for path in found if not any('_archived_' in part for part in path.parts))
         else:
-            found = [place] if place.is_file() else []
+            found = [place]
+        if not place.exists():
+            raise UsageError(f'{place} does not exist')
         if not found:
             raise UsageError(f'{place}: there is no results.json; `basicsr test` writes them to results/NAME')
         files |= dict.fromkeys(found)

@@ -251,5 +251,20 @@ def test_the_page_of_the_docs_is_what_the_command_writes(tmp_path, monkeypatch):
 
 def test_usage(tmp_path, capsys):
     assert 'there is no results.json' in command_here('results', tmp_path, capsys=capsys, expect=2)
+    absent = tmp_path / 'none.json'
+    assert f'{absent} does not exist' in command_here('results', absent, capsys=capsys, expect=2)
     both = command_here('results', tmp_path, '--compare', '-o', 'page.md', capsys=capsys, expect=2)
     assert '-o and --csv are for tables' in both
+
+
+@pytest.mark.parametrize('outputs', [('--csv', 'r/a.json'), ('-o', 'r/../r/a.json'), ('-o', 'x', '--csv', 'x')])
+def test_no_result_and_no_other_output_is_replaced(outputs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = (write(tmp_path / 'r', a=report()) / 'a.json').read_bytes()
+    assert 'would be replaced' in command_here('results', 'r', *outputs, capsys=capsys, expect=2)
+    assert (tmp_path / 'r/a.json').read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ['r']
+
+
+def test_names_are_no_markup(tmp_path):
+    assert r'| \<b>a\|b |' in write_page([write(tmp_path / 'r', a=report(name='<b>a|b'))])
