@@ -18,6 +18,7 @@ from earn_plugin.inference.network_file import open_network
 from earn_plugin.inference.padding import for_any_size
 from earn_plugin.inference.tiles import TiledNetwork
 from earn_plugin.inference.upscaling import measure_scale
+from earn_plugin.weights import absence
 
 SSIM_WINDOW = 11  # pixels
 
@@ -137,10 +138,13 @@ def method_of(
         scale: of a checkpoint from whose weights it cannot be inferred.
 
     Raises:
+        UsageError: there is neither such a file or folder nor such a network.
         UserError: as ``open_network`` and ``NetworkMethod``.
     """
     is_onnx = source.suffix == '.onnx'
     if not is_onnx and not NetworkChoice(str(source)).is_checkpoint:
+        if not source.exists():
+            raise UsageError(absence(source))
         return StoredMethod(label or name_of_results(source), source)
     try:
         network = open_network(source, arguments, arch)
