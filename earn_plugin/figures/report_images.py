@@ -89,10 +89,9 @@ def images(reported: ReportedRun) -> Html:
     total = sum(len(compared) for _, compared in sets)
     which = f'{len(shown)} of {total} validation images' if len(shown) < total else 'All validation images'
     stored = f'WebP of quality {LOSSY}; metrics are those of the original images' if is_lossy else 'lossless WebP'
-    note = (
-        f'{which}, from the largest gain over bicubic to the smallest, as {stored}. Move the slider by mouse, touch or '
-    )
-    return join([paragraph(f'{note}arrow keys.', 'quiet'), element('div', join(sliders), class_='comparisons')])
+    note = f'{which}, from the largest gain over bicubic to the smallest, as {stored}.'
+    how = 'Move the slider by mouse, touch or arrow keys.'
+    return join([paragraph(f'{note} {how}', 'quiet'), element('div', join(sliders), class_='comparisons')])
 
 
 def as_webp(versions: Versions, quality: int = LOSSLESS) -> dict[str, bytes]:
