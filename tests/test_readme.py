@@ -1,6 +1,7 @@
 """README and the page on training at scale: their commands are valid, and README's tables are complete."""
 
 import ast
+import json
 import re
 import shlex
 
@@ -81,3 +82,13 @@ def test_the_table_of_places_is_complete():
 def test_a_folder_says_what_belongs_in_it(folder):
     docstring = ast.get_docstring(ast.parse((folder / '__init__.py').read_text(encoding='utf-8')))
     assert docstring and len(docstring.split()) >= 8
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_the_figures_of_included_networks_are_those_measured(scale):
+    measured = {}
+    for file, names in ((f'A2N-S_x{scale}_mod{scale}', ('Set5', 'Set14')), (f'A2N-S_x{scale}', ('held_out',))):
+        sets = json.loads((ROOT / f'docs/results/{file}.json').read_text(encoding='utf-8'))['datasets']
+        measured |= {name: (sets[name]['mean'], sets[name]['bicubic']['mean']) for name in names}
+    figures = [f'{mean["psnr"]:.2f} / {mean["ssim"]:.4f}' for pair in measured.values() for mean in pair]
+    assert f'| A2N-S_x{scale} | {" | ".join(figures)} | ' in README
