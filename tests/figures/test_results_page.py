@@ -245,8 +245,7 @@ def test_the_page_of_the_docs_is_what_the_command_writes(tmp_path, monkeypatch):
     write_page([Path('docs/results')], copied)
     assert copied.read_text(encoding='utf-8') == page.read_text(encoding='utf-8')
     for path in Path('docs/results').iterdir():
-        found = json.loads(path.read_text(encoding='utf-8'))
-        assert not [value for value in map(str, found['path'].values()) if value.startswith('/')], path
+        assert '"/' not in path.read_text(encoding='utf-8'), 'a path of the machine that measured'
 
 
 def test_usage(tmp_path, capsys):
