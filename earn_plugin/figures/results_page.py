@@ -35,8 +35,8 @@ BEFORE_FIGURES = ('network', 'scale', 'set', 'images')
 AFTER_FIGURES = ('bicubic', 'published', 'verdict', 's/image')
 SETS = ('Set5', 'Set14', 'B100', 'Urban100', 'Manga109')  # first, in this order
 RULES = (
-    '"HR cropped to" a number: all sides of the HR images are multiples of it. "MATLAB\'s bicubic": each LR image '
-    f'equals it value for value. "Equal": within {EQUAL["PSNR"]} dB or {EQUAL["SSIM"]} of the published figure. '
+    '"HR cropped to" a number: all sides of the HR images are multiples of it; 1: of nothing else. "MATLAB\'s bicubic": '
+    f'each LR image equals it value for value. "Equal": within {EQUAL["PSNR"]} dB or {EQUAL["SSIM"]} of the published figure. '
     'Seconds: wall time of the network for an image, without reading and writing, on the machine of that number.'
 )
 NOT_RECORDED = 'Protocol not recorded'
@@ -118,7 +118,8 @@ def tables(tested: Sequence[TestedNetwork], others: Sequence[str]) -> str:
 
 
 def _devices(tested: Sequence[TestedNetwork]) -> list[str]:
-    return list(dict.fromkeys(_device(network) for network in tested if network.device))
+    timed = (network for network in tested if any(measured.seconds is not None for measured in network.sets))
+    return list(dict.fromkeys(_device(network) for network in timed if network.device))
 
 
 def _device(network: TestedNetwork) -> str:
