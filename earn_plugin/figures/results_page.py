@@ -35,8 +35,9 @@ BEFORE_FIGURES = ('network', 'scale', 'set', 'images')
 AFTER_FIGURES = ('bicubic', 'published', 'verdict', 's/image')
 SETS = ('Set5', 'Set14', 'B100', 'Urban100', 'Manga109')  # first, in this order
 RULES = (
-    '"HR cropped to" a number: all sides of the HR images are multiples of it; 1: of nothing else. "MATLAB\'s bicubic": '
-    f'each LR image equals it value for value. "Equal": within {EQUAL["PSNR"]} dB or {EQUAL["SSIM"]} of the published figure. '
+    '"HR cropped to" a number: all sides of the HR images are multiples of it; 1: of nothing else. '
+    '"MATLAB\'s bicubic": each LR image equals it value for value. '
+    f'"Equal": within {EQUAL["PSNR"]} dB or {EQUAL["SSIM"]} of the published figure. '
     'Seconds: wall time of the network for an image, without reading and writing, on the machine of that number.'
 )
 NOT_RECORDED = 'Protocol not recorded'
