@@ -85,8 +85,8 @@ def attribution(reported: ReportedRun) -> Html:
         one = found.attributions[arch]
         note = (
             f'Which pixels of {about}, the network uses for the marked window (LAM). The diffusion index, '
-            f'{one.diffusion_index:.2f}, is higher the more evenly it uses them; it can be compared between networks '
-            'for inputs of one size only.'
+            f'{one.diffusion_index:.2f}, is higher the more evenly it uses them; compare networks by it only for one '
+            'input and one window.'
         )
         if one.missing is not None:
             note += f' The attributions add up to {100 * (1 - one.missing):.1f} % of what they explain.'
