@@ -196,7 +196,8 @@ def add_attribution(commands) -> None:
     add('--hr', action='store_true', help="IMAGE is the HR image: reduce it by MATLAB's bicubic first")
     place = 'left column, top row and side, in pixels of the result (default: 16×16 in its centre)'
     add('--window', type=int, nargs=3, metavar=('X', 'Y', 'SIZE'), help=place)
-    add('--steps', type=int, metavar='N', help='of the integral, by the midpoint rule; default 10')
+    steps = 'of the integral, by the midpoint rule (default: 10, or up to 80 until it is complete to 1 %%)'
+    add('--steps', type=int, metavar='N', help=steps)
     add('--as-published', action='store_true', help="the authors' rule instead: 50 steps, gradients at their ends")
     add('-o', '--output', type=Path, metavar='FILE', help='the figure: .png, .svg or .pdf')
     add('--columns', type=int, choices=(1, 2), default=2, help="width of the figure in a paper's columns; default 2")
@@ -229,7 +230,8 @@ def run_attribution(args: argparse.Namespace) -> None:
         choices[label] = NetworkChoice(str(source), given_arguments(args), args.arch, args.fused)
     if args.output is not None:
         check_attribution_figure(args.output, len(choices), args.columns)
-    rule = AS_PUBLISHED if args.as_published else MIDPOINT._replace(steps=args.steps or MIDPOINT.steps)
+    midpoint = MIDPOINT._replace(steps=args.steps) if args.steps else None
+    rule = AS_PUBLISHED if args.as_published else midpoint
     settings = {'window': args.window, 'rule': rule, 'hr': args.hr, 'device': args.device}
     table = attribute_networks(args.picture, choices, **settings)
     print(table)

@@ -12,7 +12,6 @@ import cv2
 from earn_plugin.devices import describe_device
 from earn_plugin.errors import UserError
 from earn_plugin.figures.attention_report import draw_attention
-from earn_plugin.figures.attribution import MIDPOINT
 from earn_plugin.figures.attribution_figure import draw_attribution
 from earn_plugin.figures.attribution_table import attribute_networks
 from earn_plugin.figures.curves import LABELS, choose_values, draw_curves
@@ -24,7 +23,6 @@ from earn_plugin.figures.validation_pictures import cut, part_to_show, spread
 from earn_plugin.measure.complexity import count_complexity
 
 SIDE, SIDE_OF_ATTRIBUTION = 128, 64  # most LR pixels of a picture's side for attention maps, and for attribution
-STEPS = (10, 40)  # of the integral: more where the attributions do not add up
 SMOOTHED = 100  # logged values from which on curves of losses show running means
 
 
@@ -74,11 +72,7 @@ def attribution(reported: ReportedRun) -> Html:
     choice = reported.choice()
     arch = choice.arch
     with lr_picture(reported, SIDE_OF_ATTRIBUTION) as (picture, about):
-        for steps in STEPS:
-            rule = MIDPOINT._replace(steps=steps)
-            found = attribute_networks(picture, {arch: choice}, rule=rule, device=str(reported.device))
-            if not found.warnings():
-                break
+        found = attribute_networks(picture, {arch: choice}, device=str(reported.device))
         path = picture.with_name('figure.svg')
         draw_attribution(found, path, columns=1)
         svg = inline_svg(path, 'l-', f'local attribution map of {arch} for {about}')

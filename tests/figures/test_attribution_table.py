@@ -1,6 +1,7 @@
 """``basicsr attribution``: its table, JSON and figure; which inputs and networks go together."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from earn_plugin.convert.networks import NetworkChoice
 from earn_plugin.errors import UsageError, UserError
+from earn_plugin.figures import attribution_table
 from earn_plugin.figures.attribution import MIDPOINT
 from earn_plugin.figures.attribution_table import attribute_networks
 from earn_plugin.prepare.lr import make_lr
@@ -112,3 +114,19 @@ def test_pictures_that_cannot_be_read():
         attribute_networks(Path('tiny.png'), {'A': small()}, hr=True)
     with pytest.raises(UsageError, match='18×2 pixels'):
         attribute_networks(Path('tiny.png'), {'A': small()})
+
+
+@pytest.mark.parametrize(('enough', 'steps'), [(1, 10), (40, 40), (100, 80)])
+def test_as_many_steps_as_it_takes(enough, steps, monkeypatch):
+    save(Path('lr.png'), photo(20, 24))
+    computed = attribution_table.attribute
+
+    def attribute(network, x, scale, window, rule, on_step):
+        few = computed(network, x, scale, window, MIDPOINT._replace(steps=1))
+        return replace(few, missing=0.002 if rule.steps >= enough else -0.03)
+
+    monkeypatch.setattr(attribution_table, 'attribute', attribute)
+    table = attribute_networks(Path('lr.png'), {'A': small(), 'B': small()})
+    assert table.rule == MIDPOINT._replace(steps=steps)
+    assert bool(table.warnings()) == (enough > steps)
+    assert attribute_networks(Path('lr.png'), {'A': small()}, rule=MIDPOINT).rule == MIDPOINT
