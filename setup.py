@@ -19,7 +19,8 @@ setup(
     packages=[*find_packages(include=['earn_plugin', 'earn_plugin.*']), 'earn_plugin.recipes', 'earn_plugin.datasets'],
     package_dir={'earn_plugin.recipes': 'options', 'earn_plugin.datasets': 'datasets'},
     package_data={
-        'earn_plugin.figures': ['published.yml', 'report.css', 'report.html', 'report.js'],
+        'earn_plugin.report': ['*.css', '*.html', '*.js'],
+        'earn_plugin.results': ['*.yml'],
         'earn_plugin.weights': ['*.safetensors', '*.md'],
         'earn_plugin.recipes': ['*.yml'],
         'earn_plugin.datasets': ['README.md'],

@@ -42,7 +42,7 @@ def to_channels_last(network: nn.Module) -> nn.Module:
 @contextmanager
 def kernel_search(enabled: bool) -> Iterator[None]:
     """In the block, cuDNN times its kernels for each new size and uses the fastest, or does not if not ``enabled``."""
-    before = torch.backends.cudnn.benchmark
+    before = torch.backends.cudnn.benchmark  # torch's own cudnn.flags() would set the user's other choices as well
     torch.backends.cudnn.benchmark = enabled
     try:
         yield

@@ -22,6 +22,7 @@ LAYERS = [  # from the ground up; a module imports from its own folder and from 
     {'inference', 'spandrel'},
     {'training', 'ntire', 'catalogue'},
     {'figures'},
+    {'report', 'results'},
     {'cli'},
     {'__main__'},
 ]

@@ -75,7 +75,7 @@ def add_report(commands) -> None:
 def run_report(args: argparse.Namespace) -> None:
     if args.images < 0:
         raise UsageError(f'--images must be 0 or more, got {args.images}')
-    from earn_plugin.figures.report import write_report
+    from earn_plugin.report.report import write_report
 
     print(write_report(args.experiment, args.output, args.images, args.device))
 
@@ -258,13 +258,13 @@ def add_results(commands) -> None:
 
 def run_results(args: argparse.Namespace) -> None:
     if args.compare:
-        from earn_plugin.figures.paired import compare_results
+        from earn_plugin.results.paired import compare_results
 
         if args.output or args.csv:
             raise UsageError('--compare prints its lines; -o and --csv are for tables')
         print(compare_results(args.places))
         return
-    from earn_plugin.figures.results_page import write_page
+    from earn_plugin.results.results_page import write_page
 
     text = write_page(args.places, args.output, args.csv)
     print(text if args.output is None else f'{args.output} written')

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from earn_plugin.atomic_files import write_file
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.figures.published_figures import (
+from earn_plugin.ntire.results import official_table, splits_in
+from earn_plugin.results.published_figures import (
     EQUAL,
     PublishedFigure,
     digits_of,
@@ -18,7 +19,7 @@ from earn_plugin.figures.published_figures import (
     published_protocols,
     verdict,
 )
-from earn_plugin.figures.tested_results import (
+from earn_plugin.results.tested_results import (
     MeasuredSet,
     Protocol,
     TestedNetwork,
@@ -27,7 +28,6 @@ from earn_plugin.figures.tested_results import (
     read_json,
     tested_network,
 )
-from earn_plugin.ntire.results import official_table, splits_in
 
 BEGIN = '<!-- tables written by `basicsr results`: do not edit -->'
 END = '<!-- end of the tables -->'
@@ -38,7 +38,8 @@ RULES = (
     '"HR cropped to" a number: all sides of the HR images are multiples of it; 1: of nothing else. '
     '"MATLAB\'s bicubic": each LR image equals it value for value. '
     f'"Equal": within {EQUAL["PSNR"]} dB or {EQUAL["SSIM"]} of the published figure. '
-    'Seconds: wall time of the network for an image, without reading and writing, on the machine of that number.'
+    'Seconds: wall time of the network for an image, while the metrics of the image before are computed, on the '
+    'machine of that number.'
 )
 NOT_RECORDED = 'Protocol not recorded'
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from earn_plugin.figures.validation_pictures import MeasuredImage, Versions, cut, part_to_show, spread
+from earn_plugin.report.validation_pictures import MeasuredImage, Versions, cut, part_to_show, spread
 from tests.helpers.images import photograph
 
 

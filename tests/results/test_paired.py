@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from earn_plugin.figures.paired import paired_difference
-from tests.figures.test_results_page import report, write
+from earn_plugin.results.paired import paired_difference
 from tests.helpers.command import command_here
+from tests.results.test_results_page import report, write
 
 
 @pytest.mark.parametrize('count', [2, 3, 14, 100])

@@ -17,10 +17,10 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 import earn_plugin
 from earn_plugin.cli import parser
-from earn_plugin.figures import report
-from earn_plugin.figures.recorded_run import find_run, recorded_options
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.options_file import find_options_file, override, read_options
+from earn_plugin.report import report
+from earn_plugin.report.recorded_run import find_run, recorded_options
 from earn_plugin.training.model import flatten
 from tests.helpers.command import command_here
 from tests.helpers.reports import IMAGE, NAME, SET, train_tiny
@@ -218,7 +218,7 @@ def test_a_network_without_attention_and_images_without_originals(folder, capsys
     options = recorded_options(Path('experiments', NAME))
     options['datasets']['val'] = {'name': 'lr', 'type': 'SingleImageDataset', 'dataroot_lq': 'data/LR', 'phase': 'val'}
     options['datasets']['val'] |= {'io_backend': {'type': 'disk'}}
-    monkeypatch.setattr('earn_plugin.figures.recorded_run.recorded_options', lambda folder: options)
+    monkeypatch.setattr('earn_plugin.report.recorded_run.recorded_options', lambda folder: options)
     monkeypatch.setattr('earn_plugin.figures.attention_maps.SOURCES', ())
     printed, text = written(capsys, '--images', '2', only=only, monkeypatch=monkeypatch)
     assert 'not in the report: attention: EARN has no attention' in printed
@@ -244,7 +244,7 @@ def test_wrong_usage(folder, arguments, message, capsys):
 def test_many_large_pictures_are_compressed(folder, capsys, monkeypatch):
     only = ('Before and after',)
     lossless = written(capsys, only=only, monkeypatch=monkeypatch)[1]
-    monkeypatch.setattr('earn_plugin.figures.report_images.LARGEST', 1000)
+    monkeypatch.setattr('earn_plugin.report.report_images.LARGEST', 1000)
     compressed = written(capsys, only=only, monkeypatch=monkeypatch)[1]
     assert 'as lossless WebP' in lossless and 'WebP of quality 90' in compressed
     assert len(compressed) < len(lossless)

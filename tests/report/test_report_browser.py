@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from earn_plugin.figures.report import write_report
+from earn_plugin.report.report import write_report
 from tests.helpers.browser import END, ENTER, HOME, RIGHT, SPACE, opened_browser
 from tests.helpers.reports import NAME, train_tiny
 

@@ -10,7 +10,7 @@ import torch
 from basicsr.archs import build_network
 
 from earn_plugin.errors import UserError
-from earn_plugin.figures.results_page import BEGIN, END, write_page
+from earn_plugin.results.results_page import BEGIN, END, write_page
 from tests.helpers.command import command_here
 from tests.helpers.options import write_options
 from tests.helpers.places import ROOT

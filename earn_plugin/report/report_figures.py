@@ -15,12 +15,12 @@ from earn_plugin.figures.attention_report import draw_attention
 from earn_plugin.figures.attribution_figure import draw_attribution
 from earn_plugin.figures.attribution_table import attribute_networks
 from earn_plugin.figures.curves import LABELS, choose_values, draw_curves
-from earn_plugin.figures.inline_pictures import inline_svg
-from earn_plugin.figures.report_page import Html, figures, join, paragraph, table
-from earn_plugin.figures.reported_run import ReportedRun, attempt, needed
 from earn_plugin.figures.style import save_figure
-from earn_plugin.figures.validation_pictures import cut, part_to_show, spread
 from earn_plugin.measure.complexity import count_complexity
+from earn_plugin.report.inline_pictures import inline_svg
+from earn_plugin.report.report_page import Html, figures, join, paragraph, table
+from earn_plugin.report.reported_run import ReportedRun, attempt, needed
+from earn_plugin.report.validation_pictures import cut, part_to_show, spread
 
 SIDE, SIDE_OF_ATTRIBUTION = 128, 64  # most LR pixels of a picture's side for attention maps, and for attribution
 SMOOTHED = 100  # logged values from which on curves of losses show running means

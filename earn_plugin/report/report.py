@@ -9,13 +9,13 @@ import earn_plugin
 from earn_plugin.atomic_files import write_file
 from earn_plugin.devices import cuda_is_optional, find_device
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.figures.inline_pictures import drawing_for_pages
-from earn_plugin.figures.recorded_run import find_run
-from earn_plugin.figures.report_figures import attention, attribution, complexity, curves
-from earn_plugin.figures.report_images import images, metrics_of_images
-from earn_plugin.figures.report_page import Html, Section, page, paragraph
-from earn_plugin.figures.report_summary import commands, environment, head, settings
-from earn_plugin.figures.reported_run import ReportedRun, attempt
+from earn_plugin.report.inline_pictures import drawing_for_pages
+from earn_plugin.report.recorded_run import find_run
+from earn_plugin.report.report_figures import attention, attribution, complexity, curves
+from earn_plugin.report.report_images import images, metrics_of_images
+from earn_plugin.report.report_page import Html, Section, page, paragraph
+from earn_plugin.report.report_summary import commands, environment, head, settings
+from earn_plugin.report.reported_run import ReportedRun, attempt
 
 SECTIONS: dict[str, Callable[[ReportedRun], Html]] = {
     'Training curves': curves,

@@ -10,11 +10,11 @@ import torch
 
 from earn_plugin.convert.networks import FoundNetwork, NetworkChoice
 from earn_plugin.errors import UserError
-from earn_plugin.figures.recorded_run import RecordedRun
 from earn_plugin.figures.run_log import RunLog, read_run
-from earn_plugin.figures.validation_pictures import MeasuredImage, ValidationComparison
 from earn_plugin.inference.layout import faster_layout
 from earn_plugin.inference.padding import for_any_size
+from earn_plugin.report.recorded_run import RecordedRun
+from earn_plugin.report.validation_pictures import MeasuredImage, ValidationComparison
 from earn_plugin.training.validation import explain
 
 T = TypeVar('T')

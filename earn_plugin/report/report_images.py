@@ -6,11 +6,12 @@ import numpy as np
 
 from earn_plugin.errors import UserError
 from earn_plugin.figures.curves import LABELS
-from earn_plugin.figures.inline_pictures import LOSSLESS, LOSSY, data_uri, webp
 from earn_plugin.figures.region import Region
-from earn_plugin.figures.report_page import Html, NumberCell, Slider, element, heading, join, paragraph, slider, table
-from earn_plugin.figures.reported_run import ReportedRun, needed
-from earn_plugin.figures.validation_pictures import (
+from earn_plugin.metrics.bicubic_baseline import mean_metrics
+from earn_plugin.report.inline_pictures import LOSSLESS, LOSSY, data_uri, webp
+from earn_plugin.report.report_page import Html, NumberCell, Slider, element, heading, join, paragraph, slider, table
+from earn_plugin.report.reported_run import ReportedRun, needed
+from earn_plugin.report.validation_pictures import (
     MeasuredImage,
     ValidationComparison,
     Versions,
@@ -19,7 +20,6 @@ from earn_plugin.figures.validation_pictures import (
     part_to_show,
     spread,
 )
-from earn_plugin.metrics.bicubic_baseline import mean_metrics
 
 LARGEST = 6_000_000  # bytes of all lossless pictures; as base64 they take a third more
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from earn_plugin.figures.tested_results import MeasuredSet, TestedNetwork, pixels
+from earn_plugin.results.tested_results import MeasuredSet, TestedNetwork, pixels
 
 FILE = Path(__file__).with_name('published.yml')
 METRICS = ('PSNR', 'SSIM')

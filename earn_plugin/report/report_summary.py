@@ -10,11 +10,11 @@ from earn_plugin import doctor
 from earn_plugin.devices import describe_device
 from earn_plugin.errors import UserError
 from earn_plugin.figures.curves import LABELS, time_unit
-from earn_plugin.figures.report_images import gain_cell
-from earn_plugin.figures.report_page import Html, NumberCell, code, definitions, element, join, paragraph, table
-from earn_plugin.figures.reported_run import ReportedRun
-from earn_plugin.figures.validation_pictures import better_sign
 from earn_plugin.metrics.bicubic_baseline import mean_metrics
+from earn_plugin.report.report_images import gain_cell
+from earn_plugin.report.report_page import Html, NumberCell, code, definitions, element, join, paragraph, table
+from earn_plugin.report.reported_run import ReportedRun
+from earn_plugin.report.validation_pictures import better_sign
 
 STARTED = re.compile(r'INFO: (.+ iterations of .+)')  # ours: iterations, images, device, seed
 VERSION = re.compile(r'^\t(BasicSR|PyTorch|TorchVision): (\S+)', re.MULTILINE)  # stock BasicSR's

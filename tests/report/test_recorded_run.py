@@ -5,8 +5,8 @@ import pytest
 from basicsr.utils.options import dict2str
 
 from earn_plugin.errors import UserError
-from earn_plugin.figures.recorded_run import RecordedRun, as_override, options_of_log
 from earn_plugin.options.options_file import parse_value
+from earn_plugin.report.recorded_run import RecordedRun, as_override, options_of_log
 from earn_plugin.training.model import flatten
 from tests.helpers.options import TINY, completed
 

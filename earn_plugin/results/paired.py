@@ -9,8 +9,8 @@ from typing import NamedTuple
 from scipy.special import stdtrit
 
 from earn_plugin.errors import UsageError, UserError
-from earn_plugin.figures.published_figures import digits_of, signed
-from earn_plugin.figures.tested_results import MeasuredSet, TestedNetwork, find_results, read_json, tested_network
+from earn_plugin.results.published_figures import digits_of, signed
+from earn_plugin.results.tested_results import MeasuredSet, TestedNetwork, find_results, read_json, tested_network
 
 CONFIDENCE = 0.95
 

@@ -1,8 +1,8 @@
 """published.yml against the recipes: a published figure is found for the network that has it, and for no other."""
 
 from earn_plugin.convert.weight_files import describe_network
-from earn_plugin.figures.published_figures import published_figures, published_protocols
 from earn_plugin.options.options_file import read_options, recipes
+from earn_plugin.results.published_figures import published_figures, published_protocols
 
 WITHOUT_RECIPE = ('EARN without ASCA', 'EARN without skip connections', 'EARN without local attention', 'RCAN')
 
