@@ -1,9 +1,10 @@
-"""The precision that a network computes in, and which networks float16 suits."""
+"""The precision that a network computes in, and what of it half precision does not suit."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from earn_plugin.errors import UsageError
 
@@ -28,3 +29,26 @@ def check_float16(network: nn.Module, given: str, instead: str) -> None:
             f'{given}: this network works on values up to {largest:g}, and its features may exceed the largest '
             f'float16, {LARGEST_HALF:,.0f}; use {instead}'
         )
+
+
+def widen_dilated_convs(network: nn.Module) -> None:
+    """Compute grouped convs with vertical dilation in float32, for training in bfloat16 on a CPU; in place.
+
+    oneDNN 3.12, of torch 2.13, returns wrong gradients of their weights in bfloat16 with channels last, different ones
+    each time.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and module.dilation[0] > 1:
+            module.__class__ = widened(type(module))
+
+
+@cache
+def widened(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """The class of convs that compute in float32 under autocast; one for all, so that they are compiled once."""
+
+    class Widened(kind):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, enabled=False):
+                return super().forward(x.float()).to(x.dtype)
+
+    return Widened

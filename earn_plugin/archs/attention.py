@@ -115,9 +115,15 @@ def without_autocast(x: Tensor) -> AbstractContextManager:
 
 
 def attend(attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention between all pixels of an image, N×C×H×W each; half precision is computed in float32."""
+    """Attention between all pixels of an image, N×C×H×W each; half precision is computed in float32.
+
+    Except on a GPU over keys, where torch's kernels for half precision sum in float32.
+    """
+    sums_wide = query.is_cuda and attention is attention_over_keys
     with without_autocast(query):
-        rows = [tensor.float() if tensor.element_size() == 2 else tensor for tensor in (query, key, value)]
+        rows = [
+            tensor.float() if tensor.element_size() == 2 and not sums_wide else tensor for tensor in (query, key, value)
+        ]
         out = attention(*(tensor.flatten(2).transpose(1, 2) for tensor in rows))
     # contiguous: for a conv of one transposed image torch.compile assumes wrong strides, and reads out of bounds
     return out.transpose(1, 2).contiguous().unflatten(2, query.shape[2:]).to(query.dtype)
@@ -144,7 +150,9 @@ def attention_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = key[:, start : start + chunk], value[:, start : start + chunk]
         if torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad or values.requires_grad):
             # the weights are computed again in the backward pass
-            out = out + checkpoint(weighted_by_queries, query, keys, values, use_reentrant=False)
+            out = out + checkpoint(
+                weighted_by_queries, query, keys, values, use_reentrant=False, preserve_rng_state=False
+            )
         else:
             out += weighted_by_queries(query, keys, values)
     return out

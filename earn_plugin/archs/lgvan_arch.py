@@ -29,6 +29,23 @@ class ChannelNorm(nn.LayerNorm):
         return (centred * scale * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
+class DepthwiseConv(nn.Conv2d):
+    """Depthwise conv, in training on a GPU as a dense conv whose other weights are zero.
+
+    For dilated and non-square kernels, that is several times faster than cuDNN's depthwise convs.
+    """
+
+    def __init__(self, num_feat: int, kernel_size: int | tuple[int, int], padding, dilation: int = 1):
+        super().__init__(num_feat, num_feat, kernel_size, 1, padding, dilation, groups=num_feat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.as_dense(x) if self.training and x.is_cuda else super().forward(x)
+
+    def as_dense(self, x: Tensor) -> Tensor:
+        diagonal = torch.eye(len(self.weight), device=x.device, dtype=self.weight.dtype)
+        return F.conv2d(x, self.weight * diagonal[:, :, None, None], self.bias, 1, self.padding, self.dilation)
+
+
 class StripConv(nn.Module):
     """Depthwise 1×k, then k×1. Keeps N×C×H×W.
 
@@ -39,8 +56,8 @@ class StripConv(nn.Module):
     def __init__(self, num_feat: int, kernel_size: int):
         super().__init__()
         pad = kernel_size // 2
-        self.row = nn.Conv2d(num_feat, num_feat, (1, kernel_size), 1, (pad, 0), groups=num_feat)
-        self.column = nn.Conv2d(num_feat, num_feat, (kernel_size, 1), 1, (0, pad), groups=num_feat)
+        self.row = DepthwiseConv(num_feat, (1, kernel_size), (pad, 0))
+        self.column = DepthwiseConv(num_feat, (kernel_size, 1), (0, pad))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[3] < self.row.kernel_size[1]:
@@ -55,7 +72,7 @@ class LGCA(nn.Module):
         super().__init__()
         self.proj_in = nn.Conv2d(num_feat, num_feat, 1)
         self.local = nn.Conv2d(num_feat, num_feat, 5, 1, 2, groups=num_feat)
-        self.wide = nn.Conv2d(num_feat, num_feat, 5, 1, 6, dilation=3, groups=num_feat)
+        self.wide = DepthwiseConv(num_feat, 5, 6, dilation=3)
         self.strip5 = StripConv(num_feat, 5)
         self.strip3 = StripConv(num_feat, 3)
         self.proj_out = nn.Conv2d(num_feat, num_feat, 1)

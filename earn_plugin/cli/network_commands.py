@@ -44,7 +44,8 @@ def add_commands(commands) -> None:
 
     training = subject.add_parser('train', help="compare a recipe's training step by BasicSR's model and by ours")
     add_recipe_arguments(training)
-    rows = "stock (BasicSR's model), plain (ours), or parts joined by +: channels_last, bf16, fp16, compile, losses"
+    parts = 'channels_last, bf16, fp16, compile, cuda_graph, losses'
+    rows = f"stock (BasicSR's model), plain (ours), or parts joined by +: {parts}"
     add = training.add_argument
     add('--batch', type=int, metavar='N', help="images in a batch (default: the recipe's)")
     add('--gt-size', type=int, metavar='N', help="side of the HR patches (default: the recipe's)")
@@ -178,11 +179,10 @@ def run_benchmark(args: argparse.Namespace) -> None:
 
 def run_training_benchmark(args: argparse.Namespace) -> None:
     options = read_recipe(args)
-    from earn_plugin.training.step_speed import ROWS, StepBenchmark, benchmark_training
+    from earn_plugin.training.step_speed import StepBenchmark, benchmark_training
 
-    names = ('batch', 'gt_size', 'repeats', 'device', 'threads', 'json')
-    benchmark = StepBenchmark(**{name: getattr(args, name) for name in names}, rows=args.rows or ROWS)
-    benchmark_training(options, benchmark)
+    names = ('batch', 'gt_size', 'repeats', 'device', 'threads', 'rows', 'json')
+    benchmark_training(options, StepBenchmark(**{name: getattr(args, name) for name in names}))
 
 
 def run_list(args: argparse.Namespace) -> None:

@@ -1,10 +1,13 @@
 """Adversarial training: SRGANModel with EARNModel's loss terms and logging."""
 
+from functools import partial
+
 import torch
 from basicsr.models.srgan_model import SRGANModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
+from earn_plugin.models.cuda_graph import CudaGraph
 from earn_plugin.models.earn_model import EARNModel, last_exchanges, mean_of
 
 
@@ -24,7 +27,12 @@ class EARNGANModel(EARNModel, SRGANModel):
     def init_training_settings(self) -> None:
         if taken := {'g_gan', 'd_real', 'd_fake'}.intersection(self.opt['train'].get('losses') or {}):
             raise ValueError(f'train.losses.{min(taken)}: a term of the GAN has that name; choose another')
+        self.judges = {name: partial(self.judge, name) for name in ('real', 'fake')}
         super().init_training_settings()
+
+    def record_graphs(self) -> None:
+        super().record_graphs()
+        self.judges = {name: CudaGraph(judge, self.net_d.parameters()) for name, judge in self.judges.items()}
 
     def check_patches(self) -> None:
         super().check_patches()
@@ -52,7 +60,7 @@ class EARNGANModel(EARNModel, SRGANModel):
         self.optimizer_d.zero_grad()
         pairs = self.batches(self.gt, self.output)
         passes = [each for real, fake in pairs for each in (('real', real), ('fake', fake))]
-        logs = [self.judge(name, images) for name, images in last_exchanges(self.net_d, passes)]
+        logs = [self.judges[name](images) for name, images in last_exchanges(self.net_d, passes)]
         norm = self.take_step(self.optimizer_d, self.opt['train'].get('grad_clip_d'), before)
         return log | mean_of(logs[::2]) | mean_of(logs[1::2]) | {'grad_norm_d': norm}
 

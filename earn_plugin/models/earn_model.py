@@ -19,7 +19,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from earn_plugin.devices import to_channels_last
 from earn_plugin.errors import UserError, reason_of
-from earn_plugin.precision import autocast, check_float16
+from earn_plugin.models.compilation import compile_blocks
+from earn_plugin.models.cuda_graph import CudaGraph
+from earn_plugin.precision import autocast, check_float16, widen_dilated_convs
 from earn_plugin.protocols import HasSmallestPatch
 
 OPTIMIZERS = {'Adam': torch.optim.Adam, 'AdamW': torch.optim.AdamW}
@@ -50,6 +52,7 @@ class EARNModel(SRModel):
     - ``memory_format``: channels_last for weights and images of four dimensions; or auto, with which ``basicsr train``
       measures what is faster.
     - ``compile``: compile the networks by torch.compile; validation runs them as they are.
+    - ``cuda_graph``: on a GPU, start all kernels of the forward and backward passes at once; one process only.
     - ``accum_iter``: how many batches an iteration reads. They are processed one after another, and the optimiser takes
       one step with the gradient of the loss over all of them.
     - ``on_non_finite``: 'stop' (default), or 'skip': a network whose gradients are not finite does not change in that
@@ -66,17 +69,21 @@ class EARNModel(SRModel):
     def model_to_device(self, net: nn.Module) -> nn.Module:
         if self.is_train:
             train_opt = self.opt['train']
+            if train_opt.get('cuda_graph') and self.opt['dist']:
+                raise ValueError('train.cuda_graph is for one process; train without it')
             self.precision = train_opt.get('precision', 'fp32')
             self.accum_iter = train_opt.get('accum_iter', 1)
             self.is_channels_last = train_opt.get('memory_format') == 'channels_last'
             if self.precision == 'fp16':
                 check_float16(net, 'train.precision: fp16', 'bf16')
+            if self.precision == 'bf16' and self.device.type == 'cpu':
+                widen_dilated_convs(net)
             if net is getattr(self, 'net_g', None):
                 freeze(net, train_opt.get('freeze', []))
             if self.is_channels_last:
                 to_channels_last(net)
             if train_opt.get('compile'):
-                net.compile()
+                compile_blocks(net)
         return super().model_to_device(net)
 
     def init_training_settings(self) -> None:
@@ -105,6 +112,12 @@ class EARNModel(SRModel):
         scale = 2.0**16 if self.precision == 'fp16' else 1.0
         enabled = self.precision == 'fp16' or train_opt.get('on_non_finite') == 'skip'
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=scale, enabled=enabled)
+        if train_opt.get('cuda_graph') and self.device.type == 'cuda':
+            self.record_graphs()
+
+    def record_graphs(self) -> None:
+        """Replace the forward and backward passes by CUDA graphs."""
+        self.add_gradients = CudaGraph(self.add_gradients, self.net_g.parameters())
 
     def check_patches(self) -> None:
         patch = self.opt.get('datasets', {}).get('train', {}).get('gt_size')
@@ -163,17 +176,23 @@ class EARNModel(SRModel):
         before = self.buffers_of(self.net_g)
         images, outputs, logs = (self.lq, self.gt), [], []
         for batch in last_exchanges(self.net_g, self.batches(*images)):
-            self.lq, self.gt = batch
-            self.output = self.compute(self.net_g, self.lq)
-            with autocast(self.device, self.precision):
-                terms = self.loss_terms()
-            self.backward(sum(terms.values()))
-            outputs.append(self.output.detach())
-            logs.append({name: term.detach() for name, term in terms.items()})
+            output, terms = self.add_gradients(*batch)
+            outputs.append(output)
+            logs.append(terms)
         self.lq, self.gt = images
         self.output = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
         norm = self.take_step(self.optimizer_g, self.opt['train'].get('grad_clip_g'), before)
         return mean_of(logs) | {'grad_norm_g': norm}
+
+    def add_gradients(self, lq: Tensor, gt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradients of one batch to those of the iteration; returns the output and the terms, detached."""
+        self.lq, self.gt = lq, gt
+        self.output = self.compute(self.net_g, self.lq)
+        with autocast(self.device, self.precision):
+            terms = self.loss_terms()
+        self.backward(sum(terms.values()))
+        self.output = self.output.detach()  # which frees what the backward pass needed
+        return self.output, {name: term.detach() for name, term in terms.items()}
 
     def batches(self, *images: Tensor) -> list[tuple[Tensor, ...]]:
         """The batches that an iteration has read."""

@@ -54,7 +54,7 @@ OPTIONS = {
     **dict.fromkeys(('net_d_init_iters', 'num_prefetch_queue'), NOT_NEGATIVE_COUNT),
     **dict.fromkeys(('use_hflip', 'use_rot', 'pin_memory', 'persistent_workers', 'save_img', 'pbar'), FLAG),
     **dict.fromkeys(('use_tb_logger', 'find_unused_parameters', 'strict_load_g', 'strict_load_d'), FLAG),
-    **dict.fromkeys(('fused', 'self_ensemble', 'compile', 'deterministic', 'skip_unsuitable'), FLAG),
+    **dict.fromkeys(('fused', 'self_ensemble', 'compile', 'cuda_graph', 'deterministic', 'skip_unsuitable'), FLAG),
     **dict.fromkeys(('param_key_g', 'param_key_d', 'project', 'backend'), TEXT),
     **dict.fromkeys(('io_backend', 'wandb'), Valid(dict)),
     **dict.fromkeys(('name', 'resume_id'), NAME),

@@ -19,16 +19,18 @@ from torch.profiler import ProfilerActivity, record_function
 from earn_plugin.atomic_files import atomic_path
 from earn_plugin.devices import describe_device
 from earn_plugin.errors import UsageError, UserError
+from earn_plugin.models.cuda_graph import CudaGraph
 from earn_plugin.options.options_file import Options
 from earn_plugin.signals import Stopped
 from earn_plugin.training import distributed
 from earn_plugin.training.train import Training, started
 
-WARM_UP = 3  # iterations, and as many as the workers read ahead
+WARM_UP = 5  # iterations, in which a CUDA graph is recorded, and as many as the workers read ahead
 PREFETCHED = 2  # batches of each worker
 TRACED = 3  # iterations in which the operations are recorded
 MOST_LISTED = 10
 DATA, COPY, LOSSES, BACKWARD = 'waiting for data', 'copy to the device', 'losses', 'backward'
+GRAPH = 'CUDA graph: forward, losses, backward'
 OPTIMIZER, AVERAGE, REST = 'optimiser', 'moving average', 'rest of the loop'
 
 
@@ -57,6 +59,9 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            yield  # a recording runs nothing
+            return
         outer = self.current
         with record_function(name):
             self.switch(name)
@@ -101,6 +106,8 @@ def measured_parts(model: BaseModel, phases: Phases) -> Iterator[None]:
 
         measure(model, 'feed_data', COPY)
         measure(model, 'model_ema', AVERAGE)
+        if isinstance(getattr(model, 'add_gradients', None), CudaGraph):
+            measure(model, 'add_gradients', GRAPH)
         if hasattr(model, 'take_step'):  # of EARNModel: with the clipping of gradients
             measure(model, 'take_step', OPTIMIZER)
         measure(torch.autograd, 'backward', BACKWARD)
@@ -189,14 +196,15 @@ class ProfiledTraining(Training):
             f'{describe_device(self.model.device)}, torch {torch.__version__}',
             f'{"phase":<40}{"ms/iteration":>14}{"%":>8}',
         ]
-        first, last = (DATA, COPY), (LOSSES, BACKWARD, OPTIMIZER, AVERAGE, REST)
+        first, last = (DATA, COPY), (LOSSES, BACKWARD, GRAPH, OPTIMIZER, AVERAGE, REST)
         names = [*first, *(name for name in self.seconds if name not in first + last), *last]
         rows = [(name, self.seconds[name]) for name in names if name in self.seconds]
         for name, seconds in [*rows, ('total', total)]:
             lines.append(f'{name:<40}{seconds * 1000 / self.count:>14.2f}{100 * seconds / total:>8.1f}')
         traced = 1000 * self.traced_seconds / TRACED
+        rest = 'operations outside the CUDA graph' if GRAPH in self.seconds else 'operations'
         lines += [
-            f'operations by their own time, recorded in {TRACED} further iterations of {traced:.2f} ms each',
+            f'{rest} by their own time, recorded in {TRACED} further iterations of {traced:.2f} ms each',
             f'{"operation":<40}{"ms/iteration":>14}{"%":>8}{"calls/iteration":>17}',
         ]
         operations = own_times(self.operations)
@@ -235,7 +243,7 @@ def hints(seconds: dict[str, float], opt: dict[str, Any], device: torch.device) 
     if device.type == 'cuda' and seconds[COPY] > 0.1 * total:
         found.append('hint: copying takes long: set pin_memory: true and prefetch_mode: cuda for the training data')
     computing = sum(
-        value for name, value in seconds.items() if name in (LOSSES, BACKWARD) or name.startswith('forward')
+        value for name, value in seconds.items() if name in (LOSSES, BACKWARD, GRAPH) or name.startswith('forward')
     )
     train = opt['train']
     if computing > 0.7 * total and train.get('precision', 'fp32') == 'fp32' and not train.get('compile'):

@@ -7,14 +7,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
+from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from basicsr.utils import get_root_logger
 
 from earn_plugin import rng
 from earn_plugin.atomic_files import write_file
+from earn_plugin.data.loaders import keep_until_read
 from earn_plugin.devices import cuda_is_optional, describe_device, find_device, kernel_search
 from earn_plugin.errors import UsageError, UserError, reason_of
 from earn_plugin.measure.memory import peak_bytes
@@ -31,13 +34,18 @@ TITLES = {
     'bf16': 'bf16',
     'fp16': 'fp16',
     'compile': 'compiled',
+    'cuda_graph': 'CUDA graph',
     'losses': 'all losses',
 }
 FASTER = 'channels_last+bf16'
-ROWS = ('stock', 'plain', 'channels_last', FASTER, f'{FASTER}+compile', f'{FASTER}+losses')
+FASTEST = f'{FASTER}+compile+cuda_graph'
+ROWS = {
+    'cpu': ('stock', 'plain', 'channels_last', FASTER, f'{FASTER}+compile', f'{FASTER}+losses'),
+    'cuda': ('stock', 'plain', 'channels_last', FASTER, f'{FASTER}+cuda_graph', FASTEST, f'{FASTEST}+losses'),
+}
 PIXEL_LOSSES = ('L1Loss', 'MSELoss', 'CharbonnierLoss')
 MEMORY = "tensors that an iteration creates, without weights and the optimisers' states"
-BURST = 10  # iterations on a GPU before it is waited for
+BURST = 5  # iterations on a GPU before it is waited for
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class StepBenchmark:
     gt_size: int | None = None  # side of the HR patches; None for the recipe's
     repeats: int = 7  # timed bursts of each row
     device: str | None = None  # cpu or cuda; None for cuda where there is one
-    rows: Sequence[str] = ROWS  # stock, plain, or other TITLES joined by +; ratios are relative to the first that runs
+    # stock, plain, or other TITLES joined by +; ratios are relative to the first that runs; None for the device's ROWS
+    rows: Sequence[str] | None = None
     threads: int | None = None  # of the CPU; None for torch's own choice
     json: Path | None = None  # where to write the table
 
@@ -60,7 +69,7 @@ class StepBenchmark:
         numbers = (self.batch, self.gt_size, self.repeats, self.threads)
         if any(number is not None and number < 1 for number in numbers):
             raise UsageError('batch, gt-size, repeats and threads must be at least 1')
-        for row in self.rows:
+        for row in self.rows or ():
             parts = row.split('+')
             if unknown := [part for part in parts if part not in TITLES]:
                 raise UsageError(f'no row {unknown[0]!r}; possible: {", ".join(TITLES)}, and several joined by +')
@@ -70,6 +79,9 @@ class StepBenchmark:
 
 class TrainingStep:
     """A model that trains on one fixed random batch; calling it runs a burst of iterations and waits for the device.
+
+    The batch is copied to a GPU in every iteration: for BasicSR's model when it is needed, as by its defaults; for ours
+    from pinned memory during the iteration before.
 
     Args:
         opt: the completed options of the recipe.
@@ -89,20 +101,27 @@ class TrainingStep:
             lq = torch.rand(batch, network.get('num_in_ch', channels), *2 * [size // int(opt.get('scale', 1))])
             self.batch = {'lq': lq, 'gt': torch.rand(batch, network.get('num_out_ch', channels), size, size)}
         self.device = self.model.device
-        self.iterations = BURST if self.device.type == 'cuda' else 1
+        self.iterations, self.next_batch = 1, lambda: self.batch
+        if self.device.type == 'cuda':
+            self.iterations = BURST
+            if name != 'stock':
+                self.batch = {key: images.pin_memory() for key, images in self.batch.items()}
+                self.next_batch = CUDAPrefetcher(map(dict, repeat(self.batch)), opt).next
 
     def __call__(self) -> None:
         for _ in range(self.iterations):
-            self.model.feed_data(self.batch)
+            batch = self.next_batch()
+            keep_until_read(batch)
+            self.model.feed_data(batch)
             self.model.optimize_parameters(1)
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
 
     def peak_bytes(self) -> int | None:
-        """Most bytes of the tensors that an iteration creates, at one time; None if compiled code hides them."""
+        """Most bytes of the tensors that an iteration creates, at one time; None if that is hidden in compiled code."""
         for optimizer in self.model.optimizers:
             optimizer.zero_grad()
-        if 'compile' in self.parts and self.device.type != 'cuda':
+        if 'cuda_graph' in self.parts or ('compile' in self.parts and self.device.type != 'cuda'):
             self()
             return None
         return peak_bytes(self, self.device)
@@ -126,7 +145,7 @@ def row_options(opt: dict[str, Any], parts: Sequence[str]) -> dict[str, Any]:
         train |= {'losses': None, 'perceptual_opt': None, 'ldl_opt': None, 'pixel_opt': pixel_loss}
     train['memory_format'] = 'channels_last' if 'channels_last' in parts else 'contiguous'
     train['precision'] = next((part for part in parts if part in ('bf16', 'fp16')), 'fp32')
-    train['compile'] = 'compile' in parts
+    train |= {key: key in parts for key in ('compile', 'cuda_graph')}
     return opt
 
 
@@ -222,35 +241,38 @@ def quiet() -> Iterator[None]:
 
 
 def print_steps(rows: list[Row]) -> None:
-    print(f'{"training step":<34}{"it/s":>8}{"median ms":>11}{"ratio":>7}{"peak MiB":>10}{"first s":>9}{"loss":>9}')
+    print(f'{"training step":<43}{"it/s":>8}{"median ms":>11}{"ratio":>7}{"peak MiB":>10}{"first s":>9}{"loss":>9}')
     for row in rows:
         title = ', '.join(TITLES[part] for part in row['row'].split('+'))
         if 'failure' in row:
-            print(f'{title:<34}{row["failure"]}')
+            print(f'{title:<43}{row["failure"]}')
             continue
         peak, loss = row['peak_memory_bytes'], row['loss']
         memory = '–' if peak is None else f'{peak / 2**20:.1f}'
         speed = f'{row["iterations_per_second"]:>8.2f}{row["median_ms"]:>11.1f}{row["ratio"]:>7.2f}'
         end = '–' if loss is None else f'{loss:.4f}'
-        print(f'{title:<34}{speed}{memory:>10}{row["first_seconds"]:>9.1f}{end:>9}')
+        print(f'{title:<43}{speed}{memory:>10}{row["first_seconds"]:>9.1f}{end:>9}')
 
 
 def benchmark_training(options: Options, benchmark: StepBenchmark) -> None:
     """Print a table of a recipe's training step on this machine, and write it as JSON where a file is given.
 
-    All rows have the same initial weights and train on the same random batch, which is copied to the device in every
-    iteration; reading data is not included. The loss is the recipe's first pixel loss, as BasicSR's SRModel has no
-    other terms, and of a GAN the adversarial ones; the rows with ``losses`` have all of the recipe.
+    All rows have the same initial weights and train on the same random batch; reading data is not included. The loss is
+    the recipe's first pixel loss, as BasicSR's SRModel has no other terms, and of a GAN the adversarial ones; the rows
+    with ``losses`` have all of the recipe.
 
     Raises:
         UserError: a mistake in the recipe, no such device, or no row that runs.
     """
     device = find_device(benchmark.device)
+    rows = list(dict.fromkeys(benchmark.rows or ROWS[device.type]))
+    if device.type == 'cpu' and (recorded := [row for row in rows if 'cuda_graph' in row]):
+        raise UsageError(f'the row {recorded[0]} needs a GPU')
     if benchmark.threads is not None:
         torch.set_num_threads(benchmark.threads)
     opt = recipe_options(options, benchmark, device)
     with cuda_is_optional(), kernel_search(True):  # as in training
-        rows = measure_steps(opt, list(dict.fromkeys(benchmark.rows)), benchmark.repeats)
+        rows = measure_steps(opt, rows, benchmark.repeats)
     images, loss = opt['datasets']['train'], find_pixel_loss(opt['train'])['type']
     about = {
         'recipe': opt['name'],

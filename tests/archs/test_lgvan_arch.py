@@ -1,8 +1,10 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from earn_plugin.archs.lgvan_arch import LGVAN, StripConv
+from earn_plugin.archs.lgvan_arch import LGVAN, DepthwiseConv, StripConv
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -80,3 +82,34 @@ def test_strip_conv_has_the_authors_paddings_at_any_size(kernel_size, size):
     strip = filled(StripConv(4, kernel_size))
     x = images(2, 4, *size)
     assert torch.allclose(strip(x), plain_strip(x, strip, kernel_size), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('shape', [(5, 6, 3), ((1, 5), (2, 0), 1), ((3, 1), (0, 1), 1)], ids=str)
+def test_a_dense_conv_gives_the_result_and_gradients_of_a_depthwise_one(shape):
+    conv, x = filled(DepthwiseConv(4, *shape)), images(2, 4, 7, 6).requires_grad_()
+    found, expected = (
+        torch.autograd.grad(out.square().sum(), [x, *conv.parameters()]) for out in (conv.as_dense(x), conv(x))
+    )
+    assert torch.allclose(conv.as_dense(x), conv(x), atol=1e-12)
+    assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(found, expected, strict=True))
+
+
+def test_convs_are_dense_in_training_on_a_gpu_alone(monkeypatch):
+    """Elsewhere operations are counted and images are enlarged, by the depthwise convs."""
+    calls = []
+    monkeypatch.setattr(DepthwiseConv, 'as_dense', lambda conv, x: calls.append(conv) or nn.Conv2d.forward(conv, x))
+    network, x = LGVAN(num_feat=8, num_block=1), torch.rand(1, 3, 6, 7)
+    for is_cuda, training, count in ((False, True, 0), (True, False, 0), (True, True, 5)):
+        monkeypatch.setattr(torch.Tensor, 'is_cuda', is_cuda)
+        network.train(training)(x)
+        assert len(calls) == count
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_training_on_a_gpu_gives_the_results_of_inference():
+    network = LGVAN(num_feat=8, num_block=2).cuda()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x = torch.rand(2, 3, 17, 12, device='cuda')
+    expected = copy.deepcopy(network).eval()(x)
+    assert torch.allclose(network.train()(x), expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item())  # TF32

@@ -96,6 +96,19 @@ def test_half_precision_is_computed_in_float32(function, half):
         assert torch.equal(attention.attend(function, *rows), expected.to(half))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('half', [torch.bfloat16, torch.float16])
+def test_half_precision_on_a_gpu_sums_in_float32(half):
+    """The weights of the sums are rounded to half precision, not the dot products."""
+    torch.manual_seed(0)
+    for size in (0.3, 3, 200):
+        rows = [(torch.randn(2, 64, 24, 25) * size).to(half).cuda() for _ in range(3)]
+        expected = attention.attend(attention.attention_over_keys, *(row.double() for row in rows))
+        found = attention.attend(attention.attention_over_keys, *rows)
+        assert found.dtype == half
+        assert (found - expected).abs().max() < 2 * torch.finfo(half).eps * size * 4
+
+
 class Largest(TorchDispatchMode):
     """Records the operators and the size of the largest tensor that any of them returns."""
 
@@ -150,7 +163,7 @@ def test_weights_are_computed_again_only_for_gradients(monkeypatch, trained):
     """Checkpointing fragments memory; an official run enables gradients, but no tensor requires them."""
     calls = []
 
-    def checkpoint(function, *args, use_reentrant):
+    def checkpoint(function, *args, **settings):
         calls.append(function)
         return function(*args)
 

@@ -236,7 +236,7 @@ def test_compiled_networks_have_the_names_and_values_of_others(opt, monkeypatch)
     """With a compiler that traces networks as any does, but takes less time than the default."""
     opt['network_g'] = {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1, 'upscale': 2}
     compile_ = nn.Module.compile
-    monkeypatch.setattr(nn.Module, 'compile', lambda net: compile_(net, backend='aot_eager'))
+    monkeypatch.setattr(nn.Module, 'compile', lambda net, **_: compile_(net, backend='aot_eager'))
     plain, compiled = build(opt), build(opt, compile=True)
     for model in (plain, compiled):
         step(model)
@@ -280,7 +280,7 @@ def test_a_compiler_that_fails_is_named(opt, monkeypatch):
         raise AssertionError
 
     compile_ = nn.Module.compile
-    monkeypatch.setattr(nn.Module, 'compile', lambda net: compile_(net, backend=fail))
+    monkeypatch.setattr(nn.Module, 'compile', lambda net, **_: compile_(net, backend=fail))
     opt['network_g'] = {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1, 'upscale': 2}
     model = build(opt, compile=True)
     with pytest.raises(UserError, match=r'train\.compile: torch\.compile fails \(.*fail.*\); train without it'):

@@ -40,7 +40,7 @@ def test_a_report_that_leaves_everything_as_it_is(tiny, tmp_path, run_here):
     printed = run_here('train', '-opt', options, '--profile', '4', cwd=tmp_path)
     assert files(tmp_path) == before
     assert 'Validation' not in printed
-    head = re.search(r'tiny: 4 iterations of 2 samples after 3 for warming up, (\S+) iterations/s', printed)
+    head = re.search(r'tiny: 4 iterations of 2 samples after 5 for warming up, (\S+) iterations/s', printed)
     found = table(printed)
     assert [*found] == PHASES
     total, share = found.pop('total')
@@ -140,7 +140,7 @@ def test_a_trace(tiny, tmp_path, run_here):
     tiny['datasets']['train']['num_worker_per_gpu'] = 1
     flags = ('--profile', '1', '--trace', 'a/trace.json')
     printed = run_here('train', '-opt', write_options(tmp_path, tiny), *flags, cwd=tmp_path)
-    assert 'after 5 for warming up' in printed
+    assert 'after 7 for warming up' in printed
     assert '"losses"' in (tmp_path / 'a/trace.json').read_text()
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=r'cannot write .*file/trace\.json'):

@@ -10,7 +10,7 @@ from basicsr.models.srgan_model import SRGANModel
 from earn_plugin.errors import UsageError, UserError
 from earn_plugin.models import EARNGANModel, EARNModel
 from earn_plugin.training import step_speed
-from earn_plugin.training.step_speed import ROWS, StepBenchmark, TrainingStep, row_options
+from earn_plugin.training.step_speed import FASTEST, ROWS, StepBenchmark, TrainingStep, row_options
 from tests.helpers.runs import same
 
 SMALL = ('network_g:num_feat=16', 'network_g:num_block=1')
@@ -20,20 +20,22 @@ def test_each_row_is_what_its_name_says(opt):
     opt['train'] |= {'precision': 'fp16', 'compile': True, 'memory_format': 'auto', 'accum_iter': 4}
     opt['path']['pretrain_network_g'] = 'missing.pth'
     given = copy.deepcopy(opt)
-    options = {name: row_options(opt, name.split('+')) for name in ROWS}
+    rows = [*ROWS['cpu'], FASTEST]
+    options = {name: row_options(opt, name.split('+')) for name in rows}
     assert opt == given
-    assert [options[name]['model_type'] for name in ROWS] == ['SRModel'] + 5 * ['EARNModel']
-    settings = ('memory_format', 'precision', 'compile', 'accum_iter')
+    assert [options[name]['model_type'] for name in rows] == ['SRModel'] + 6 * ['EARNModel']
+    settings = ('memory_format', 'precision', 'compile', 'cuda_graph', 'accum_iter')
     last = 'channels_last'
-    assert [tuple(options[name]['train'][key] for key in settings) for name in ROWS] == [
-        ('contiguous', 'fp32', False, 1),
-        ('contiguous', 'fp32', False, 1),
-        (last, 'fp32', False, 1),
-        (last, 'bf16', False, 1),
-        (last, 'bf16', True, 1),
-        (last, 'bf16', False, 1),
+    assert [tuple(options[name]['train'][key] for key in settings) for name in rows] == [
+        ('contiguous', 'fp32', False, False, 1),
+        ('contiguous', 'fp32', False, False, 1),
+        (last, 'fp32', False, False, 1),
+        (last, 'bf16', False, False, 1),
+        (last, 'bf16', True, False, 1),
+        (last, 'bf16', False, False, 1),
+        (last, 'bf16', True, True, 1),
     ]
-    for name in ROWS:
+    for name in rows:
         assert 'pretrain_network_g' not in options[name]['path']
         assert options[name]['train'].get('pixel_opt') == (None if 'losses' in name else {'type': 'L1Loss'})
         assert (options[name]['train']['losses'] == given['train']['losses']) == ('losses' in name)
