@@ -212,6 +212,7 @@ def faster_memory_format(opt: dict[str, Any], repeats: int = 3) -> str:
     """
     precision = opt['train'].get('precision', 'fp32')
     rest = ['losses', *([] if precision == 'fp32' else [precision])]
+    rest += ['cuda_graph'] if opt['train'].get('cuda_graph') else []
     rows = {'contiguous': rest, 'channels_last': ['channels_last', *rest]}
     opt = opt | {'dist': False, 'world_size': 1}
     with quiet():
