@@ -1,4 +1,4 @@
-"""The precision that a network computes in, and what of it half precision does not suit."""
+"""The precision that a network computes in, and where half precision must not be used."""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache

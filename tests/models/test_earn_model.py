@@ -232,6 +232,17 @@ def test_channels_last_changes_only_the_layout(opt):
         assert torch.allclose(a, b, atol=1e-4)
 
 
+def test_dilated_depthwise_convs_train_in_bfloat16(opt):
+    """torch's own kernels return random gradients for them."""
+    opt['network_g'] = {'type': 'LGVAN', 'num_feat': 8, 'num_block': 1, 'upscale': 2}
+    models = build(opt), build(opt, precision='bf16', memory_format='channels_last')
+    for model in models:
+        nn.init.ones_(model.net_g.body[0][0].scale)
+        step(model, data=batch(shape=(2, 3, 48, 48)))
+    expected, found = (model.net_g.body[0][0].gate.wide.weight.grad for model in models)
+    assert (found - expected).norm() < 0.05 * expected.norm()
+
+
 def test_compiled_networks_have_the_names_and_values_of_others(opt, monkeypatch):
     """With a compiler that traces networks as any does, but takes less time than the default."""
     opt['network_g'] = {'type': 'MSRResNet', 'num_feat': 4, 'num_block': 1, 'upscale': 2}
