@@ -8,7 +8,8 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from earn_plugin.convert.authors import FORMATS, CheckpointFormat, DualAttentionRCANFormat
+from earn_plugin.convert.authors import FORMATS, DualAttentionRCANFormat
+from earn_plugin.convert.checkpoint_format import CheckpointFormat
 from earn_plugin.convert.networks import infer_arguments, load_strictly, shapes_of
 from earn_plugin.convert.weight_files import Weights, is_weights, published_name
 from earn_plugin.protocols import RunsByParts

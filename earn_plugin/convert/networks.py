@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from earn_plugin.convert.authors import FORMATS, CheckpointFormat, DualAttentionRCANFormat
+from earn_plugin.convert.authors import FORMATS, DualAttentionRCANFormat
+from earn_plugin.convert.checkpoint_format import CheckpointFormat
 from earn_plugin.convert.weight_files import (
     Weights,
     describe_network,

@@ -11,7 +11,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from torch import nn
 
-from earn_plugin.convert.authors import CheckpointFormat
+from earn_plugin.convert.checkpoint_format import CheckpointFormat
 from earn_plugin.convert.networks import MOST_NAMED, build, load_strictly, recognise
 from earn_plugin.convert.weight_files import (
     Weights,
