@@ -1,6 +1,5 @@
 """Names as texts of figures: in fonts that have their characters, measured, and broken into lines."""
 
-import logging
 from functools import cache
 
 from earn_plugin.errors import printable
@@ -23,7 +22,6 @@ def legible(text: str) -> str:
     for family in families.values():
         if family and family not in rcParams['font.family']:
             rcParams['font.family'] = [*rcParams['font.family'], family]
-            logging.getLogger('matplotlib.font_manager').setLevel(logging.ERROR)  # it may have no bold, which is fine
     if missing := ''.join(character for character, family in families.items() if not family):
         report_missing(missing)
     return text.translate({ord(character): ascii(character)[1:-1] for character in missing})
@@ -32,14 +30,23 @@ def legible(text: str) -> str:
 @cache
 def family_with(character: str) -> str | None:
     """A family of fonts that has a character: the figures' own, or the first that is installed."""
-    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+    from matplotlib.font_manager import FontProperties, findfont, fontManager
 
-    if get_font(findfont(FontProperties(family=[FAMILY]))).get_char_index(ord(character)):
+    if has(findfont(FontProperties(family=[FAMILY])), character):
         return FAMILY
     for font in sorted(fontManager.ttflist, key=lambda font: ('Serif' in font.name, abs(font.weight - REGULAR))):
-        if not font.name.startswith(PLACEHOLDERS) and get_font(font.fname).get_char_index(ord(character)):
+        if not font.name.startswith(PLACEHOLDERS) and has(font.fname, character):
             return font.name
     return None
+
+
+def has(file: str, character: str) -> bool:
+    from matplotlib.font_manager import get_font
+
+    try:
+        return bool(get_font(file).get_char_index(ord(character)))
+    except (OSError, RuntimeError):  # matplotlib's list may have fonts that were deleted or are damaged
+        return False
 
 
 @cache  # the same once

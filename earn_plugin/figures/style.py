@@ -1,6 +1,7 @@
 """What all figures share: widths of columns, fonts, lines that differ in grey, and how a figure is saved."""
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,8 +54,14 @@ def drawing() -> Iterator[None]:
         raise UserError("figures need matplotlib: pip install 'earn_plugin[figures]'") from error
     from cycler import cycler
 
-    with matplotlib.rc_context({**SETTINGS, 'axes.prop_cycle': cycler(color=COLOURS, linestyle=LINES)}):
-        yield
+    logger = logging.getLogger('matplotlib.font_manager')
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # a font for other scripts may have no bold, which is fine
+    try:
+        with matplotlib.rc_context({**SETTINGS, 'axes.prop_cycle': cycler(color=COLOURS, linestyle=LINES)}):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def check_format(path: Path) -> None:
@@ -74,5 +81,4 @@ def save_figure(figure: 'Figure', path: Path) -> None:
     kind = path.suffix.lower().removeprefix('.')
     metadata = {'png': {'Software': None}, 'svg': {'Date': None}, 'pdf': {'CreationDate': None}}[kind]
     figure.savefig(content, format=kind, bbox_inches='tight', pad_inches=MARGIN, metadata=metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, content.getvalue())

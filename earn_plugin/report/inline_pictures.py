@@ -21,8 +21,9 @@ def webp(image: np.ndarray, quality: int = LOSSLESS) -> bytes:
     return cv2.imencode('.webp', colour, (cv2.IMWRITE_WEBP_QUALITY, quality))[1].tobytes()
 
 
-def data_uri(content: bytes, kind: str = 'image/webp') -> str:
-    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+def data_uri(content: bytes) -> str:
+    """Of a WebP image."""
+    return f'data:image/webp;base64,{base64.b64encode(content).decode()}'
 
 
 @contextmanager

@@ -41,10 +41,6 @@ class RecordedRun:
     def name(self) -> str:
         return self.folder.resolve().name
 
-    @property
-    def scale(self) -> int:
-        return self.options.get('scale') or 1
-
     @cached_property
     def log(self) -> str:
         """The latest log file, empty if there is none."""
@@ -140,17 +136,14 @@ def find_run(given: str) -> RecordedRun:
 
 
 def recorded_options(folder: Path) -> dict[str, Any]:
-    """The options of the latest training state, else of the latest log; empty if neither has any."""
-    options = {}
+    """The options of the latest log, else of the latest training state, which is large; empty if neither has any."""
+    for log in reversed(files_of(folder)[0]):
+        if options := options_of_log(log.read_text(encoding='utf-8', errors='replace')):
+            return options
     for path in states_in(folder / 'training_states'):
         with suppress(UserError, OSError):  # damaged, or deleted by the run in the meantime
-            options = load_state(path).get('options') or {}
-            break
-    if not options:
-        for log in reversed(files_of(folder)[0]):
-            if options := options_of_log(log.read_text(encoding='utf-8', errors='replace')):
-                break
-    return options
+            return load_state(path).get('options') or {}
+    return {}
 
 
 def options_of_log(text: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 
 import cv2
 
@@ -89,7 +89,7 @@ def attribution(reported: ReportedRun) -> Html:
 
 def complexity(reported: ReportedRun) -> Html:
     """Parameters, multiply-adds and activations for two usual sizes, and the time for a validation image."""
-    found, scale = needed(reported.found), reported.run.scale
+    found, scale = needed(reported.found), reported.scale
     sizes = {'NTIRE: LR 256×256': (256, 256), 'papers: HR 1280×720': (720 // scale, 1280 // scale)}
     counts = {
         title: attempt(partial(count_complexity, found, size, reported.device, fvcore=False))
@@ -111,7 +111,7 @@ def complexity(reported: ReportedRun) -> Html:
     if unseen := first.multiply_adds_uncounted_by_hooks:
         parts.append(paragraph(f'{title}: {unseen / 1e9:,.2f} G multiply-adds outside of modules are not counted.'))
     for comparison, _ in [] if isinstance(reported.compared, UserError) else reported.compared:
-        seconds = fmean(comparison.seconds)
+        seconds = median(comparison.seconds)  # the first has a GPU's start in it
         parts.append(
             paragraph(f'{seconds:.3g} s for an image of {comparison.name} on {describe_device(reported.device)}.')
         )

@@ -42,7 +42,7 @@ class Slider(NamedTuple):
     network: str
 
 
-LABELS = {'bicubic': 'bicubic', 'hr': 'HR'}
+VERSION_LABELS = {'bicubic': 'bicubic', 'hr': 'HR'}
 ALT = {'bicubic': 'enlarged by bicubic interpolation', 'hr': 'the HR original'}
 
 
@@ -129,7 +129,9 @@ def slider(number: int, given: Slider) -> Html:
         )
 
     choices = [
-        element('label', Html(f'<input type="radio" name="before{number}" value="{name}"{checked}> {LABELS[name]}'))
+        element(
+            'label', Html(f'<input type="radio" name="before{number}" value="{name}"{checked}> {VERSION_LABELS[name]}')
+        )
         for name, checked in zip(given.before, (' checked', '', ''), strict=False)
     ]
     legend = element('legend', 'left of the slider:')
@@ -139,7 +141,10 @@ def slider(number: int, given: Slider) -> Html:
         *(image(source, ALT[name], f'before {name}') for name, source in given.before.items()),
         Html(f'<input type="range" min="0" max="100" value="50" aria-label="{escape(says)}">'),
         element('span', '', class_='handle', aria_hidden='true'),
-        *(element('span', LABELS[name], class_=f'tag left {name}', aria_hidden='true') for name in given.before),
+        *(
+            element('span', VERSION_LABELS[name], class_=f'tag left {name}', aria_hidden='true')
+            for name in given.before
+        ),
         element('span', given.network, class_='tag right', aria_hidden='true'),
     ]
     parts = [

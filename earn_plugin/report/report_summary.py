@@ -1,5 +1,6 @@
 """The parts of a report without pictures: its head, and the settings, the environment and the commands of the run."""
 
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -23,8 +24,9 @@ VERSION = re.compile(r'^\t(BasicSR|PyTorch|TorchVision): (\S+)', re.MULTILINE)  
 def head(reported: ReportedRun) -> Html:
     """Name, network, scale, parameters, iterations, time; the best and the last metrics next to bicubic's."""
     network = (reported.run.options.get('network_g') or {}).get('type', 'unknown network')
-    facts = [f'{network} ×{reported.run.scale}']
-    if not isinstance(reported.found, UserError):
+    is_found = not isinstance(reported.found, UserError)
+    facts = [f'{reported.found.arch if is_found else network} ×{reported.scale}']
+    if is_found:
         parameters = sum(parameter.numel() for parameter in reported.found.network.parameters())
         facts += [f'{parameters:,} parameters', reported.file.name]
     try:
@@ -59,7 +61,9 @@ def rows_of_metrics(reported: ReportedRun) -> Iterator[list[object]]:
             if not dataset:
                 continue
             sign = better_sign(reported.metrics.get(name, {}))
-            last, best = max(points), max(points, key=lambda i: (sign * points[i].value, -i))
+            last = max(points)
+            comparable = [i for i in points if not math.isnan(points[i].value)]
+            best = max(comparable, key=lambda i: (sign * points[i].value, -i), default=last)
             bicubic = bicubic_of(reported, dataset).get(name)
             cells = [NumberCell(f'{points[i].value:.4f}', points[i].value) for i in (last, best)]
             label = LABELS.get(name, name)

@@ -13,6 +13,7 @@ from earn_plugin.errors import UserError
 from earn_plugin.figures.run_log import RunLog, read_run
 from earn_plugin.inference.layout import faster_layout
 from earn_plugin.inference.padding import for_any_size
+from earn_plugin.inference.upscaling import measure_scale
 from earn_plugin.report.recorded_run import RecordedRun
 from earn_plugin.report.validation_pictures import MeasuredImage, ValidationComparison
 from earn_plugin.training.validation import explain
@@ -47,6 +48,16 @@ class ReportedRun:
         faster_layout(found.network.to(self.device))
         return found
 
+    @cached_property
+    def channels_and_scale(self) -> tuple[int, int]:
+        """Of the network; without one, RGB and what the options say."""
+        measured = attempt(lambda: measure_scale(needed(self.found).network))
+        return (3, self.run.options.get('scale') or 1) if isinstance(measured, UserError) else measured
+
+    @property
+    def scale(self) -> int:
+        return self.channels_and_scale[1]
+
     def choice(self) -> NetworkChoice:
         """The same network, for what loads it again; also if the run has written another one meanwhile.
 
@@ -64,12 +75,11 @@ class ReportedRun:
     def _compare(self) -> list[tuple[ValidationComparison, list[MeasuredImage]]]:
         network = None
         if isinstance(self.found, FoundNetwork):
-            channels = self.found.arguments.get('num_in_ch', 3)
-            network = for_any_size(self.found.network, channels, self.run.scale)
+            network = for_any_size(self.found.network, *self.channels_and_scale)
         if not (options := self.run.validation_sets()):
             what = 'has no validation set' if self.run.options else 'has recorded no options'
             raise UserError(f'{self.run.folder} {what}')
-        sets = [ValidationComparison(opt, self.metrics, self.run.scale, network) for opt in options]
+        sets = [ValidationComparison(opt, self.metrics, self.scale, network) for opt in options]
         return [(one, one.compare()) for one in sets]
 
     @property
@@ -77,7 +87,7 @@ class ReportedRun:
         """Those of the run's validation; also PSNR and SSIM on Y as papers print them, if it has none of that type."""
         own = (self.run.options.get('val') or {}).get('metrics') or {}
         types = {metric['type'] for metric in own.values()}
-        usual = {'crop_border': self.run.scale, 'test_y_channel': True}
+        usual = {'crop_border': self.scale, 'test_y_channel': True}
         added = {
             name: {'type': f'calculate_{name}', **usual}
             for name in ('psnr', 'ssim')

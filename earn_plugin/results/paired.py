@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import NamedTuple
 
 from scipy.special import stdtrit
@@ -28,7 +28,7 @@ class PairedDifference(NamedTuple):
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
     """First minus second, of the same images. One image alone has no interval: nan."""
     differences = [one - other for one, other in zip(first, second, strict=True)]
-    mean, half = fmean(differences), math.nan
+    mean, half = sum(differences) / len(differences), math.nan
     if len(differences) > 1 and all(map(math.isfinite, differences)):
         student = stdtrit(len(differences) - 1, (1 + CONFIDENCE) / 2)
         half = float(student) * stdev(differences) / math.sqrt(len(differences))

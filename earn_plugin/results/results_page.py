@@ -80,10 +80,10 @@ def write_page(places: Iterable[Path], page: Path | None = None, table: Path | N
             tested.append(tested_network(path, report))
     check_consistency(tested)
     text = tables(tested, others)
-    if page is not None:
-        write_file(page, with_tables(page, text).encode())
-    if table is not None:
-        write_file(table, per_image(tested).encode())
+    contents = {page: with_tables(page, text)} if page is not None else {}
+    contents |= {table: per_image(tested)} if table is not None else {}
+    for target, content in contents.items():
+        write_file(target, content.encode(errors='backslashreplace'))  # names of images may not be UTF-8
     return text
 
 

@@ -107,7 +107,9 @@ def find_results(places: Iterable[Path]) -> list[Path]:
     for place in places:
         if place.is_dir():
             found = {*place.glob('*.json'), *place.rglob('results.json')}
-            found = sorted(path for path in found if not any('_archived_' in part for part in path.parts))
+            found = sorted(
+                path for path in found if not any('_archived_' in part for part in path.relative_to(place).parts)
+            )
         else:
             found = [place]
         if not place.exists():
@@ -146,13 +148,14 @@ def tested_network(path: Path, report: dict[str, Any]) -> TestedNetwork:
             device=_typed(report, 'device', str),
             sets=[_measured(_text(name), found) for name, found in report['datasets'].items() if 'mean' in found],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = f'{error} is missing' if isinstance(error, KeyError) else str(error)
         raise UserError(f'{path} is not a results.json of `basicsr test`: {reason}') from error
 
 
 def _measured(name: str, found: dict[str, Any]) -> MeasuredSet:
     bicubic = found.get('bicubic') or {'images': {}, 'mean': {}}
+    seconds = _typed(found, 'seconds_per_image', (int, float))
     measured = MeasuredSet(
         name=name,
         images=_figures(found, name),
@@ -160,7 +163,7 @@ def _measured(name: str, found: dict[str, Any]) -> MeasuredSet:
         bicubic=_figures(bicubic, f'{name}, bicubic'),
         bicubic_mean=bicubic['mean'],
         protocol=_typed(found, 'protocol', dict),
-        seconds=_typed(found, 'seconds_per_image', (int, float)),
+        seconds=None if seconds is None else float(seconds),
     )
     if bicubic['mean'] and (measured.bicubic.keys(), bicubic['mean'].keys()) != (
         found['images'].keys(),

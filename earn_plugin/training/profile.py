@@ -106,8 +106,7 @@ def measured_parts(model: BaseModel, phases: Phases) -> Iterator[None]:
 
         measure(model, 'feed_data', COPY)
         measure(model, 'model_ema', AVERAGE)
-        if isinstance(getattr(model, 'add_gradients', None), CudaGraph):
-            measure(model, 'add_gradients', GRAPH)
+        measure(CudaGraph, '__call__', GRAPH)
         if hasattr(model, 'take_step'):  # of EARNModel: with the clipping of gradients
             measure(model, 'take_step', OPTIMIZER)
         measure(torch.autograd, 'backward', BACKWARD)

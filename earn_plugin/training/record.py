@@ -50,7 +50,7 @@ def describe_paths(paths: dict[str, Any]) -> dict[str, Any]:
     return paths | {key: str(path.relative_to(here)) for key, path in below.items()}
 
 
-def lr_borders(lr: np.ndarray, hr: np.ndarray, scale: int, among: Sequence[str] = BORDERS) -> tuple[str, ...]:
+def lr_borders(lr: np.ndarray, hr: np.ndarray, scale: int, among: Sequence[str]) -> tuple[str, ...]:
     """The borders with which MATLAB's bicubic makes an LR image, H×W×3, of its HR image, sH×sW×3, value for value."""
     if scale == 1:
         return ()

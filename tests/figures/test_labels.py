@@ -6,7 +6,7 @@ pytest.importorskip('matplotlib')
 
 from matplotlib import rcParams
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontManager, get_font
 
 from earn_plugin.figures.labels import family_with, legible, report_missing, wrap
 from earn_plugin.figures.style import FORMATS, drawing, save_figure
@@ -31,6 +31,15 @@ def test_names_are_escaped_only_where_no_font_has_them(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert printed.count('no installed font has') == 1
     assert r'no installed font has 漢, so figures show \u6f22: ' in printed
+
+
+def test_fonts_that_are_listed_but_gone_or_damaged(tmp_path, monkeypatch):
+    expected = family_with('漢')
+    (tmp_path / 'damaged.ttf').write_bytes(b'no font')
+    listed = [FontEntry(fname=str(tmp_path / name), name=name, weight=400) for name in ('gone.ttf', 'damaged.ttf')]
+    monkeypatch.setattr(fontManager, 'ttflist', listed + fontManager.ttflist)
+    family_with.cache_clear()
+    assert family_with('漢') == expected
 
 
 @pytest.mark.parametrize('ending', FORMATS)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 import shlex
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 import earn_plugin
 from earn_plugin.cli import parser
+from earn_plugin.convert.networks import NetworkChoice, find_network
+from earn_plugin.measure.complexity import count_complexity
 from earn_plugin.options.defaults import fill_defaults
 from earn_plugin.options.options_file import find_options_file, override, read_options
 from earn_plugin.report import report
@@ -186,6 +189,29 @@ def test_weights_without_metadata_are_those_of_the_options(folder, capsys, monke
     finally:
         path.unlink()
     assert 'not in the report' not in printed and 'net_g_9.pth' in text
+
+
+def test_a_folder_of_one_network_file(folder, capsys, monkeypatch):
+    file = Path('experiments/bare/models/net_g_latest.pth')
+    file.parent.mkdir(parents=True)
+    shutil.copy(Path('experiments', NAME, 'models/net_g_latest.pth'), file)
+    monkeypatch.setattr(report, 'SECTIONS', {'Complexity': report.SECTIONS['Complexity']})
+    command_here('report', 'bare', '-o', 'out.html', capsys=capsys)
+    text = Path('out.html').read_text(encoding='utf-8')
+    found = find_network(NetworkChoice(str(file)))
+    expected = count_complexity(found, (360, 640), torch.device('cpu'), fvcore=False)
+    assert 'EARN ×2' in text and f'{expected.hooks / 1e9:,.2f} G' in text
+
+
+def test_the_best_validation_is_a_number(folder, capsys, monkeypatch):
+    log = next(Path('experiments', NAME).glob('*.log'))
+    text = log.read_text(encoding='utf-8')
+    log.write_text(re.sub(r'(at iteration 2: psnr) [\d.]+', r'\1 nan', text), encoding='utf-8')
+    try:
+        _, page = written(capsys, only=('Settings',), monkeypatch=monkeypatch)
+    finally:
+        log.write_text(text, encoding='utf-8')
+    assert '>nan<' not in page
 
 
 @pytest.mark.parametrize('case', ['no data', 'no network', 'unknown network', 'no log'])

@@ -25,6 +25,7 @@ def test_the_interval_is_that_of_the_paired_t_test(count):
 def test_one_image_has_no_interval():
     assert math.isnan(paired_difference([1.0], [2.0]).low)
     assert math.isnan(paired_difference([math.inf, 1.0], [math.inf, 2.0]).low)
+    assert math.isnan(paired_difference([math.inf, 1.0], [1.0, math.inf]).mean)
 
 
 def compare(tmp_path, capsys, first: dict, second: dict, expect: int = 0) -> str:

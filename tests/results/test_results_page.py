@@ -9,8 +9,9 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
-from earn_plugin.errors import UserError
+from earn_plugin.errors import UsageError, UserError
 from earn_plugin.results.results_page import BEGIN, END, write_page
+from earn_plugin.results.tested_results import find_results
 from tests.helpers.command import command_here
 from tests.helpers.options import write_options
 from tests.helpers.places import ROOT
@@ -178,7 +179,9 @@ def damaged(content, value):
             yield from ({**without, key: inner} for inner in damaged(content[key], value))
 
 
-@pytest.mark.parametrize('value', [None, 'text', ['list'], {'a': {}}, float('nan')], ids=repr)
+@pytest.mark.parametrize(
+    'value', [None, 'text', ['list'], {'a': {}}, float('nan'), 10**400], ids=lambda value: str(value)[:20]
+)
 def test_whatever_is_damaged_is_an_error_with_the_file(tmp_path, value):
     path = tmp_path / 'results.json'
     for content in damaged(report(), value):
@@ -263,6 +266,21 @@ def test_no_result_and_no_other_output_is_replaced(outputs, tmp_path, monkeypatc
     assert 'would be replaced' in command_here('results', 'r', *outputs, capsys=capsys, expect=2)
     assert (tmp_path / 'r/a.json').read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ['r']
+
+
+def test_names_of_images_that_are_not_utf8(tmp_path):
+    content = report()
+    for found in (content['datasets']['Set5'], content['datasets']['Set5']['bicubic']):
+        found['images']['x\udcff'] = found['images'].pop('b')
+    write_page([write(tmp_path / 'r', a=content)], table=tmp_path / 'images.csv')
+    assert r'x\udcff' in (tmp_path / 'images.csv').read_text()
+
+
+def test_replaced_results_are_left_out_below_a_folder_of_any_name(tmp_path):
+    archived = write(tmp_path / 'a_archived_1', results=report())
+    assert find_results([archived]) == [archived / 'results.json']
+    with pytest.raises(UsageError, match='there is no results'):
+        find_results([tmp_path])
 
 
 def test_names_are_no_markup(tmp_path):

@@ -11,7 +11,8 @@ from basicsr.losses.basic_loss import L1Loss
 from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY
 
 from earn_plugin.errors import UserError
-from earn_plugin.training.profile import Phases, ProfiledTraining, measured_parts, write_trace
+from earn_plugin.models.cuda_graph import CudaGraph
+from earn_plugin.training.profile import GRAPH, Phases, ProfiledTraining, measured_parts, write_trace
 from tests.helpers.options import write_options
 from tests.helpers.runs import build, step
 
@@ -113,6 +114,15 @@ def test_measuring_changes_no_result_and_is_undone(opt):
     assert all(map(torch.equal, plain.net_g.parameters(), measured.net_g.parameters()))
     assert [type(measured.net_g), type(measured.cri_pix)] == kinds
     assert torch.autograd.backward is backward
+
+
+def test_the_cuda_graphs_of_both_networks_are_a_phase(opt, monkeypatch):
+    monkeypatch.setattr(CudaGraph, '__call__', lambda graph: time.sleep(0.01))
+    phases = Phases(torch.device('cpu'))
+    with measured_parts(build(opt), phases):
+        for graph in (object.__new__(CudaGraph), object.__new__(CudaGraph)):
+            graph()
+    assert phases.seconds()[GRAPH] >= 0.02
 
 
 def test_phases_within_phases(monkeypatch):
