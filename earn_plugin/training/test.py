@@ -164,7 +164,7 @@ def change_network(model: BaseModel, opt: dict[str, Any]) -> None:
 
 
 class Duration(NamedTuple):
-    """Of a computation, in seconds: wall time, and the time that this process has had the processors."""
+    """Of a computation, in seconds: wall time, and the time that its thread has had a processor."""
 
     wall: float
     processor: float
@@ -218,6 +218,8 @@ def test_images(
         for index, batch in zip(loader.dataset.indices, bar, strict=True):
             img_name = names[index]
             model.feed_data(batch)
+            if last is not None and model.device.type == 'cpu':
+                last.result()  # its metrics would take a processor from the network, whose time is measured
             duration = time_test(model, warm_up=not tested)
             visuals = model.get_current_visuals()
             del model.lq, model.output  # before the next image allocates its own
@@ -234,11 +236,11 @@ def time_test(model: BaseModel, warm_up: bool) -> Duration:
         model.test()
     if on_gpu:
         torch.cuda.synchronize(model.device)
-    wall, processor = time.perf_counter(), time.process_time()
+    wall, processor = time.perf_counter(), time.thread_time()
     model.test()
     if on_gpu:
         torch.cuda.synchronize(model.device)
-    duration = Duration(time.perf_counter() - wall, time.process_time() - processor)
+    duration = Duration(time.perf_counter() - wall, time.thread_time() - processor)
     return duration._replace(processor=duration.wall) if on_gpu else duration
 
 

@@ -120,11 +120,13 @@ class Training:
         if opt['manual_seed'] is None:
             seed = state['options']['manual_seed'] if state and 'options' in state else random.randint(1, 10_000)
             opt['manual_seed'] = distributed.broadcast(seed)
+        chosen = ''
         is_ours = issubclass(MODEL_REGISTRY.get(opt['model_type']), EARNModel)
         if is_ours and opt['train'].get('memory_format') == 'auto':
             # measured once, as another format rounds differently
             saved = state['options']['train'].get('memory_format') if state and 'options' in state else None
             opt['train']['memory_format'] = saved or distributed.rank0_first(lambda: faster_memory_format(opt))
+            chosen = f', memory_format {opt["train"]["memory_format"]}'
         if state is not None:
             warnings += check_resumed_options(state, opt)
 
@@ -170,7 +172,7 @@ class Training:
             self.validation_sets = ValidationSets(val_loaders, opt, self.tensorboard, self.logger)
         self.logger.info(
             f'{opt["name"]}: {opt["train"]["total_iter"]:,} iterations of {self.data.samples_per_iteration} samples, '
-            f'{len(self.data.stream):,} training images, on {self.model.device}, seed {opt["manual_seed"]}'
+            f'{len(self.data.stream):,} training images, on {self.model.device}, seed {opt["manual_seed"]}{chosen}'
         )
 
     def run(self) -> None:
